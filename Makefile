@@ -1,0 +1,74 @@
+# Everything runs in the project's own environment, .venv, which is built on first use
+# from requirements.lock and rebuilt when that file changes.
+#
+#   PYTHON=python3.12          another interpreter to build .venv with
+#   TORCH_ARGS='...'           extra pip arguments for torch, such as the index of its CPU wheels
+
+PYTHON ?= python3
+TORCH_ARGS ?=
+LOCK_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+LOCKED := $(VENV)/.locked
+INSTALLED := $(VENV)/.installed
+IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
+TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help repro venv test test-all lint format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+repro: $(INSTALLED) ## run the study's current cell: dvc repro
+	$(IN_VENV) dvc repro
+
+test: $(INSTALLED) ## run the test suite without the slow tests
+	$(IN_VENV) pytest -m "not slow"
+
+test-all: $(INSTALLED) ## run the whole test suite
+	$(IN_VENV) pytest
+
+lint: $(INSTALLED) ## check style, types and import layers
+	$(IN_VENV) ruff check
+	$(IN_VENV) ruff format --check
+	$(IN_VENV) pyright --pythonpath $(BIN)/python
+	$(IN_VENV) lint-imports --no-logo
+
+format: $(INSTALLED) ## format the code and apply safe fixes
+	$(IN_VENV) ruff check --fix
+	$(IN_VENV) ruff format
+
+bench: $(INSTALLED) ## measure throughput, as ratios
+	$(IN_VENV) python -m benchmarks
+
+venv: $(INSTALLED) ## build .venv
+
+# The lock names every package but torch, whose wheels for CPU and CUDA differ in their
+# hashes and in what they need: torch follows, at the version of pyproject.toml.
+$(LOCKED): requirements.lock
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python 3.11 or newer is needed, $(PYTHON) is older or missing; name one: make PYTHON=python3.11" >&2; \
+	  exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
+	$(PIP) install --require-hashes --no-deps -r requirements.lock
+	@touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
+	$(PIP) install $(TORCH_ARGS) $(TORCH)
+	$(PIP) install --no-build-isolation --no-deps --editable .
+	$(PIP) check
+	@touch $@
+
+lock: ## write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
+	"$(PYTHON)" -m venv .venv-lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet uv
+	.venv-lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --fork-strategy fewest --generate-hashes --no-emit-package torch \
+	  --custom-compile-command "make lock" --quiet --output-file requirements.lock $(LOCK_ARGS)
+
+clean: ## remove the environments and caches, never data or results
+	rm -rf $(VENV) .venv-lock build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

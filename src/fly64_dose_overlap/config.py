@@ -1,0 +1,235 @@
+"""``params.yaml``, validated once into typed, frozen objects.
+
+Only this module knows the file's layout. Each stage takes its own section, so a
+value that a stage does not get cannot change what it does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+
+PARAMS_FILE = Path("params.yaml")
+
+ViewName = Literal["baseline", "dense", "sparse"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Dose = Annotated[int, Field(gt=0, le=10**12)]
+Gridsize = Literal[1, 2]
+
+
+class Section(BaseModel):
+    """A part of ``params.yaml``: unknown keys are refused and values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class BaseParams(Section):
+    """The base set: object, probe and scan positions."""
+
+    source: str = Field(min_length=1)
+    """``synthetic``, or the path of an NPZ file."""
+    seed: Seed
+    frame_side_px: Annotated[int, Field(ge=8, le=1024, multiple_of=2)]
+    """N, the side of a diffraction frame and of the probe."""
+    object_kind: Literal["star", "texture"]
+    field_px: Annotated[float, Field(gt=0, le=20_000)]
+    """Side of the square that the scan positions cover, object pixels."""
+    step_px: Annotated[float, Field(gt=0)]
+    """Pitch of the raster, object pixels."""
+    jitter_px: Annotated[float, Field(ge=0)]
+    """Standard deviation of each coordinate about the raster, object pixels."""
+    defocus_um: float
+    """Distance of the sample behind the focus."""
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.source == "synthetic"
+
+
+class SimulateParams(Section):
+    """Dose, noise and the split into training and test halves."""
+
+    seed: Seed
+    split_fraction: Annotated[float, Field(gt=0, lt=1)]
+    """Part of the y range that is training data."""
+    guard_gap_px: Annotated[float, Field(ge=0)] | None
+    """Width of the strip of y without frames; null means N, 0 means no gap."""
+
+
+class ViewParams(Section):
+    """Explicit sampling behind the name of a view."""
+
+    s_img: float
+    """Fraction of the frames that is kept, 0 < s_img <= 1."""
+    n_groups: Annotated[int, Field(ge=1)] | None
+    """Number of groups; null means one per kept frame."""
+    gridsize: Gridsize
+    """Group side g: a group holds g * g frames."""
+
+    @field_validator("s_img")
+    @classmethod
+    def _fraction(cls, value: float) -> float:
+        if not 0 < value <= 1:
+            raise ValueError("s_img must be in (0, 1]")
+        return value
+
+
+class OverlapParams(Section):
+    """The overlap views and how their overlap is measured."""
+
+    neighbor_count: Annotated[int, Field(ge=1)]
+    """K: a training group is drawn from this many nearest frames."""
+    metric_neighbor_count: Annotated[int, Field(ge=1)]
+    """Neighbours averaged over by the overlap metrics."""
+    enable_oversampling: bool
+    """Allow more groups than frames, by distinct subsets of the same neighbourhood."""
+    probe_diameter_px: Annotated[float, Field(gt=0)] | None
+    """D of the overlap metrics; null means the probe's full width at half maximum."""
+    seed_subsample: Seed
+    seed_grouping: Seed
+    views: dict[ViewName, ViewParams]
+
+    @model_validator(mode="after")
+    def _complete(self) -> OverlapParams:
+        missing = {"baseline", "dense", "sparse"} - set(self.views)
+        if missing:
+            raise ValueError(f"views lacks {', '.join(sorted(missing))}")
+        for name, view in self.views.items():
+            frames_per_group = view.gridsize**2
+            if self.neighbor_count < frames_per_group:
+                raise ValueError(
+                    f"neighbor_count={self.neighbor_count} < C={frames_per_group} of view {name} (OVERSAMPLING-001)"
+                )
+        return self
+
+
+class TrainParams(Section):
+    """The physics-informed network and its training."""
+
+    seed: Seed
+    loss: Literal["poisson", "mae"]
+    target: Literal["thinned", "same"]
+    """Score on counts that the network did not see (``thinned``) or on its own input (``same``)."""
+    start_iterations: Annotated[int, Field(ge=0, le=1000)]
+    """Classical iterations on each group before the network."""
+    width: Annotated[int, Field(ge=4, le=512, multiple_of=4)]
+    """Channels of the network's first scale."""
+    epochs: Annotated[int, Field(ge=1)]
+    steps_per_epoch: Annotated[int, Field(ge=1)]
+    frames_per_batch: Annotated[int, Field(ge=4)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    patience: Annotated[int, Field(ge=1)]
+    """Epochs without a better validation loss before training stops."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+    """Part of the training half, next to the guard gap, held back for validation."""
+    threads: Annotated[int, Field(ge=1)]
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["32-true", "bf16-mixed"]
+
+
+class EvaluateParams(Section):
+    """Scores on the test half."""
+
+    region_threshold: Annotated[float, Field(gt=0, lt=1)]
+    """Pixels count where the illumination exceeds this fraction of its maximum."""
+    registration_upsampling: Annotated[int, Field(ge=1, le=1000)]
+    """Images are registered to 1 / this many pixels."""
+
+
+class Params(Section):
+    """The whole of ``params.yaml``."""
+
+    dose: Dose
+    """Dose of the cell that training and evaluation follow, photons per frame."""
+    view: ViewName
+    """View of the cell that training and evaluation follow."""
+    doses: Annotated[list[Dose], Field(min_length=1)]
+    """Doses for which datasets exist, photons per frame."""
+    base: BaseParams
+    simulate: SimulateParams
+    overlap: OverlapParams
+    train: TrainParams
+    evaluate: EvaluateParams
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_doses(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in ("dose", "doses"):
+                value = data.get(key)
+                for dose in value if isinstance(value, list) else [value]:
+                    _require_whole(key, dose)
+        return data
+
+    @model_validator(mode="after")
+    def _dose_listed(self) -> Params:
+        if len(set(self.doses)) != len(self.doses):
+            raise ValueError(f"doses must not repeat, got {self.doses}")
+        if self.dose not in self.doses:
+            listed = ",".join(map(str, [*self.doses, self.dose]))
+            raise ValueError(
+                f"dose {self.dose} is not among doses {self.doses}; add it with -S 'doses=[{listed}]'"
+            )
+        return self
+
+
+def _require_whole(key: str, dose: Any) -> None:
+    """Refuse 1e3 and 1000.0: DVC would build the path ``1000.0`` from them."""
+    if isinstance(dose, bool) or isinstance(dose, int) or dose is None:
+        return
+    try:
+        whole = int(float(dose))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{key} must be a whole number of photons per frame, got {dose!r}") from None
+    raise ValueError(f"{key} must be a whole number of photons per frame, got {dose!r}; write {whole}")
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and validate ``params.yaml``.
+
+    Raises
+    ------
+    MissingFileError
+        If the file is not there.
+    StudyError
+        If it is not YAML, or a key is unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MissingFileError(str(path), "no such file", "run from the repository's root") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(str(path), f"cannot be read ({error})") from None
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise StudyError(str(path), f"is not valid YAML ({error})") from None
+    return parse_params(content, where=str(path))
+
+
+def parse_params(content: Any, *, where: str = str(PARAMS_FILE)) -> Params:
+    """Validate the parsed content of ``params.yaml``; ``where`` names it in errors."""
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(where, _first_problem(error)) from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    prefix = f"{key}: " if key else ""
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"{prefix}unknown key{more}"
+    if first["type"] == "missing":
+        return f"{prefix}key is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    found = first["input"]
+    shown = "" if isinstance(found, dict) else f", got {found!r}"
+    return f"{prefix}{message[0].lower()}{message[1:]}{shown}{more}"

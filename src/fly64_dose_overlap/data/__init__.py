@@ -1,0 +1,1 @@
+"""Files of the study: safe NPZ, the dataset contract and canonical base sets."""

@@ -1,0 +1,104 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Generator[Path, None, None]:
+    """Yield a temporary path that becomes ``path`` when the block ends without an exception.
+
+    The parent folder is created. On any failure, an interrupt included, the temporary
+    file goes and whatever stood at ``path`` stays as it was.
+
+    Parameters
+    ----------
+    path : Path or str
+        Where the file is to appear.
+
+    Yields
+    ------
+    temporary : Path
+        An empty file in the same folder, to be overwritten.
+
+    Raises
+    ------
+    StudyError
+        If the folder or the file cannot be written, or the disk is full.
+    """
+    target = Path(path)
+    # The suffix stays, because writers of pictures take the format from it.
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Unlike tempfile's, these permissions follow the user's umask.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise StudyError(str(target), f"cannot be written ({error.strerror})") from None
+    try:
+        yield temporary
+        _sync(temporary)
+        if target.is_dir():
+            raise StudyError(str(target), "cannot be written (it is a folder)")
+        os.replace(temporary, target)
+        _sync(target.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StudyError(str(target), f"cannot be written ({error.strerror})") from None
+        raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Have the file's (or folder's) content on the disk before the next step."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text_atomic(path: Path | str, text: str) -> None:
+    """Write ``text`` as UTF-8."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json_atomic(path: Path | str, obj: Any) -> None:
+    """Write ``obj`` as JSON: sorted keys, two spaces, no NaN or infinity, a final newline.
+
+    Raises
+    ------
+    ValueError
+        If ``obj`` holds NaN or infinity; nothing is written then.
+    """
+    write_text_atomic(path, json.dumps(obj, sort_keys=True, indent=2, allow_nan=False) + "\n")
+
+
+def sha256_of(path: Path | str) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise MissingFileError(str(path), "no such file") from None

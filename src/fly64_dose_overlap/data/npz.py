@@ -1,0 +1,394 @@
+"""NPZ files without pickle: streamed, the same bytes for the same input, safe to read.
+
+A reader trusts nothing in the file: names, sizes and headers are checked before memory
+is allocated, and checksums before the data count as read.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import struct
+import sys
+import tokenize
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fly64_dose_overlap.data.atomic import atomic_path
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+
+AnyArray: TypeAlias = NDArray[Any]
+
+MAX_TOTAL_BYTES = 64 * 2**30
+"""Largest declared size of all members together, uncompressed."""
+MAX_MEMBERS = 1000
+MAX_AXES = 32
+MAX_HEADER_BYTES = 16 * 1024
+MAX_DEFLATE_RATIO = 1032
+"""Deflate cannot do better; a member that claims more lies about its size."""
+PIECE_BYTES = 2**20
+"""Compressor and decompressor are fed pieces of this size, however the caller chunks."""
+
+_PLAIN_NAME = re.compile(r"(?!\.)[\w .+()-]+")
+_KINDS = "biufcUS"
+# Everything that zipfile and zlib raise on damaged or hostile input.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+    KeyError,
+)
+# The same for NumPy's header, which is parsed as a Python literal.
+_NOT_A_HEADER = (
+    ValueError,
+    TypeError,
+    KeyError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    tokenize.TokenError,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayStream:
+    """An array that is written block by block and never held whole.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the whole, at least one axis.
+    dtype : dtype-like
+        Type of every block.
+    chunks : iterable of ndarray
+        Consecutive blocks of the first axis; their rows must add up to ``shape[0]``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: DTypeLike
+    chunks: Iterable[AnyArray]
+
+
+def write_npz(path: Path | str, members: Mapping[str, ArrayLike | ArrayStream]) -> None:
+    """Write arrays as a compressed NPZ, atomically and reproducibly.
+
+    Equal members in equal order give equal bytes: the zip entries carry a fixed date, and
+    arrays are stored in C order and little endian. ``numpy.load`` reads the file.
+
+    Parameters
+    ----------
+    path : Path or str
+        File to create or replace.
+    members : mapping
+        Arrays, or streams of blocks, by key.
+
+    Raises
+    ------
+    StudyError
+        If a key is not a plain name, an array would need pickle, or a stream's blocks do
+        not match its shape and type.
+    """
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        for key, value in members.items():
+            _write_member(archive, key, value, where=str(path))
+
+
+def _write_member(archive: zipfile.ZipFile, key: str, value: ArrayLike | ArrayStream, *, where: str) -> None:
+    if not _PLAIN_NAME.fullmatch(key):
+        raise StudyError(where, f"{key!r} is not a plain name for an array")
+    stream = value if isinstance(value, ArrayStream) else as_stream(np.asarray(value))
+    dtype = np.dtype(stream.dtype)
+    if dtype.kind not in _KINDS or dtype.itemsize == 0:
+        raise StudyError(where, f"'{key}' is {dtype}, which cannot be stored without pickle")
+    stored = dtype.newbyteorder("<")
+    header = {"descr": npy_format.dtype_to_descr(stored), "fortran_order": False, "shape": stream.shape}
+    # A name instead of a ZipInfo: zipfile then takes the fixed date 1980-01-01 and our level.
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+        npy_format.write_array_header_1_0(member, header)
+        pending = bytearray()
+        for block in _checked_blocks(stream, f"{where}: '{key}'"):
+            pending += np.ascontiguousarray(block, dtype=stored).tobytes()
+            whole = len(pending) - len(pending) % PIECE_BYTES
+            for start in range(0, whole, PIECE_BYTES):
+                member.write(pending[start : start + PIECE_BYTES])
+            del pending[:whole]
+        member.write(pending)
+
+
+def as_stream(array: AnyArray) -> ArrayStream:
+    """Return an array in memory as a stream of blocks."""
+    if array.ndim == 0:
+        return ArrayStream((), array.dtype, [array])
+    rows = rows_per_block(array.shape, array.dtype)
+    return ArrayStream(array.shape, array.dtype, (array[i : i + rows] for i in range(0, len(array), rows)))
+
+
+def rows_per_block(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    """Return how many rows of the first axis make a block of a few pieces, at least one."""
+    row_bytes = math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    return max(1, 4 * PIECE_BYTES // max(1, row_bytes))
+
+
+def _checked_blocks(stream: ArrayStream, where: str) -> Iterator[AnyArray]:
+    dtype = np.dtype(stream.dtype)
+    rows = 0
+    for block in stream.chunks:
+        if block.dtype != dtype or (stream.shape and block.shape[1:] != stream.shape[1:]):
+            expected = f"{dtype} rows of shape {stream.shape[1:]}"
+            raise StudyError(where, f"a block is {block.dtype} {block.shape}, expected {expected}")
+        rows += block.shape[0] if stream.shape else 0
+        if stream.shape and rows > stream.shape[0]:
+            break
+        yield block
+    if stream.shape and rows != stream.shape[0]:
+        found = f"more than {stream.shape[0]}" if rows > stream.shape[0] else str(rows)
+        raise StudyError(where, f"{found} rows were streamed, expected {stream.shape[0]}")
+
+
+@dataclass(frozen=True)
+class _Header:
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    offset: int
+
+    @property
+    def data_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class NpzReader:
+    """Read an NPZ file member by member; pickled objects are never loaded.
+
+    Use it as a context manager. Arrays come out in C order and in the machine's own byte
+    order, whatever the file holds.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    StudyError
+        If it is not an NPZ file, is damaged, has members that are not plain ``name.npy``,
+        or declares more than `MAX_TOTAL_BYTES`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._where = str(path)
+        if not os.path.exists(path):  # unlike Path's, never an exception of its own
+            raise MissingFileError(self._where, "no such file")
+        if not self.path.is_file():
+            raise StudyError(self._where, "is not a regular file")
+        try:
+            self._archive = zipfile.ZipFile(self.path)
+        except PermissionError:
+            raise StudyError(self._where, "cannot be read (permission denied)") from None
+        except _DAMAGE as error:
+            raise StudyError(self._where, f"is not an NPZ file, or is truncated ({error})") from None
+        try:
+            self._members = self._list_members()
+        except StudyError:
+            self._archive.close()
+            raise
+
+    def __enter__(self) -> NpzReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._archive.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._members
+
+    def keys(self) -> list[str]:
+        """Return the names of the arrays, in file order."""
+        return list(self._members)
+
+    def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Return shape and type of an array without reading its data.
+
+        The type is the file's own. The member's size has been compared with it, except for
+        an object array, which is reported and can never be loaded.
+        """
+        with self._open(key) as member:
+            found = self._read_header(key, member)
+            if not found.dtype.hasobject:
+                self._check_header(key, found)
+        return found.shape, found.dtype
+
+    def load(self, key: str) -> AnyArray:
+        """Return a whole array.
+
+        Raises
+        ------
+        StudyError
+            If the member is absent, pickled, damaged or of another size than it declares.
+        """
+        with self._open(key) as member:
+            header = self._check_header(key, self._read_header(key, member))
+            shape = header.shape[::-1] if header.fortran else header.shape
+            array = self._fill(key, member, shape, header.dtype)
+            self._finish(key, member)
+        return np.ascontiguousarray(array.T) if header.fortran else array
+
+    def stream(self, key: str, rows: int) -> Iterator[AnyArray]:
+        """Yield consecutive blocks of at most ``rows`` rows of the first axis.
+
+        One block is held at a time. A Fortran-ordered array of several axes is the
+        exception: its rows lie scattered through the file, so it is loaded whole. The
+        checksum is known only after the last block.
+        """
+        if rows < 1:
+            raise StudyError(self._where, f"rows per block must be at least 1, got {rows}")
+        with self._open(key) as member:
+            header = self._check_header(key, self._read_header(key, member))
+            if not header.shape:
+                raise StudyError(self._where, f"'{key}' is a scalar and has no rows to stream")
+            if not header.fortran:
+                for start in range(0, header.shape[0], rows):
+                    count = min(rows, header.shape[0] - start)
+                    yield self._fill(key, member, (count, *header.shape[1:]), header.dtype)
+                self._finish(key, member)
+                return
+        array = self.load(key)
+        for start in range(0, header.shape[0], rows):
+            yield array[start : start + rows]
+
+    def _list_members(self) -> dict[str, zipfile.ZipInfo]:
+        infos = self._archive.infolist()
+        if len(infos) > MAX_MEMBERS:
+            raise StudyError(self._where, f"has {len(infos)} members, at most {MAX_MEMBERS} are read")
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in infos:
+            key = info.orig_filename.removesuffix(".npy")
+            if not info.orig_filename.endswith(".npy") or not _PLAIN_NAME.fullmatch(key):
+                raise StudyError(self._where, f"member {info.orig_filename!r} is not a plain array name.npy")
+            if key in members:
+                raise StudyError(self._where, f"has more than one member '{key}'")
+            if info.flag_bits & 1:
+                raise StudyError(self._where, f"'{key}' is encrypted")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise StudyError(self._where, f"'{key}' is compressed by another method than NumPy's")
+            members[key] = info
+        total = sum(info.file_size for info in infos)
+        if total > MAX_TOTAL_BYTES:
+            limit = MAX_TOTAL_BYTES // 2**30
+            raise StudyError(self._where, f"declares {total} bytes of arrays, more than {limit} GiB")
+        return members
+
+    def _open(self, key: str) -> IO[bytes]:
+        if key not in self._members:
+            raise StudyError(self._where, f"has no '{key}'; it holds {', '.join(self._members) or 'nothing'}")
+        try:
+            return self._archive.open(self._members[key])
+        except _DAMAGE as error:
+            raise self._damaged(key, error) from None
+
+    def _damaged(self, key: str, error: object) -> StudyError:
+        return StudyError(self._where, f"'{key}' is damaged or truncated ({error})", "copy the file again")
+
+    def _read(self, key: str, member: IO[bytes], count: int) -> bytes:
+        try:
+            data = member.read(count)
+        except _DAMAGE as error:
+            raise self._damaged(key, error) from None
+        if len(data) != count:
+            raise self._damaged(key, "it ends early")
+        return data
+
+    def _read_header(self, key: str, member: IO[bytes]) -> _Header:
+        start = self._read(key, member, 8)
+        version = start[6], start[7]
+        if start[:6] != npy_format.MAGIC_PREFIX or version not in ((1, 0), (2, 0)):
+            raise StudyError(self._where, f"'{key}' is not an array in NumPy's format 1.0 or 2.0")
+        length = self._read(key, member, 2 if version == (1, 0) else 4)
+        count = int.from_bytes(length, "little")
+        if count > MAX_HEADER_BYTES:
+            raise StudyError(self._where, f"'{key}' declares a header of {count} bytes")
+        text = io.BytesIO(length + self._read(key, member, count))
+        parse = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                shape, fortran, dtype = parse(text)
+        except _NOT_A_HEADER:
+            raise StudyError(self._where, f"'{key}' has a header that is not NumPy's") from None
+        fortran = fortran and len(shape) > 1
+        return _Header(shape, dtype, fortran, len(start) + len(length) + count)
+
+    def _check_header(self, key: str, header: _Header) -> _Header:
+        """Return the header if the data can be read, and allocated, as it says."""
+        shape, dtype = header.shape, header.dtype
+        if dtype.hasobject:
+            problem = f"'{key}' holds pickled objects, which are never loaded"
+            raise StudyError(self._where, problem, "save it as a plain array or as JSON text")
+        if dtype.kind not in _KINDS or dtype.itemsize == 0:
+            raise StudyError(self._where, f"'{key}' is {dtype}, expected numbers or text")
+        negative = any(length < 0 for length in shape)
+        extent = dtype.itemsize * math.prod(max(1, length) for length in shape)
+        if negative or len(shape) > MAX_AXES or extent > MAX_TOTAL_BYTES:
+            raise StudyError(self._where, f"'{key}' declares an impossible shape with {len(shape)} axes")
+        info = self._members[key]
+        declared = info.file_size
+        if header.offset + header.data_bytes != declared:
+            needed = header.offset + header.data_bytes
+            raise self._damaged(key, f"it has {declared} bytes, but {dtype} {shape} needs {needed}")
+        if declared > MAX_DEFLATE_RATIO * info.compress_size + PIECE_BYTES:
+            raise self._damaged(key, f"{info.compress_size} bytes cannot unpack to {declared}")
+        return header
+
+    def _fill(self, key: str, member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
+        """Read the next ``shape`` items, a piece at a time, into a native array."""
+        try:
+            array = np.empty(shape, dtype)
+        except MemoryError:
+            needed = math.prod(shape) * dtype.itemsize
+            raise StudyError(self._where, f"'{key}' needs {needed / 2**30:.1f} GiB of memory") from None
+        target = array.reshape(-1).view(np.uint8)
+        for start in range(0, target.size, PIECE_BYTES):
+            count = min(PIECE_BYTES, target.size - start)
+            target[start : start + count] = np.frombuffer(self._read(key, member, count), np.uint8)
+        if not dtype.isnative:
+            array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+        if dtype.kind == "U" and array.reshape(-1).view(np.uint32).max(initial=0) > sys.maxunicode:
+            raise self._damaged(key, "it is not text")
+        return array
+
+    def _finish(self, key: str, member: IO[bytes]) -> None:
+        """Reach the member's end, where its checksum is compared."""
+        try:
+            excess = member.read(1)
+        except _DAMAGE as error:
+            raise self._damaged(key, error) from None
+        if excess:
+            raise self._damaged(key, "it goes on after its end")

@@ -1,0 +1,1 @@
+"""Networks on group canvases: geometry, classical start, network, bundle, prediction."""

@@ -1,0 +1,1 @@
+"""The forward model, in torch: one implementation for simulation, losses and solvers."""

@@ -1,0 +1,1 @@
+"""How reconstructions are compared with the truth: one rule for every method."""

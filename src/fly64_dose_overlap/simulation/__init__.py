@@ -1,0 +1,1 @@
+"""Simulate what a scan measures: probe, object, positions and photon counts."""
