@@ -48,6 +48,7 @@ class BaseParams(Section):
 
     @property
     def is_synthetic(self) -> bool:
+        """Whether the base set is generated instead of read."""
         return self.source == "synthetic"
 
 
@@ -103,7 +104,8 @@ class OverlapParams(Section):
             frames_per_group = view.gridsize**2
             if self.neighbor_count < frames_per_group:
                 raise ValueError(
-                    f"neighbor_count={self.neighbor_count} < C={frames_per_group} of view {name} (OVERSAMPLING-001)"
+                    f"neighbor_count={self.neighbor_count} < C={frames_per_group} "
+                    f"of view {name} (OVERSAMPLING-001)"
                 )
         return self
 
@@ -121,7 +123,10 @@ class TrainParams(Section):
     """Channels of the network's first scale."""
     epochs: Annotated[int, Field(ge=1)]
     steps_per_epoch: Annotated[int, Field(ge=1)]
-    frames_per_batch: Annotated[int, Field(ge=4)]
+    crop_px: Annotated[int, Field(ge=16, le=4096)]
+    """Side of the square of the object that a training step corrects."""
+    frames_per_step: Annotated[int, Field(ge=1)]
+    """Frames in that square that are scored, at most."""
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     patience: Annotated[int, Field(ge=1)]
     """Epochs without a better validation loss before training stops."""
@@ -129,7 +134,8 @@ class TrainParams(Section):
     """Part of the training half, next to the guard gap, held back for validation."""
     threads: Annotated[int, Field(ge=1)]
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["32-true", "bf16-mixed"]
+    precision: Literal["auto", "32-true", "bf16-mixed"]
+    """auto: bf16 where the processor multiplies it natively."""
 
 
 class EvaluateParams(Section):
@@ -139,6 +145,8 @@ class EvaluateParams(Section):
     """Pixels count where the illumination exceeds this fraction of its maximum."""
     registration_upsampling: Annotated[int, Field(ge=1, le=1000)]
     """Images are registered to 1 / this many pixels."""
+    threads: Annotated[int, Field(ge=1)]
+    device: Literal["auto", "cpu", "cuda"]
 
 
 class Params(Section):
@@ -180,7 +188,7 @@ class Params(Section):
 
 def _require_whole(key: str, dose: Any) -> None:
     """Refuse 1e3 and 1000.0: DVC would build the path ``1000.0`` from them."""
-    if isinstance(dose, bool) or isinstance(dose, int) or dose is None:
+    if isinstance(dose, (bool, int)) or dose is None:
         return
     try:
         whole = int(float(dose))

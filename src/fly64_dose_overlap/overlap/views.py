@@ -11,7 +11,8 @@ from fly64_dose_overlap.config import OverlapParams, ViewParams
 from fly64_dose_overlap.data.contract import Dataset, select_frames
 from fly64_dose_overlap.overlap.geometry import resolve_diameter
 from fly64_dose_overlap.overlap.grouping import make_groups, subsample
-from fly64_dose_overlap.overlap.metrics import Sampling, fluence_summary, measure_overlap
+from fly64_dose_overlap.overlap.metrics import Sampling, measure_overlap
+from fly64_dose_overlap.physics.fluence import fluence_summary
 from fly64_dose_overlap.provenance import with_step
 
 __all__ = ["VIEW_MAPPING_VERSION", "make_view", "subsample"]

@@ -1,0 +1,1 @@
+"""Reconstruct the test half, score every method alike, and report one cell."""

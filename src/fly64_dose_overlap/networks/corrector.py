@@ -1,0 +1,159 @@
+"""A small U-Net that corrects the mosaic of classically reconstructed groups."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fly64_dose_overlap.networks.mosaic import Mosaic
+from fly64_dose_overlap.physics.start import WEAK_ILLUMINATION
+
+INPUT_PLANES = 6
+OUTPUT_PLANES = 2
+FLUENCE_DECADES = 4.0
+"""Decades of photons per pixel that the fluence plane maps onto 0..1."""
+SCALES = (1, 2, 4)
+"""Channels of each scale, in multiples of the network's width; each halves the image."""
+CANVAS_MULTIPLE_PX = 2 ** len(SCALES)
+TILE_PX = 512
+TILE_MARGIN_PX = 64
+
+Complex64 = NDArray[np.complex64]
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside an identity; the block is the identity at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        _zero_bias(self.second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channel, y, x) to the same shape."""
+        return x + self.second(F.silu(self.first(x)))
+
+
+class Corrector(nn.Module):
+    """Map the planes of a mosaic to a correction of it.
+
+    The first convolution works on 2 x 2 pixels folded into channels: at half the
+    resolution a convolution costs a quarter, and nothing is lost, since the fold can be
+    undone. An untrained network corrects nothing, so training starts from the classical
+    result.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the first scale.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        widths = [width * scale for scale in SCALES]
+        self.fold = nn.PixelUnshuffle(2)
+        self.stem = nn.Conv2d(4 * INPUT_PLANES, width, 3, padding=1)
+        self.encoders = nn.ModuleList(ResidualBlock(w) for w in widths)
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
+        self.decoders = nn.ModuleList(ResidualBlock(w) for w in widths)
+        self.head = nn.Conv2d(width, 4 * OUTPUT_PLANES, 3, padding=1)
+        self.unfold = nn.PixelShuffle(2)
+        nn.init.zeros_(self.head.weight)
+        _zero_bias(self.head)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Map (batch, 6, y, x) to (batch, 2, y, x); y and x are multiples of 8."""
+        x = self.stem(self.fold(planes))
+        skips: list[Tensor] = []
+        for level, encode in enumerate(self.encoders):
+            x = encode(x)
+            if level < len(self.downs):
+                skips.append(x)
+                x = self.downs[level](x)
+        for level in reversed(range(len(self.decoders))):
+            x = self.decoders[level](x)
+            if level > 0:
+                x = self.ups[level - 1](x) + skips[level - 1]
+        return self.unfold(self.head(x))
+
+
+def _zero_bias(layer: nn.Conv2d) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def build_corrector(width: int, seed: int) -> Corrector:
+    """Return a network with weights drawn from ``seed``; the global generator is restored."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Corrector(width)
+    return network.to(memory_format=torch.channels_last)
+
+
+def input_planes(mosaic: Mosaic) -> Tensor:
+    """Stack what the network sees of the object.
+
+    Returns
+    -------
+    (6, y, x) float32
+        Real and imaginary part of early - 1 and of late - 1; the fluence over its
+        maximum; log10(1 + photons per pixel) over four decades, which carries the dose.
+    """
+    images = [part for image in (mosaic.early - 1, mosaic.late - 1) for part in (image.real, image.imag)]
+    fluence = mosaic.fluence
+    images += [fluence / fluence.max(), np.log10(1 + fluence) / FLUENCE_DECADES]
+    return torch.from_numpy(np.stack(images).astype(np.float32))
+
+
+def correct(network: nn.Module, planes: Tensor) -> Tensor:
+    """Return the corrected object, (batch, 2, y, x) float32 real and imaginary planes.
+
+    The correction fades out where hardly a photon falls, so that the object stays
+    empty there.
+
+    Parameters
+    ----------
+    network : module
+        Maps (batch, 6, y, x) to (batch, 2, y, x).
+    planes : (batch, 6, y, x) float32
+        From `input_planes`; y and x are multiples of 8.
+    """
+    empty = torch.tensor([1.0, 0.0], device=planes.device)[:, None, None]
+    lit = planes[:, 4:5]
+    correction = network(planes.contiguous(memory_format=torch.channels_last)).float()
+    return planes[:, 2:4] + empty + correction * (lit / (lit + WEAK_ILLUMINATION))
+
+
+def correct_image(network: nn.Module, planes: Tensor) -> Complex64:
+    """Return the corrected object as a (y, x) complex64 array, tile by tile.
+
+    Tiles overlap by a margin wider than what the network looks at, and only their inner
+    part is kept, so that memory does not grow with the object.
+    """
+    rows, columns = planes.shape[1:]
+    corrected = np.empty((rows, columns), np.complex64)
+    for top in range(0, rows, TILE_PX):
+        for left in range(0, columns, TILE_PX):
+            y, x = _window(top, rows), _window(left, columns)
+            window = planes[:, y, x]
+            height, width = window.shape[1:]
+            short = (0, -width % CANVAS_MULTIPLE_PX, 0, -height % CANVAS_MULTIPLE_PX)
+            with torch.no_grad():
+                tile = correct(network, F.pad(window, short)[None])[0].cpu().numpy()
+            bottom, right = min(top + TILE_PX, rows), min(left + TILE_PX, columns)
+            inner = np.s_[top - y.start : bottom - y.start, left - x.start : right - x.start]
+            corrected[top:bottom, left:right] = tile[0][inner] + 1j * tile[1][inner]
+    return corrected
+
+
+def _window(start: int, length: int) -> slice:
+    """Return the rows around a tile; tiles begin at multiples of the network's grid."""
+    return slice(max(start - TILE_MARGIN_PX, 0), min(start + TILE_PX + TILE_MARGIN_PX, length))

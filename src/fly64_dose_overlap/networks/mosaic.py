@@ -1,0 +1,144 @@
+"""The mosaic: groups reconstructed classically one by one, stitched on the object's grid.
+
+A group alone leaves noise and a free phase. Its estimate is hardly biased, though, so
+that overlapping groups average well once their phases agree. The network sees the
+mosaic: the information of all groups that touch a pixel, and the surroundings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fly64_dose_overlap.data.contract import Dataset
+from fly64_dose_overlap.networks.stitch import Stitcher
+from fly64_dose_overlap.physics.fluence import fluence_map
+from fly64_dose_overlap.physics.groups import GroupGeometry, GroupModel, group_geometry, support_side_px
+from fly64_dose_overlap.physics.patches import to_complex
+from fly64_dose_overlap.physics.propagation import uncentre
+from fly64_dose_overlap.physics.start import group_start
+from fly64_dose_overlap.progress import track
+
+SUPPORT_POWER = 0.995
+"""Part of the probe's power inside the support on which the object is reconstructed."""
+FRAMES_PER_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The frames of a dataset in the layout of the inner loops.
+
+    Attributes
+    ----------
+    counts : (frame, y, x) float32, photons
+        Zero frequency in the corner.
+    probe : (y, x) complex64, sqrt(photons)
+    positions_px : (frame, 2) float64, object pixels
+    groups : (group, C) int64
+        Frame indices.
+    geometry : GroupGeometry
+    fluence : (y, x) float64, photons per object pixel
+    """
+
+    counts: Tensor
+    probe: Tensor
+    positions_px: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    geometry: GroupGeometry
+    fluence: NDArray[np.float64]
+
+    @property
+    def groups_per_batch(self) -> int:
+        """Groups that make a batch of about 64 frames."""
+        return max(1, FRAMES_PER_BATCH // self.groups.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """Stitched classical reconstructions of all groups.
+
+    Attributes
+    ----------
+    early, late : (y, x) complex64
+        After a quarter of the iterations, and after all; one where nothing was scanned.
+    fluence : (y, x) float64, photons per pixel
+        Photons that the mosaic is made from.
+    """
+
+    early: NDArray[np.complex64]
+    late: NDArray[np.complex64]
+    fluence: NDArray[np.float64]
+
+
+def load_scan(dataset: Dataset, device: torch.device, support_side: int | None = None) -> Scan:
+    """Prepare a dataset that has groups.
+
+    Amplitudes are squared to whole photons: files hold the square root of counts. The
+    object in the dataset, which may be the truth, gives the size of the grid only.
+    """
+    if dataset.groups is None:
+        raise ValueError("dataset has no groups")
+    probe = torch.from_numpy(dataset.probe).to(device)
+    if support_side is None:
+        support_side = support_side_px(probe, SUPPORT_POWER)
+    rows, columns = dataset.obj.shape
+    groups = dataset.groups.astype(np.int64)
+    return Scan(
+        counts=uncentre(torch.from_numpy(dataset.amplitude).square().round_()).to(device),
+        probe=probe,
+        positions_px=dataset.positions_px,
+        groups=groups,
+        geometry=group_geometry(dataset.positions_px, groups, support_side),
+        fluence=fluence_map(dataset.probe, dataset.positions_px, (rows, columns)),
+    )
+
+
+def make_mosaic(scan: Scan, counts: Tensor, *, fraction: float, iterations: int, label: str) -> Mosaic:
+    """Reconstruct every group by itself and stitch.
+
+    Canvases pass through to disk batch by batch, so that memory depends on the object
+    and not on the number of groups.
+
+    Parameters
+    ----------
+    scan : Scan
+    counts : (frame, y, x) float, photons
+        Of all frames of the scan, zero frequency in the corner.
+    fraction : float
+        Expected part of the photons of ``scan`` that ``counts`` holds.
+    iterations : int
+        Classical iterations on each group.
+    label : str
+        Names the work in the progress line.
+    """
+    geometry = scan.geometry
+    batches = _start_groups(scan, counts, fraction, iterations)
+    shape = (scan.fluence.shape[0], scan.fluence.shape[1])
+    with Stitcher(geometry.origins_px, geometry.canvas_side, layers=2) as stitcher:
+        step = scan.groups_per_batch
+        for model, early, late in track(
+            batches, total=len(scan.groups), label=label, unit="group", step=step
+        ):
+            layers = [to_complex(canvases).cpu().numpy() for canvases in (early, late)]
+            stitcher.add(layers, model.illumination.cpu().numpy())
+        early, late = stitcher.merge(shape)
+    return Mosaic(early, late, scan.fluence * fraction)
+
+
+def _start_groups(
+    scan: Scan, counts: Tensor, fraction: float, iterations: int
+) -> Iterator[tuple[GroupModel, Tensor, Tensor]]:
+    geometry = scan.geometry
+    probe = scan.probe * fraction**0.5
+    for first in range(0, len(scan.groups), scan.groups_per_batch):
+        batch = slice(first, first + scan.groups_per_batch)
+        corners = torch.from_numpy(geometry.corners_px[batch]).to(probe.device)
+        model = GroupModel(probe, corners, geometry.support_side, geometry.canvas_side)
+        with torch.no_grad():
+            early, late = group_start(model, counts[torch.from_numpy(scan.groups[batch])], iterations)
+        yield model, early, late

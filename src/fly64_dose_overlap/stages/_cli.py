@@ -1,0 +1,123 @@
+"""What the command lines of all stages have in common."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+import fly64_dose_overlap
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.progress import say
+
+BASE_FILE = Path("data/base/base.npz")
+"""The base set, relative to the repository's root."""
+
+HALVES = ("train", "test")
+
+ParamsOption = Annotated[Path, typer.Option("--params", metavar="FILE", help="Parameters of the study.")]
+DoseOption = Annotated[
+    int,
+    typer.Option("--dose", metavar="PHOTONS", help="Photons per frame; one of `doses` in the parameters."),
+]
+
+BEYOND_US = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+"""No space, or no right to write: for the user to put right, and no bug."""
+
+EXIT_REFUSED = 1
+EXIT_INTERRUPTED = 130
+
+
+def dose_file(dose: int, half: str) -> Path:
+    """Return the dataset of one half of the scan at a dose."""
+    return Path(f"data/dose/{dose}/{half}.npz")
+
+
+def require_listed(dose: int, doses: list[int]) -> None:
+    """Refuse a dose that ``params.yaml`` does not name, for which DVC has no stage.
+
+    Raises
+    ------
+    StudyError
+        If it is not among them.
+    """
+    if dose not in doses:
+        problem = f"{dose} is not among doses {doses} of the parameters"
+        raise StudyError("--dose", problem, "add it there; it is a whole number of photons per frame")
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a stage's ``main`` as the command line that its signature describes.
+
+    What the user can put right is one line on standard error and status 1: a
+    `StudyError`, a full or protected disk. A usage error has status 2, an interrupt 130.
+    Every other exception is a bug and keeps its traceback.
+    """
+    command(main)()
+
+
+def command(main: Callable[..., None]) -> typer.Typer:
+    """Return the command line of a stage's ``main``, for `run` and for tests."""
+
+    @functools.wraps(main)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            with _one_line_warnings():
+                _require_own_code()
+                main(*args, **kwargs)
+        except StudyError as error:
+            say(f"error: {error}")
+            raise typer.Exit(EXIT_REFUSED) from None
+        except KeyboardInterrupt:
+            say("interrupted: nothing half-written is left, the same command can be repeated")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except OSError as error:
+            if error.errno not in BEYOND_US:
+                raise
+            say(f"error: {error.filename or 'disk'}: {error.strerror}; mend that and repeat the command")
+            raise typer.Exit(EXIT_REFUSED) from None
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(guarded)
+    return app
+
+
+def _require_own_code() -> None:
+    """Refuse to work on one checkout with the code of another.
+
+    DVC's queue runs experiments in copies of the repository. An editable install points
+    to the main checkout, whose code would run there unnoticed.
+    """
+    expected = Path("src") / "fly64_dose_overlap"
+    running = Path(fly64_dose_overlap.__file__).parent
+    if expected.is_dir() and not expected.samefile(running):
+        problem = f"is not the code that would run, which is {running}"
+        raise StudyError(
+            str(expected), problem, f"repeat with: env PYTHONPATH=src {Path(sys.executable).name} -m ..."
+        )
+
+
+@contextmanager
+def _one_line_warnings() -> Generator[None]:
+    """Show a warning as its message alone, without the line of code that it came from."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        say(f"warning: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,17 @@
+"""Train the network of each cell of the study, as independent jobs."""
+
+from fly64_dose_overlap.training.jobs import (
+    TrainingJob,
+    build_training_jobs,
+    cell_job,
+    execute_training_job,
+    run_training_job,
+)
+
+__all__ = [
+    "TrainingJob",
+    "build_training_jobs",
+    "cell_job",
+    "execute_training_job",
+    "run_training_job",
+]

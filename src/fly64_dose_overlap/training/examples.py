@@ -1,0 +1,185 @@
+"""Training examples by Poisson thinning.
+
+Counts are split binomially into two independent Poisson sets. The mosaic that the
+network sees is made from the first; the loss scores the network's object on the second.
+A likelihood on the very counts that the network sees would reward it for copying their
+noise; on independent counts the same loss makes it a denoiser (the principle of
+Noise2Noise, Lehtinen et al., arXiv:1803.04189, exact for Poisson counts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fly64_dose_overlap.networks.corrector import CANVAS_MULTIPLE_PX, correct, input_planes
+from fly64_dose_overlap.networks.mosaic import Scan, make_mosaic
+from fly64_dose_overlap.physics.groups import GroupModel
+
+FIT_FRACTION_RANGE = (0.4, 0.6)
+"""Part of the photons that the network sees; varied, so that it learns what dose means."""
+SYMMETRIES = 8
+"""Flips and the transposition of a square, under which physics is the same."""
+
+Target = Literal["thinned", "same"]
+
+
+@dataclass(frozen=True, eq=False)
+class Realisation:
+    """A scan whose photons were divided anew.
+
+    Attributes
+    ----------
+    planes : (6, y, x) float32
+        What the network sees of the object, from the photons that it may see.
+    target : (frame, y, x) float32, photons
+        Counts to predict, zero frequency in the corner.
+    target_fraction : float
+        Expected part of the photons of the scan that ``target`` holds.
+    """
+
+    planes: Tensor
+    target: Tensor
+    target_fraction: float
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A square of a realisation, and frames that lie inside.
+
+    Attributes
+    ----------
+    planes : (6, side, side) float32
+    model : GroupModel
+        Forward model of the frames, with the crop as their canvas.
+    target : (1, frame, y, x) float32, photons
+    symmetry : int
+        Which flips the network's input gets; undone on its output.
+    """
+
+    planes: Tensor
+    model: GroupModel
+    target: Tensor
+    symmetry: int
+
+    def predict(self, network: nn.Module) -> Tensor:
+        """Return the expected photons of the frames, (1, frame, y, x)."""
+        turned = turn(self.planes, self.symmetry)
+        corrected = turn_back(correct(network, turned[None]), self.symmetry)
+        return self.model.expected(corrected)
+
+
+def realise(scan: Scan, target: Target, iterations: int, rng: np.random.Generator, label: str) -> Realisation:
+    """Divide the photons of a scan and make the mosaic of the first part.
+
+    Parameters
+    ----------
+    scan : Scan
+    target : "thinned" or "same"
+        With "same" the network sees all counts and is scored on the same ones.
+    iterations : int
+        Classical iterations on each group.
+    rng : numpy.random.Generator
+    label : str
+        Names the work in the progress line.
+    """
+    fraction = 1.0
+    seen = rest = scan.counts
+    if target == "thinned":
+        fraction = float(rng.uniform(*FIT_FRACTION_RANGE))
+        seen = thin(scan.counts, fraction, rng)
+        rest = scan.counts - seen
+    mosaic = make_mosaic(scan, seen, fraction=fraction, iterations=iterations, label=label)
+    planes = input_planes(mosaic).to(scan.probe.device)
+    return Realisation(planes, rest, 1.0 if target == "same" else 1 - fraction)
+
+
+def thin(counts: Tensor, fraction: float, rng: np.random.Generator) -> Tensor:
+    """Keep each photon with probability ``fraction``.
+
+    Parameters
+    ----------
+    counts : (...) float, photons
+        Whole numbers.
+    fraction : float
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (...) float, photons
+        Poisson with ``fraction`` of the mean, and independent of ``counts`` less the
+        result, if ``counts`` is Poisson.
+    """
+    whole = counts.cpu().numpy().astype(np.int64)
+    lit = whole > 0
+    kept = np.zeros(whole.shape, np.float32)
+    kept[lit] = rng.binomial(whole[lit], fraction)
+    return torch.from_numpy(kept).to(counts.device)
+
+
+class CropSampler:
+    """Cuts crops around some frames of a scan.
+
+    Parameters
+    ----------
+    scan : Scan
+    frames : (frame,) int
+        Frames that may be scored.
+    side_px : int
+        Side of the crops; smaller objects give smaller crops.
+    max_frames : int
+        Frames scored in one crop, at most.
+    """
+
+    def __init__(self, scan: Scan, frames: NDArray[np.integer], side_px: int, max_frames: int) -> None:
+        self._scan = scan
+        self._frames = frames
+        self._max_frames = max_frames
+        self._support = scan.geometry.support_side
+        self._corners = scan.positions_px[frames] - self._support // 2
+        largest = min(side_px, *scan.fluence.shape)
+        self._side = largest // CANVAS_MULTIPLE_PX * CANVAS_MULTIPLE_PX
+        self._limit = np.array(scan.fluence.shape) - self._side
+
+    def draw(self, realisation: Realisation, rng: np.random.Generator) -> Crop:
+        """Return a random crop around a random frame."""
+        slack = self._side - self._support - 1
+        first = self._corners[int(rng.integers(len(self._frames)))]
+        origin = np.floor(first - rng.uniform(0, slack - 1, 2)).astype(int).clip(0, self._limit)
+        symmetry = int(rng.integers(SYMMETRIES))
+        inside = np.flatnonzero(((self._corners >= origin) & (self._corners <= origin + slack)).all(axis=1))
+        if len(inside) > self._max_frames:
+            inside = np.sort(rng.choice(inside, self._max_frames, replace=False))
+        return self._cut(realisation, origin, inside, symmetry)
+
+    def _cut(
+        self, realisation: Realisation, origin: NDArray[np.int64], inside: NDArray[np.int64], symmetry: int
+    ) -> Crop:
+        probe = self._scan.probe * realisation.target_fraction**0.5
+        corners = torch.from_numpy((self._corners[inside] - origin)[None].astype(np.float32)).to(probe.device)
+        model = GroupModel(probe, corners, self._support, self._side)
+        (y, x), side = origin, self._side
+        target = realisation.target[torch.from_numpy(self._frames[inside])]
+        return Crop(realisation.planes[:, y : y + side, x : x + side], model, target[None], symmetry)
+
+
+def turn(images: Tensor, symmetry: int) -> Tensor:
+    """Transpose (bit 4), then flip x (bit 1) and y (bit 2) of the last two axes."""
+    if symmetry & 4:
+        images = images.transpose(-1, -2)
+    return images.flip(_flipped(symmetry))
+
+
+def turn_back(images: Tensor, symmetry: int) -> Tensor:
+    """Invert `turn`."""
+    images = images.flip(_flipped(symmetry))
+    return images.transpose(-1, -2) if symmetry & 4 else images
+
+
+def _flipped(symmetry: int) -> list[int]:
+    return [axis for axis, bit in ((-1, 1), (-2, 2)) if symmetry & bit]

@@ -1,0 +1,282 @@
+"""Train the network of one cell, without ground truth."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from dvclive.fabric import DVCLiveLogger
+from dvclive.live import Live
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from fly64_dose_overlap.config import TrainParams
+from fly64_dose_overlap.data.atomic import sha256_of
+from fly64_dose_overlap.data.contract import Dataset, read_dataset
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.networks.bundle import BundleInfo, save_bundle
+from fly64_dose_overlap.networks.corrector import Corrector, build_corrector
+from fly64_dose_overlap.networks.mosaic import load_scan
+from fly64_dose_overlap.progress import say, track
+from fly64_dose_overlap.seeding import generator, torch_seed
+from fly64_dose_overlap.training.checkpoint import CheckpointStore, checkpoint_folder
+from fly64_dose_overlap.training.examples import Crop, CropSampler, Realisation, realise
+from fly64_dose_overlap.training.jobs import TrainingJob
+from fly64_dose_overlap.training.validation import Validation, loss_of, split_frames
+
+BUNDLE_NAME = "model.safetensors"
+KEPT_EPOCHS = 4
+"""Epochs whose realisation stays in use."""
+WARMUP_FRACTION = 0.05
+FINAL_LEARNING_RATE = 0.05
+"""Last learning rate over the largest one."""
+ADAM_BETAS = (0.9, 0.99)
+WEIGHT_DECAY = 1e-4
+MAX_GRADIENT_NORM = 1.0
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Progress:
+    """What training has reached; with the weights, all that a checkpoint holds."""
+
+    history: list[Metrics] = field(default_factory=list)
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history)
+
+
+def train_cell(*, config: TrainParams, job: TrainingJob, log: logging.Logger) -> dict[str, Any]:
+    """Train the network of one cell and write its bundle.
+
+    Parameters
+    ----------
+    config : TrainParams
+        The ``train`` section of params.yaml.
+    job : TrainingJob
+        The training data and where results go.
+    log : logging.Logger
+        The job's own log.
+
+    Returns
+    -------
+    dict
+        status, bundle (path relative to the artifact folder), sha256, size_bytes,
+        epochs, best_epoch, train_loss, val_loss, resumed_from_epoch.
+
+    Raises
+    ------
+    StudyError
+        If the data are unusable, or the loss is no longer finite.
+    """
+    with _threads(config.threads):
+        return _Training(config, job, log).run()
+
+
+class _Training:
+    def __init__(self, config: TrainParams, job: TrainingJob, log: logging.Logger) -> None:
+        self.config = config
+        self.job = job
+        self.log = log
+        accelerator = "auto" if config.device == "auto" else config.device
+        self.live = Live(str(job.curves_dir), dvcyaml=None, save_dvc_exp=False, report=None)
+        logger = DVCLiveLogger(experiment=self.live)
+        self.fabric = Fabric(
+            accelerator=accelerator, devices=1, precision=resolve_precision(config), loggers=logger
+        )
+        dataset = read_dataset(job.train_path)
+        self.dataset = dataset
+        self.scan = load_scan(dataset, self.fabric.device)
+        training, held_back = split_frames(dataset.positions_px, config.validation_fraction)
+        self.sampler = CropSampler(self.scan, training, config.crop_px, config.frames_per_step)
+        self.validation = Validation(dataset, self.scan, held_back, config)
+        self.network = build_corrector(config.width, torch_seed(config.seed, "train", "weights"))
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), config.learning_rate, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY
+        )
+        self.module, self.optimizer = self.fabric.setup(self.network, optimizer)
+        self.progress = Progress()
+        self.store = CheckpointStore(checkpoint_folder(config, job.train_path))
+        self.kept: deque[Realisation] = deque(maxlen=KEPT_EPOCHS)
+
+    def run(self) -> dict[str, Any]:
+        resumed_from = self._resume()
+        started = time.monotonic()
+        while self.progress.epoch < self.config.epochs and not self._has_stalled():
+            self._epoch(self.progress.epoch)
+            self._checkpoint()
+            remaining = self.config.epochs - self.progress.epoch
+            per_epoch = (time.monotonic() - started) / (self.progress.epoch - resumed_from)
+            self._tell(f"{self._describe(self.progress.history[-1])}, {remaining * per_epoch:.0f} s left")
+        self.live.end()
+        result = self._save(resumed_from)
+        self.store.clear()
+        return result
+
+    def _epoch(self, epoch: int) -> None:
+        self._fill(epoch)
+        rng = generator(self.config.seed, "train", "order", epoch)
+        steps = self.config.steps_per_epoch
+        losses: list[float] = []
+        label = f"train epoch {epoch + 1}/{self.config.epochs}"
+        for step in track(range(steps), total=steps, label=label, unit="step"):
+            self._set_learning_rate((epoch + step / steps) / self.config.epochs)
+            realisation = self.kept[int(rng.integers(len(self.kept)))]
+            loss = self._step(self.sampler.draw(realisation, rng))
+            if not math.isfinite(loss):
+                raise StudyError(
+                    f"train {self.job.name}",
+                    f"the loss is {loss} in epoch {epoch + 1}, step {step + 1}",
+                    "the last checkpoint is kept; lower train.learning_rate",
+                )
+            losses.append(loss)
+        metrics = {"train/loss": float(np.mean(losses)), **self.validation.measure(self.module)}
+        self.progress.history.append(metrics)
+        if metrics["val/loss"] < self.progress.best_loss:
+            self.progress.best_loss = metrics["val/loss"]
+            self.progress.best_epoch = epoch + 1
+            self.progress.best_weights = _copy(self.network)
+        self.fabric.log_dict(metrics, step=epoch + 1)
+
+    def _fill(self, epoch: int) -> None:
+        """Thin the scan for this epoch and, after an interruption, for those before."""
+        first = epoch if self.kept else max(0, epoch - KEPT_EPOCHS + 1)
+        for number in range(first, epoch + 1):
+            rng = generator(self.config.seed, "train", "thinning", number)
+            label = f"thin and stitch for epoch {number + 1}"
+            self.kept.append(realise(self.scan, self.config.target, self.config.start_iterations, rng, label))
+
+    def _step(self, crop: Crop) -> float:
+        loss = loss_of(self.config, crop.predict(self.module), crop.target)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(
+            self.module, self.optimizer, max_norm=MAX_GRADIENT_NORM, error_if_nonfinite=False
+        )
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _set_learning_rate(self, done: float) -> None:
+        """Warm up linearly, then fall along a cosine; ``done`` is the finished part of training."""
+        cosine = FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * done)) / 2
+        rate = self.config.learning_rate * min(1.0, max(done, 1e-3) / WARMUP_FRACTION) * cosine
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _has_stalled(self) -> bool:
+        return self.progress.epoch - self.progress.best_epoch >= self.config.patience
+
+    def _checkpoint(self) -> None:
+        progress = self.progress
+        self.store.save(
+            {
+                "weights": _copy(self.network),
+                "optimizer": self.optimizer.state_dict(),
+                "history": progress.history,
+                "best_epoch": progress.best_epoch,
+                "best_loss": progress.best_loss,
+                "best_weights": progress.best_weights,
+            }
+        )
+
+    def _resume(self) -> int:
+        """Take up the last checkpoint, replaying its curves; return the finished epochs."""
+        state = self.store.load()
+        if state is None:
+            return 0
+        self.network.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(
+            state["history"], state["best_epoch"], state["best_loss"], state["best_weights"]
+        )
+        for epoch, metrics in enumerate(self.progress.history):
+            self.fabric.log_dict(metrics, step=epoch + 1)
+        self._tell(f"resumed from the checkpoint of epoch {self.progress.epoch}/{self.config.epochs}")
+        return self.progress.epoch
+
+    def _save(self, resumed_from: int) -> dict[str, Any]:
+        progress = self.progress
+        self.network.load_state_dict(progress.best_weights)
+        geometry = self.scan.geometry
+        outcome = {
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "train_loss": progress.history[progress.best_epoch - 1]["train/loss"],
+            "val_loss": progress.best_loss,
+        }
+        info = BundleInfo(
+            width=self.config.width,
+            start_iterations=self.config.start_iterations,
+            frame_side_px=self.dataset.amplitude.shape[-1],
+            support_side_px=geometry.support_side,
+            gridsize=math.isqrt(self.scan.groups.shape[1]),
+            photons_per_frame=_mean_photons(self.dataset),
+            training={**self.config.model_dump(), **outcome},
+            record=self.dataset.record,
+        )
+        path = self.job.artifact_dir / BUNDLE_NAME
+        save_bundle(path, self.network, info)
+        self._tell(
+            f"kept the network of epoch {progress.best_epoch}, validation loss {progress.best_loss:.5f}"
+        )
+        return {
+            "status": "success",
+            "bundle": BUNDLE_NAME,
+            "sha256": sha256_of(path),
+            "size_bytes": path.stat().st_size,
+            "resumed_from_epoch": resumed_from,
+            **outcome,
+        }
+
+    def _describe(self, metrics: Metrics) -> str:
+        values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        return f"epoch {self.progress.epoch}/{self.config.epochs}: {values}"
+
+    def _tell(self, message: str) -> None:
+        say(f"train {self.job.name}: {message}")
+        self.log.info(message)
+
+
+def resolve_precision(config: TrainParams) -> Any:
+    """Return Fabric's name of the precision; ``auto`` takes bf16 where it is native."""
+    if config.precision != "auto":
+        return config.precision
+    if config.device != "cpu" and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    native = torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage] - no public query
+    return "bf16-mixed" if native else "32-true"
+
+
+@contextmanager
+def _threads(count: int) -> Generator[None]:
+    """Fix the number of threads, on which the last digits of sums depend."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _copy(network: Corrector) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def _mean_photons(dataset: Dataset) -> float:
+    blocks = range(0, len(dataset.amplitude), 1024)
+    total = sum(float(np.square(dataset.amplitude[i : i + 1024], dtype=np.float64).sum()) for i in blocks)
+    return total / len(dataset.amplitude)

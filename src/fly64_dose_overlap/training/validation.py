@@ -1,0 +1,111 @@
+"""Validation on a strip of the training half that is held back.
+
+The loss decides when training stops and which network is kept; it needs no ground
+truth. PSNR and SSIM of the strip do need it and are logged only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fly64_dose_overlap.config import TrainParams
+from fly64_dose_overlap.data.contract import Dataset
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.networks.corrector import correct_image, input_planes
+from fly64_dose_overlap.networks.mosaic import Scan, make_mosaic
+from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
+from fly64_dose_overlap.scoring.align import align_to
+from fly64_dose_overlap.scoring.region import scan_region
+from fly64_dose_overlap.scoring.scores import score
+from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.training.examples import CropSampler, realise
+
+CROPS = 24
+REGION_THRESHOLD = 0.1
+REGISTRATION_UPSAMPLING = 10
+
+
+def split_frames(
+    positions_px: NDArray[np.float64], fraction: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide the frames of a training half: the last ``fraction`` of the y range validates.
+
+    Returns
+    -------
+    training, validation : (frame,) int64
+        Frame indices.
+
+    Raises
+    ------
+    StudyError
+        If one of the two is empty.
+    """
+    y = positions_px[:, 0]
+    held_back = y > y.max() - fraction * np.ptp(y)
+    training, validation = np.flatnonzero(~held_back), np.flatnonzero(held_back)
+    if not len(training) or not len(validation):
+        raise StudyError(
+            "train.validation_fraction",
+            f"{fraction} leaves {len(training)} training and {len(validation)} validation frames",
+            "change it, or keep more frames in the view",
+        )
+    return training, validation
+
+
+def loss_of(config: TrainParams, expected: Tensor, counts: Tensor) -> Tensor:
+    """Return the configured loss between expected and counted photons."""
+    return (
+        poisson_deviance(expected, counts) if config.loss == "poisson" else amplitude_error(expected, counts)
+    )
+
+
+class Validation:
+    """Fixed validation examples, prepared once per training.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The training half.
+    scan : Scan
+        The same frames, ready for the inner loops.
+    frames : (frame,) int64
+        Validation frames.
+    config : TrainParams
+    """
+
+    def __init__(self, dataset: Dataset, scan: Scan, frames: NDArray[np.int64], config: TrainParams) -> None:
+        self._config = config
+        self._truth = dataset.obj
+        rng = generator(config.seed, "train", "validation")
+        realisation = realise(scan, config.target, config.start_iterations, rng, "validation set")
+        sampler = CropSampler(scan, frames, config.crop_px, config.frames_per_step)
+        self._crops = [sampler.draw(realisation, rng) for _ in range(CROPS)]
+        mosaic = make_mosaic(
+            scan, scan.counts, fraction=1.0, iterations=config.start_iterations, label="validation image"
+        )
+        self._planes = input_planes(mosaic).to(scan.probe.device)
+        self._region = scan_region(scan.fluence, scan.positions_px[frames], REGION_THRESHOLD)
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """Return the validation loss, and PSNR and SSIM of the phase of the strip.
+
+        A phase without contrast in the truth has neither PSNR nor SSIM, and an image
+        that is not finite has no score.
+        """
+        network.eval()
+        with torch.no_grad():
+            losses = [
+                float(loss_of(self._config, crop.predict(network), crop.target)) for crop in self._crops
+            ]
+        image = correct_image(network, self._planes)
+        network.train()
+        metrics = {"val/loss": float(np.mean(losses))}
+        if np.isfinite(image).all():
+            aligned = align_to(self._truth, image, self._region, upsampling=REGISTRATION_UPSAMPLING)
+            phase = score(self._truth, aligned.field, self._region)["phase"]
+            found = {"val/psnr": phase["psnr_db"], "val/ssim": phase["ssim"]}
+            metrics |= {name: value for name, value in found.items() if value is not None}
+        return metrics

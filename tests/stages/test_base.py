@@ -1,0 +1,163 @@
+"""Stage base, and what the command lines of all stages have in common."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fly64_dose_overlap.data.contract import read_base
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.stages import base
+from fly64_dose_overlap.stages._cli import BASE_FILE, command, require_listed
+from tiny_study import ROOT, write_params
+
+
+@pytest.fixture(autouse=True)
+def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run_stage(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    line = [sys.executable, "-m", f"fly64_dose_overlap.stages.{name}", *arguments]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+
+
+def exit_code_of(main: Callable[..., None]) -> int:
+    """Run a stage's main as a command line without arguments."""
+    with pytest.raises(SystemExit) as ended:
+        command(main)([])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def write_user_base(path: Path) -> None:
+    rng = np.random.default_rng(2)
+    np.savez(
+        path,
+        objectGuess=np.exp(1j * rng.uniform(-1, 1, (40, 40))).astype(np.complex64),
+        probeGuess=np.ones((16, 16), np.complex64),
+        xcoords=rng.uniform(10, 30, 9),
+        ycoords=rng.uniform(10, 30, 9),
+    )
+
+
+def test_the_synthetic_set_is_written_twice_with_the_same_bytes(tmp_path: Path) -> None:
+    base.main(write_params(tmp_path))
+    first = BASE_FILE.read_bytes()
+    base.main(tmp_path / "params.yaml")
+    assert BASE_FILE.read_bytes() == first
+    written = read_base(BASE_FILE)
+    assert written.probe.shape == (32, 32)
+    assert len(written.positions_px) == 13 * 13
+
+
+def test_a_users_file_is_imported_and_said_to_be_unwatched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_user_base(tmp_path / "mine.npz")
+    base.main(write_params(tmp_path, base={"source": "mine.npz"}))
+    assert len(read_base(BASE_FILE).positions_px) == 9
+    assert "DVC does not watch mine.npz; when its content changes, run: dvc repro -f base" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_missing_file_is_one_line_and_status_1(tmp_path: Path) -> None:
+    write_params(tmp_path, base={"source": "no/such.npz"})
+    result = run_stage("base")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: Base dataset not found: no/such.npz; ")
+    assert result.stderr.count("\n") == 1
+    assert not BASE_FILE.exists()
+
+
+def test_a_usage_error_is_status_2() -> None:
+    result = run_stage("base", "--no-such-option")
+    assert result.returncode == 2
+    assert "No such option" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_refusal_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise StudyError("here", "a rule\nis broken", "mend it")
+
+    assert exit_code_of(main) == 1
+    assert capsys.readouterr().err == "error: here: a rule is broken; mend it\n"
+
+
+def test_an_interrupt_says_that_the_command_can_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    assert exit_code_of(main) == 130
+    error = capsys.readouterr().err
+    assert "the same command can be repeated" in error
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise OSError(28, "No space left on device")
+
+    assert exit_code_of(main) == 1
+    assert capsys.readouterr().err.startswith("error: disk: No space left on device; mend that")
+
+
+@pytest.mark.parametrize("bug", [KeyError("x"), ValueError("x"), OSError(2, "no such file")])
+def test_a_bug_keeps_its_traceback(bug: Exception) -> None:
+    def main() -> None:
+        raise bug
+
+    with pytest.raises(type(bug)) as raised:
+        command(main)([])
+    assert raised.value is bug
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        warnings.warn("fewer groups\nthan wanted", stacklevel=1)
+
+    assert exit_code_of(main) == 0
+    assert capsys.readouterr().err == "warning: fewer groups than wanted\n"
+
+
+def test_code_of_another_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "src" / "fly64_dose_overlap").mkdir(parents=True)
+    assert exit_code_of(lambda: None) == 1
+    error = capsys.readouterr().err
+    assert "src/fly64_dose_overlap: is not the code that would run" in error
+    assert "repeat with: env PYTHONPATH=src" in error
+
+
+def test_a_dose_must_be_listed() -> None:
+    require_listed(1000, [1000, 10000])
+    with pytest.raises(
+        StudyError, match=r"--dose: 3000 is not among doses \[1000, 10000\] of the parameters"
+    ):
+        require_listed(3000, [1000, 10000])
+
+
+@pytest.mark.parametrize("stage", ["base", "simulate", "overlap"])
+def test_help_needs_neither_torch_nor_scipy(stage: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['{stage}', '--help']\n"
+        f"from fly64_dose_overlap.stages import {stage}\n"
+        f"try: {stage}.run({stage}.main)\n"
+        "finally: sys.exit(10 if {'torch', 'scipy'} & set(sys.modules) else 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "--params FILE" in result.stdout

@@ -1,0 +1,112 @@
+"""Stage overlap: view files and the measured overlap."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fly64_dose_overlap import provenance
+from fly64_dose_overlap.config import ViewName
+from fly64_dose_overlap.data.contract import read_dataset
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.stages import base, overlap, simulate
+from fly64_dose_overlap.stages._cli import dose_file
+from tiny_study import ROOT, write_params
+
+DOSE = 1000
+VIEWS: dict[ViewName, tuple[float, int | None, int]] = {
+    "baseline": (1.0, None, 1),
+    "dense": (0.6, None, 4),
+    "sparse": (0.3, 40, 4),
+}
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("study")
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        params = write_params(root)
+        base.main(params)
+        simulate.main(DOSE, params)
+    finally:
+        os.chdir(before)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def study(simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dose").symlink_to(simulated / "data" / "dose")
+    return write_params(tmp_path)
+
+
+def metrics(view: str) -> dict[str, dict[str, Any]]:
+    return json.loads(Path(f"metrics/overlap/{DOSE}-{view}.json").read_text())
+
+
+@pytest.mark.parametrize("view", list(VIEWS))
+@pytest.mark.parametrize("half", ["train", "test"])
+def test_a_view_keeps_frames_of_its_half_in_groups(study: Path, view: ViewName, half: str) -> None:
+    overlap.main(DOSE, view, study)
+    s_img, n_groups, frames_per_group = VIEWS[view]
+    whole = read_dataset(dose_file(DOSE, half))
+    kept = read_dataset(f"data/views/{DOSE}/{view}/{half}.npz")
+    rows = np.searchsorted(whole.scan_index, kept.scan_index)
+    assert len(rows) == int(s_img * len(whole.scan_index))
+    np.testing.assert_array_equal(kept.amplitude, whole.amplitude[rows])
+    np.testing.assert_array_equal(kept.positions_px, whole.positions_px[rows])
+    assert kept.groups is not None
+    assert kept.groups.shape == (n_groups or len(rows), frames_per_group)
+    assert provenance.steps(kept.record) == ["simulate", "split_dataset", "overlap_view"]
+    found = metrics(view)[half]
+    assert found["n_images_total"] == len(whole.scan_index)
+    assert found["n_images_subsampled"] == len(rows)
+    assert 0 < found["metric_2_image_based_avg"] <= 1
+
+
+def test_the_same_parameters_give_the_same_bytes(study: Path) -> None:
+    overlap.main(DOSE, "dense", study)
+    files = [Path(f"data/views/{DOSE}/dense/{half}.npz") for half in ("train", "test")]
+    files.append(Path(f"metrics/overlap/{DOSE}-dense.json"))
+    first = [path.read_bytes() for path in files]
+    overlap.main(DOSE, "dense", study)
+    assert [path.read_bytes() for path in files] == first
+
+
+def test_fewer_groups_than_wanted_are_one_line_of_warning(study: Path, tmp_path: Path) -> None:
+    views = {
+        "baseline": {"s_img": 1.0, "n_groups": 5000, "gridsize": 1},
+        "dense": {"s_img": 0.6, "n_groups": None, "gridsize": 2},
+        "sparse": {"s_img": 0.3, "n_groups": 40, "gridsize": 2},
+    }
+    write_params(tmp_path, overlap={"views": views})
+    line = ["-m", "fly64_dose_overlap.stages.overlap", "--dose", str(DOSE), "--view", "baseline"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    result = subprocess.run(
+        [sys.executable, *line], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    warned = [text for text in result.stderr.splitlines() if text.startswith("warning: 5000 groups of one")]
+    assert warned
+    assert "warnings.warn" not in result.stderr
+    assert all(text.startswith(("warning: ", "overlap: ")) for text in result.stderr.splitlines())
+
+
+def test_a_dose_that_is_not_simulated_is_named(study: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"data/dose/10000/train.npz: no such file"):
+        overlap.main(10000, "dense", study)
+
+
+def test_a_dose_without_a_stage_is_refused(study: Path) -> None:
+    with pytest.raises(StudyError, match=r"--dose: 3000 is not among doses"):
+        overlap.main(3000, "dense", study)

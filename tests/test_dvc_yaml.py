@@ -1,0 +1,290 @@
+"""dvc.yaml says what the stages really run, import, read and write."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from fly64_dose_overlap.config import Params, ViewName, load_params
+from fly64_dose_overlap.stages import base, overlap, simulate
+from tiny_study import ROOT, write_params
+
+PACKAGE = "fly64_dose_overlap"
+SOURCE = ROOT / "src"
+TEXT = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+STAGES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["stages"]
+
+CHECKED_ONLY = {"doses"}
+"""Read to refuse a dose that is not listed; nothing written depends on it, and a dose more
+must not simulate the others again."""
+
+
+def paths(entries: list[Any]) -> list[str]:
+    """Return the paths of outputs with or without options."""
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def resolved(text: str, *, dose: int = 1000, view: str = "dense") -> str:
+    return re.sub(
+        r"\$\{(?:item\.)?(dose|view)\}", lambda match: str({"dose": dose, "view": view}[match[1]]), text
+    )
+
+
+def module_file(module: str) -> Path | None:
+    """Return the file of a module of the package, or None if it is no module."""
+    stem = SOURCE.joinpath(*module.split("."))
+    return next((path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()), None)
+
+
+def imported_modules(file: Path) -> Iterator[str]:
+    """Yield every module of the package that a file may import, in whichever function."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports are not followed"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == PACKAGE:
+                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def code_of(stage: str) -> dict[str, Path]:
+    """Return the modules that a stage may import, with their files."""
+    found: dict[str, Path] = {}
+    pending = [PACKAGE, f"{PACKAGE}.stages", f"{PACKAGE}.stages.{stage}"]
+    assert module_file(pending[-1]), f"there is no stages/{stage}.py"
+    while pending:
+        module = pending.pop()
+        file = module_file(module)
+        if file is not None and module not in found:
+            found[module] = file
+            pending.extend(imported_modules(file))
+    return found
+
+
+def uncovered(stage: str, files: list[Path]) -> list[str]:
+    deps = [ROOT / dep for dep in STAGES[stage]["deps"]]
+    return [str(file) for file in files if not any(dep == file or dep in file.parents for dep in deps)]
+
+
+def test_every_stage_is_described_and_runs_its_own_module() -> None:
+    assert list(STAGES) == ["base", "simulate", "overlap", "train", "evaluate"]
+    for name, stage in STAGES.items():
+        assert stage["desc"].strip()
+        assert f"-m {PACKAGE}.stages.{name}" in stage["cmd"]
+
+
+def test_lists_are_written_in_block_style() -> None:
+    def flow_style(node: yaml.Node) -> Iterator[int]:
+        if isinstance(node, yaml.CollectionNode) and node.flow_style:
+            yield node.start_mark.line + 1
+        for child in node.value if isinstance(node, yaml.CollectionNode) else []:
+            for part in child if isinstance(child, tuple) else (child,):
+                yield from flow_style(part)
+
+    assert list(flow_style(yaml.compose("a: [1]\nb:\n  - {c: 1}\n"))) == [1, 3]
+    assert list(flow_style(yaml.compose(TEXT))) == []
+
+
+def test_the_matrix_is_that_of_the_parameters() -> None:
+    views = list(typing.get_args(ViewName))
+    assert STAGES["simulate"]["matrix"] == {"dose": "${doses}"}
+    assert STAGES["overlap"]["matrix"] == {"dose": "${doses}", "view": views}
+    assert list(load_params(ROOT / "params.yaml").overlap.views) == views
+
+
+def test_dvc_knows_the_stages_by_dose_and_view(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text(TEXT)
+    write_params(tmp_path)
+
+    def dvc(*arguments: str) -> str:
+        line = [sys.executable, "-m", "dvc", *arguments]
+        environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+        return subprocess.run(
+            line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    dvc("init", "--no-scm", "--quiet")
+    names = dvc("stage", "list", "--name-only").split()
+    assert {"base", "simulate@1000", "overlap@10000-dense", "train", "evaluate"} <= set(names)
+    assert len(names) == 1 + 3 + 3 * 3 + 2
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_deps_cover_what_a_stage_may_import(stage: str) -> None:
+    assert uncovered(stage, list(code_of(stage).values())) == []
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_code_among_the_deps_exists_and_is_imported(stage: str) -> None:
+    files = list(code_of(stage).values())
+    for dep in STAGES[stage]["deps"]:
+        if dep.startswith("src/"):
+            path = ROOT / dep
+            assert path.exists(), f"{dep} does not exist"
+            assert any(path == file or path in file.parents for file in files), f"{dep} is never imported"
+
+
+@pytest.mark.slow
+def test_deps_cover_what_is_really_imported() -> None:
+    # Whatever a module brings in by other ways than an import statement shows here.
+    code = (
+        "import importlib, json, sys\n"
+        "found = {}\n"
+        "for stage, modules in json.load(sys.stdin).items():\n"
+        f"    for name in [name for name in sys.modules if name.startswith({PACKAGE!r})]:\n"
+        "        del sys.modules[name]\n"
+        "    for name in modules:\n"
+        "        importlib.import_module(name)\n"
+        f"    loaded = [m for name, m in sys.modules.items() if name.startswith({PACKAGE!r})]\n"
+        "    found[stage] = [m.__file__ for m in loaded]\n"
+        "print(json.dumps(found))\n"
+    )
+    modules = {stage: list(code_of(stage)) for stage in STAGES}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(modules),
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    loaded: dict[str, list[str]] = json.loads(result.stdout.splitlines()[-1])
+    for stage, files in loaded.items():
+        assert len(files) >= len(modules[stage])
+        assert uncovered(stage, [Path(file) for file in files]) == []
+
+
+def test_a_copy_runs_its_own_code(tmp_path: Path) -> None:
+    stages = tmp_path / "src" / PACKAGE / "stages"
+    stages.mkdir(parents=True)
+    for file in (stages.parent / "__init__.py", stages / "__init__.py"):
+        file.touch()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    for name, stage in STAGES.items():
+        (stages / f"{name}.py").write_text("print(__file__)")
+        output = subprocess.run(
+            resolved(stage["cmd"]),
+            shell=True,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert Path(output.strip()) == stages / f"{name}.py"
+
+
+class Recording:
+    """Stand in for parameters and note which keys are read."""
+
+    def __init__(self, target: Any, seen: set[str], prefix: str = "") -> None:
+        self.__dict__.update(_target=target, _seen=seen, _prefix=prefix)
+
+    def _give(self, key: str, value: Any) -> Any:
+        if isinstance(value, BaseModel | dict):
+            return Recording(value, self._seen, f"{self._prefix}{key}.")
+        self._seen.add(f"{self._prefix}{key}")
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        described = getattr(type(self._target), name, None)
+        if isinstance(described, property) and described.fget:
+            return described.fget(self)
+        return self._give(name, getattr(self._target, name))
+
+    def __getitem__(self, key: str) -> Any:
+        return self._give(key, self._target[key])
+
+
+def covers(declared: str, key: str) -> bool:
+    return key == declared or key.startswith(f"{declared}.")
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_stages_read_the_parameters_and_write_the_files_that_are_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = write_params(tmp_path)
+    runs: list[tuple[Any, Callable[[], None], str]] = [
+        (base, lambda: base.main(params), "baseline"),
+        (simulate, lambda: simulate.main(1000, params), "baseline"),
+        (overlap, lambda: overlap.main(1000, "dense", params), "dense"),
+        (overlap, lambda: overlap.main(1000, "baseline", params), "baseline"),
+    ]
+    for module, run, view in runs:
+        seen: set[str] = set()
+
+        def load(path: Path, seen: set[str] = seen) -> Params:
+            return typing.cast(Params, Recording(load_params(path), seen))
+
+        monkeypatch.setattr(module, "load_params", load)
+        before = files_in(tmp_path)
+        run()
+        stage = STAGES[module.__name__.rpartition(".")[2]]
+        declared = [resolved(key, view=view) for key in stage["params"]]
+        unseen = [key for key in declared if not any(covers(key, read) for read in seen)]
+        untracked = [key for key in seen - CHECKED_ONLY if not any(covers(each, key) for each in declared)]
+        assert (unseen, untracked) == ([], [])
+        assert files_in(tmp_path) - before == {resolved(path, view=view) for path in paths(stage["outs"])}
+
+
+def sections_read(source: str) -> set[str]:
+    """Return the keys that functions read of what `load_params` gave them; "" for the whole."""
+    found: set[str] = set()
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef):
+            found.update(_sections_read_by(function))
+    return found
+
+
+def _sections_read_by(function: ast.FunctionDef) -> Iterator[str]:
+    nodes = list(ast.walk(function))
+    names = {
+        ast.unparse(node.targets[0])
+        for node in nodes
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("load_params(")
+    }
+    inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    for node in nodes:
+        if isinstance(node, ast.Name | ast.Attribute) and id(node) not in inner:
+            name, _, key = ast.unparse(node).partition(".")
+            if name in names and isinstance(node.ctx, ast.Load):
+                yield key
+
+
+def test_the_search_for_parameters_finds_them() -> None:
+    source = "def main():\n p = load_params(f)\n q = p.a.b[p.c]\n use(p)\n other.d\ndef use(p): p.e\n"
+    assert sections_read(source) == {"a.b", "c", ""}
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_params_cover_the_sections_that_a_stage_reads(stage: str) -> None:
+    file = module_file(f"{PACKAGE}.stages.{stage}")
+    assert file, f"there is no stages/{stage}.py"
+    read = sections_read(file.read_text(encoding="utf-8")) - CHECKED_ONLY
+    assert read, "the stage reads no parameter, or this search misses how"
+    assert "" not in read, "the stage hands on all parameters: give away its sections only"
+    declared = STAGES[stage]["params"]
+    assert [key for key in read if not any(covers(each, key) or covers(key, each) for each in declared)] == []

@@ -1,0 +1,31 @@
+"""Parameters of a study small enough to run in a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY: dict[str, dict[str, Any]] = {
+    "base": {"frame_side_px": 32, "field_px": 96.0, "step_px": 8.0},
+    "overlap": {
+        "views": {
+            "baseline": {"s_img": 1.0, "n_groups": None, "gridsize": 1},
+            "dense": {"s_img": 0.6, "n_groups": None, "gridsize": 2},
+            "sparse": {"s_img": 0.3, "n_groups": 40, "gridsize": 2},
+        }
+    },
+}
+
+
+def write_params(root: Path, **changes: Any) -> Path:
+    """Write the repository's parameters, made tiny, with some keys of some sections changed."""
+    content: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for section, values in [*TINY.items(), *changes.items()]:
+        content[section] = {**content[section], **values} if isinstance(values, dict) else values
+    path = root / "params.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return path
