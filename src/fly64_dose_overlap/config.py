@@ -59,7 +59,7 @@ class SimulateParams(Section):
     split_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Part of the y range that is training data."""
     guard_gap_px: Annotated[float, Field(ge=0)] | None
-    """Width of the strip of y without frames; null means N, 0 means no gap."""
+    """Width of the strip of y without frames; null means N + 1, just enough; 0 means no gap."""
 
 
 class ViewParams(Section):

@@ -37,8 +37,8 @@ def write_report(
     dataset: Dataset,
     title: str,
     *,
-    metrics: Path,
-    reports: Path,
+    metrics_dir: Path,
+    reports_dir: Path,
 ) -> Path:
     """Write scores, FRC curves, reconstructions and pictures; return the comparison picture.
 
@@ -51,11 +51,11 @@ def write_report(
         The test half.
     title : str
         Names the cell.
-    metrics, reports : Path
+    metrics_dir, reports_dir : Path
         Folders of the small text files and of the large files.
     """
-    write_json_atomic(metrics / "evaluation.json", evaluation.metrics)
-    _write_curves(metrics / "frc.csv", evaluation)
+    write_json_atomic(metrics_dir / "evaluation.json", evaluation.metrics)
+    _write_curves(metrics_dir / "frc.csv", evaluation)
     members: dict[str, Any] = {"objectGuess": dataset.obj}
     for name, reconstruction in reconstructions.items():
         key = name.replace(" ", "_")
@@ -63,14 +63,14 @@ def write_report(
         members[f"{key}_aligned"] = evaluation.aligned[name].astype(np.complex64)
     members["region"] = evaluation.region.mask
     members["_metadata"] = np.array(dumps(dataset.record))
-    write_npz(reports / "reconstruction.npz", members)
-    picture = reports / "comparison.png"
+    write_npz(reports_dir / "reconstruction.npz", members)
+    picture = reports_dir / "comparison.png"
     captions = {name: _caption(scores) for name, scores in evaluation.metrics["methods"].items()}
     comparison_picture(
         picture, dataset.obj, evaluation.aligned, evaluation.region, title=title, captions=captions
     )
     curves = {name: curve for name, curve in evaluation.curves.items() if name != FLAT}
-    frc_picture(reports / "frc.png", curves, title=title)
+    frc_picture(reports_dir / "frc.png", curves, title=title)
     return picture
 
 
@@ -87,8 +87,9 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
     conventions = metrics["conventions"]
     region, peak = conventions["region"], conventions["peak"]
     console.print(
-        f"test half, {region['pixels']} pixels ({region['covered_fraction']:.0%} of the scan's box) with more than "
-        f"{region['illumination_threshold']:g} of the largest illumination; peaks are the truth's own range: "
+        f"test half, {region['pixels']} pixels ({region['covered_fraction']:.0%} of the scan's box) "
+        f"with more than {region['illumination_threshold']:g} of the largest illumination; "
+        "peaks are the truth's own range: "
         f"amplitude {peak['amplitude']:.3f}, phase {peak['phase']:.3f} rad; "
         f"MS-SSIM on {conventions['ms_ssim_scales']} scales; "
         f"all methods aligned alike: {conventions['alignment']}",

@@ -14,11 +14,15 @@ from fly64_dose_overlap.evaluation.reconstruct import NETWORK, Reconstructions
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.scoring.align import align_to
-from fly64_dose_overlap.scoring.frc import FrcCurve, cutoff, fourier_ring_correlation
+from fly64_dose_overlap.scoring.frc import FrcCurve, ThresholdName, cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scoring.region import Region, scan_region
 from fly64_dose_overlap.scoring.scores import score
 
-FRC_THRESHOLDS = {"half": "frc50", "half-bit": "frc_half_bit", "one-seventh": "frc_one_seventh"}
+FRC_THRESHOLDS: dict[ThresholdName, str] = {
+    "half": "frc50",
+    "half-bit": "frc_half_bit",
+    "one-seventh": "frc_one_seventh",
+}
 
 
 @dataclass(frozen=True, eq=False)

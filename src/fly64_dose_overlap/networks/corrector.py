@@ -95,7 +95,10 @@ def build_corrector(width: int, seed: int) -> Corrector:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Corrector(width)
-    return network.to(memory_format=torch.channels_last)
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def input_planes(mosaic: Mosaic) -> Tensor:

@@ -7,7 +7,9 @@ mosaic: the information of all groups that touch a pixel, and the surroundings.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,12 +135,27 @@ def make_mosaic(scan: Scan, counts: Tensor, *, fraction: float, iterations: int,
 def _start_groups(
     scan: Scan, counts: Tensor, fraction: float, iterations: int
 ) -> Iterator[tuple[GroupModel, Tensor, Tensor]]:
+    """Yield (model, early, late) of successive batches of groups.
+
+    The operations on one batch are too small to share among cores; batches are not, so
+    each core takes batches of its own. Which one takes which changes no result.
+    """
     geometry = scan.geometry
     probe = scan.probe * fraction**0.5
-    for first in range(0, len(scan.groups), scan.groups_per_batch):
+
+    @torch.no_grad()
+    def start(first: int) -> tuple[GroupModel, Tensor, Tensor]:
         batch = slice(first, first + scan.groups_per_batch)
         corners = torch.from_numpy(geometry.corners_px[batch]).to(probe.device)
         model = GroupModel(probe, corners, geometry.support_side, geometry.canvas_side)
-        with torch.no_grad():
-            early, late = group_start(model, counts[torch.from_numpy(scan.groups[batch])], iterations)
-        yield model, early, late
+        return model, *group_start(model, counts[torch.from_numpy(scan.groups[batch])], iterations)
+
+    workers = torch.get_num_threads() if probe.device.type == "cpu" else 1
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pending: deque[Future[tuple[GroupModel, Tensor, Tensor]]] = deque()
+        for first in range(0, len(scan.groups), scan.groups_per_batch):
+            pending.append(pool.submit(start, first))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Callable, Generator
@@ -16,6 +17,10 @@ import typer
 import fly64_dose_overlap
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.progress import say
+
+# Threads that wait must not spin: two jobs on one machine would take each other's cores.
+# OpenMP reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 BASE_FILE = Path("data/base/base.npz")
 """The base set, relative to the repository's root."""

@@ -6,6 +6,7 @@ from fly64_dose_overlap.training.jobs import (
     cell_job,
     execute_training_job,
     run_training_job,
+    write_manifest,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "cell_job",
     "execute_training_job",
     "run_training_job",
+    "write_manifest",
 ]
