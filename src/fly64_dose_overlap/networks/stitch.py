@@ -167,7 +167,8 @@ def synchronise(overlaps: sp.csr_array, sums: NDArray[np.complexfloating]) -> ND
         else:
             vector = eigsh(block, k=1, which="LA", v0=np.ones(len(members)))[1][:, 0]
         aligned = _unit(vector)
-        factors[members] = aligned * _unit(np.sum(np.conj(aligned) * sums[members], keepdims=True))
+        total = np.conj(aligned) @ sums[members]
+        factors[members] = aligned * _unit(np.array([total]))
     return factors
 
 

@@ -1,0 +1,56 @@
+"""A real scan, small enough to train on in a test: object, probe, counts and groups."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+import factories
+from fly64_dose_overlap.config import TrainParams
+from fly64_dose_overlap.data.contract import Dataset
+from fly64_dose_overlap.overlap.grouping import make_groups
+from fly64_dose_overlap.simulation.base import make_synthetic_base
+from fly64_dose_overlap.simulation.diffraction import dose_factor, draw_counts, with_dose
+
+SIDE = 32
+FIELD_PX = 64.0
+STEP_PX = 8.0
+DOSE = 10000
+TRAINING: dict[str, Any] = {
+    "start_iterations": 2,
+    "width": 4,
+    "epochs": 3,
+    "steps_per_epoch": 3,
+    "crop_px": 64,
+    "frames_per_step": 8,
+    "patience": 9,
+    "validation_fraction": 0.4,
+    "threads": 1,
+    "device": "cpu",
+    "precision": "32-true",
+}
+
+
+@cache
+def scan_dataset(gridsize: int = 2) -> Dataset:
+    """Return 81 frames of a 100 x 100 object, one group per frame; do not change its arrays."""
+    shape = {"frame_side_px": SIDE, "field_px": FIELD_PX, "step_px": STEP_PX}
+    base = make_synthetic_base(factories.study_params().base.model_copy(update=shape))
+    base = with_dose(base, dose_factor(base, DOSE))
+    counts = np.concatenate(list(draw_counts(base, seed=1, dose=DOSE)))
+    return Dataset(
+        amplitude=np.sqrt(counts).astype(np.float32),
+        obj=base.obj,
+        probe=base.probe,
+        positions_px=base.positions_px,
+        scan_index=base.scan_index,
+        record=base.record,
+        groups=make_groups(base.positions_px, gridsize=gridsize, n_groups=None, neighbor_count=7, seed=1),
+    )
+
+
+def train_params(**changes: Any) -> TrainParams:
+    """Return a training of a few steps, with some values changed."""
+    return factories.study_params().train.model_copy(update={**TRAINING, **changes})
