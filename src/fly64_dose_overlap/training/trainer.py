@@ -106,7 +106,11 @@ class _Training:
         self.validation = Validation(dataset, self.scan, held_back, config)
         self.network = build_corrector(config.width, torch_seed(config.seed, "train", "weights"))
         optimizer = torch.optim.AdamW(
-            self.network.parameters(), config.learning_rate, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY
+            self.network.parameters(),
+            config.learning_rate,
+            betas=ADAM_BETAS,
+            weight_decay=WEIGHT_DECAY,
+            fused=True,
         )
         self.module, self.optimizer = self.fabric.setup(self.network, optimizer)
         self.progress = Progress()
