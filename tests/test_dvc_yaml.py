@@ -83,7 +83,7 @@ def uncovered(stage: str, files: list[Path]) -> list[str]:
 
 
 def test_every_stage_is_described_and_runs_its_own_module() -> None:
-    assert list(STAGES) == ["base", "simulate", "overlap", "train", "evaluate"]
+    assert list(STAGES) == ["check", "base", "simulate", "overlap", "train", "evaluate"]
     for name, stage in STAGES.items():
         assert stage["desc"].strip()
         assert f"-m {PACKAGE}.stages.{name}" in stage["cmd"]
@@ -121,8 +121,8 @@ def test_dvc_knows_the_stages_by_dose_and_view(tmp_path: Path) -> None:
 
     dvc("init", "--no-scm", "--quiet")
     names = dvc("stage", "list", "--name-only").split()
-    assert {"base", "simulate@1000", "overlap@10000-dense", "train", "evaluate"} <= set(names)
-    assert len(names) == 1 + 3 + 3 * 3 + 2
+    assert {"check", "base", "simulate@1000", "overlap@10000-dense", "train", "evaluate"} <= set(names)
+    assert len(names) == 2 + 3 + 3 * 3 + 2
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

@@ -35,7 +35,8 @@ TRAINING: dict[str, Any] = {
 
 @cache
 def scan_dataset(gridsize: int = 2) -> Dataset:
-    """Return 81 frames of a 100 x 100 object, one group per frame; do not change its arrays."""
+    """Return 81 frames of a 100 x 100 object, in 40 groups if of four; do not change its arrays."""
+    n_groups = 40 if gridsize > 1 else None
     shape = {"frame_side_px": SIDE, "field_px": FIELD_PX, "step_px": STEP_PX}
     base = make_synthetic_base(factories.study_params().base.model_copy(update=shape))
     base = with_dose(base, dose_factor(base, DOSE))
@@ -47,7 +48,7 @@ def scan_dataset(gridsize: int = 2) -> Dataset:
         positions_px=base.positions_px,
         scan_index=base.scan_index,
         record=base.record,
-        groups=make_groups(base.positions_px, gridsize=gridsize, n_groups=None, neighbor_count=7, seed=1),
+        groups=make_groups(base.positions_px, gridsize=gridsize, n_groups=n_groups, neighbor_count=7, seed=1),
     )
 
 

@@ -6,6 +6,7 @@ value that a stage does not get cannot change what it does.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -191,10 +192,11 @@ def _require_whole(key: str, dose: Any) -> None:
     if isinstance(dose, (bool, int)) or dose is None:
         return
     try:
-        whole = int(float(dose))
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{key} must be a whole number of photons per frame, got {dose!r}") from None
-    raise ValueError(f"{key} must be a whole number of photons per frame, got {dose!r}; write {whole}")
+        number = float(dose)
+    except (TypeError, ValueError):
+        number = math.nan
+    spelling = f"; write {number:.0f}" if number > 0 and number.is_integer() else ""
+    raise ValueError(f"{key} must be a whole number of photons per frame, got {dose!r}{spelling}")
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -166,7 +166,7 @@ def test_a_missing_baseline_is_never_skipped(params: Params, jobs: list[Training
 
 
 def test_the_cell_of_the_parameters_is_a_job(params: Params) -> None:
-    job = cell_job(params)
+    job = cell_job(params.dose, params.view, params.overlap.views[params.view].gridsize)
     assert (job.dose, job.view, job.gridsize) == (1000, "sparse", 2)
     assert job.train_path == Path("data/views/1000/sparse/train.npz")
     assert job.artifact_dir == Path("models/cell")
@@ -185,7 +185,7 @@ def test_listing_jobs_does_not_import_torch() -> None:
 
 
 def test_dry_run_prepares_the_folder_and_nothing_more(params: Params) -> None:
-    job = cell_job(params)
+    job = cell_job(params.dose, params.view, params.overlap.views[params.view].gridsize)
     found = run_job(job, params, runner=factories.have_a_bug, dry_run=True)
     assert found == {
         "status": "dry-run",

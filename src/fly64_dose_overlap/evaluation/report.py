@@ -91,7 +91,8 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
         f"with more than {region['illumination_threshold']:g} of the largest illumination; "
         "peaks are the truth's own range: "
         f"amplitude {peak['amplitude']:.3f}, phase {peak['phase']:.3f} rad; "
-        f"MS-SSIM on {conventions['ms_ssim_scales']} scales; "
+        f"MS-SSIM on {conventions['ms_ssim_scales']} scales of the rectangle, "
+        f"{conventions['ms_ssim_filled_fraction']:.0%} of it outside the region and taken as right; "
         f"all methods aligned alike: {conventions['alignment']}",
         soft_wrap=True,
         highlight=False,

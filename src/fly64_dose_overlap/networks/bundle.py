@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from fly64_dose_overlap.data.atomic import atomic_path
 from fly64_dose_overlap.errors import MissingFileError, StudyError
@@ -55,7 +55,8 @@ def save_bundle(path: Path, network: Corrector, info: BundleInfo) -> None:
     metadata = json.dumps({"format": FORMAT, **asdict(info)}, sort_keys=True, allow_nan=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: metadata})
+        # save_file would make a file of its own, which only its owner may read.
+        temporary.write_bytes(save(tensors, metadata={METADATA_KEY: metadata}))
 
 
 def load_bundle(path: Path) -> tuple[Corrector, BundleInfo]:

@@ -20,6 +20,8 @@ from scipy.spatial import KDTree
 
 NEIGHBOURS = 8
 """Canvases whose phase is compared with each canvas's."""
+PLACES_PER_SIDE = 4
+"""Canvases whose origins share a square of this part of their side are at one place."""
 DENSE_LIMIT = 32
 """Components with fewer canvases are solved by the dense eigensolver."""
 
@@ -118,12 +120,7 @@ class Stitcher:
     def _overlaps(self) -> sp.csr_array:
         """Return the Hermitian matrix of weighted inner products of neighbouring canvases."""
         count = len(self._origins)
-        neighbours = (
-            KDTree(self._origins).query(self._origins, min(NEIGHBOURS + 1, count))[1].reshape(count, -1)
-        )
-        rows = np.repeat(np.arange(count), neighbours.shape[1])
-        pairs = np.unique(np.sort(np.stack([rows, neighbours.ravel()], 1), axis=1), axis=0)
-        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        pairs = _pairs_to_compare(self._origins, self._side)
         products = np.array([self._inner_product(i, j) for i, j in pairs], np.complex128)
         upper = sp.coo_array((products, (pairs[:, 0], pairs[:, 1])), shape=(count, count)).tocsr()
         return sp.csr_array(upper + upper.conj().T)
@@ -137,6 +134,32 @@ class Stitcher:
         weights = self._weights[i][here] * self._weights[j][there]
         canvases = self._layers[-1]
         return complex(np.sum(weights * canvases[i][here] * canvases[j][there].conj()))
+
+
+def _pairs_to_compare(origins_px: NDArray[np.int64], canvas_side: int) -> NDArray[np.int64]:
+    """Return index pairs (i, j), i < j, of the canvases whose phases are compared.
+
+    Each canvas is compared with its nearest ones. Where many groups share a place these
+    are all of the same place, so that besides one canvas of each place is compared with
+    the others there and with those of the nearest places.
+    """
+    everyone = np.arange(len(origins_px))
+    _, heads, place = np.unique(
+        origins_px // max(1, canvas_side // PLACES_PER_SIDE), axis=0, return_index=True, return_inverse=True
+    )
+    heads = heads.astype(np.int64)
+    members = np.stack([everyone, heads[place.ravel()]], axis=1)
+    pairs = np.concatenate([_nearest(origins_px, everyone), _nearest(origins_px, heads), members])
+    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+    return pairs[pairs[:, 0] < pairs[:, 1]]
+
+
+def _nearest(origins_px: NDArray[np.int64], canvases: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pair each of some canvases with the nearest of them, itself included."""
+    chosen = origins_px[canvases]
+    wanted = min(NEIGHBOURS + 1, len(canvases))
+    found = KDTree(chosen).query(chosen, wanted)[1].reshape(len(canvases), -1)
+    return np.stack([np.repeat(canvases, found.shape[1]), canvases[found.ravel()]], axis=1)
 
 
 def synchronise(overlaps: sp.csr_array, sums: NDArray[np.complexfloating]) -> NDArray[np.complex128]:

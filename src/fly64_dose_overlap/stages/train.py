@@ -13,8 +13,11 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     Repeated after an interruption, it goes on from the last finished epoch.
     """
     params = load_params(params_file)
-    job = cell_job(params)
+    views = params.overlap.views
+    job = cell_job(params.dose, params.view, views[params.view].gridsize)
     result = run_training_job(job, config=params.train, neighbor_count=params.overlap.neighbor_count)
+    # The same model has the same manifest, whether or not its training was interrupted.
+    del result["resumed_from_epoch"]
     write_manifest(job.artifact_dir / "manifest.json", [(job, result)])
 
 

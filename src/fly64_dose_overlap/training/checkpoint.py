@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,8 @@ class CheckpointStore:
                 continue
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
-            except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+            except Exception as error:
+                # Damaged bytes can make the unpickler raise anything, even IndexError.
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 say(f"train: checkpoint {path.name} is damaged ({reason}); trying an older one")
                 continue

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.corrector import CANVAS_MULTIPLE_PX, correct, input_planes
 from fly64_dose_overlap.networks.mosaic import Scan, make_mosaic
 from fly64_dose_overlap.physics.groups import GroupModel
@@ -134,6 +135,11 @@ class CropSampler:
         Side of the crops; smaller objects give smaller crops.
     max_frames : int
         Frames scored in one crop, at most.
+
+    Raises
+    ------
+    StudyError
+        If no crop holds a whole patch.
     """
 
     def __init__(self, scan: Scan, frames: NDArray[np.integer], side_px: int, max_frames: int) -> None:
@@ -145,14 +151,22 @@ class CropSampler:
         largest = min(side_px, *scan.fluence.shape)
         self._side = largest // CANVAS_MULTIPLE_PX * CANVAS_MULTIPLE_PX
         self._limit = np.array(scan.fluence.shape) - self._side
+        self._slack = self._side - self._support
+        if self._slack < 1:
+            raise StudyError(
+                "train.crop_px",
+                f"crops of {self._side} px do not hold the {self._support} px of the probe",
+                f"the object is {scan.fluence.shape[0]} x {scan.fluence.shape[1]} px, crops are multiples of "
+                f"{CANVAS_MULTIPLE_PX} px",
+            )
 
     def draw(self, realisation: Realisation, rng: np.random.Generator) -> Crop:
         """Return a random crop around a random frame."""
-        slack = self._side - self._support - 1
         first = self._corners[int(rng.integers(len(self._frames)))]
-        origin = np.floor(first - rng.uniform(0, slack - 1, 2)).astype(int).clip(0, self._limit)
+        origin = np.floor(first - rng.uniform(0, self._slack - 1, 2)).astype(int).clip(0, self._limit)
         symmetry = int(rng.integers(SYMMETRIES))
-        inside = np.flatnonzero(((self._corners >= origin) & (self._corners <= origin + slack)).all(axis=1))
+        offsets = self._corners - origin
+        inside = np.flatnonzero(((offsets >= 0) & (offsets <= self._slack)).all(axis=1))
         if len(inside) > self._max_frames:
             inside = np.sort(rng.choice(inside, self._max_frames, replace=False))
         return self._cut(realisation, origin, inside, symmetry)

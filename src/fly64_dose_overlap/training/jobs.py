@@ -136,8 +136,9 @@ def build_training_jobs(
     """
     matrix: list[TrainingJob] = []
     for dose, view in itertools.product(sorted(params.doses), VIEW_ORDER):
-        folder = artifact_root / f"dose_{dose}" / view / f"gs{params.overlap.views[view].gridsize}"
-        matrix.append(_job(params, dose, view, data_root, folder))
+        gridsize = params.overlap.views[view].gridsize
+        folder = artifact_root / f"dose_{dose}" / view / f"gs{gridsize}"
+        matrix.append(_job(dose, view, gridsize, data_root, folder))
     jobs: list[TrainingJob] = []
     skipped: list[SkippedJob] = []
     for job in _select(matrix, {"dose": doses, "view": views, "gridsize": gridsizes}):
@@ -154,23 +155,25 @@ def build_training_jobs(
 
 
 def cell_job(
-    params: Params,
+    dose: int,
+    view: ViewName,
+    gridsize: int,
     *,
     data_root: Path = DATA_ROOT,
     artifact_dir: Path = CELL_DIR,
     curves_dir: Path = CELL_CURVES,
 ) -> TrainingJob:
-    """Return the job of the one cell that ``params.dose`` and ``params.view`` name."""
-    job = _job(params, params.dose, params.view, data_root, artifact_dir)
+    """Return the job of the one cell that the study's `train` stage follows."""
+    job = _job(dose, view, gridsize, data_root, artifact_dir)
     return replace(job, curves_dir=curves_dir)
 
 
-def _job(params: Params, dose: int, view: ViewName, data_root: Path, artifact_dir: Path) -> TrainingJob:
+def _job(dose: int, view: ViewName, gridsize: int, data_root: Path, artifact_dir: Path) -> TrainingJob:
     data = data_root / str(dose) / view
     return TrainingJob(
         dose=dose,
         view=view,
-        gridsize=params.overlap.views[view].gridsize,
+        gridsize=gridsize,
         train_path=data / "train.npz",
         test_path=data / "test.npz",
         artifact_dir=artifact_dir,

@@ -141,20 +141,24 @@ class _Training:
             self._set_learning_rate((epoch + step / steps) / self.config.epochs)
             realisation = self.kept[int(rng.integers(len(self.kept)))]
             loss = self._step(self.sampler.draw(realisation, rng))
-            if not math.isfinite(loss):
-                raise StudyError(
-                    f"train {self.job.name}",
-                    f"the loss is {loss} in epoch {epoch + 1}, step {step + 1}",
-                    "the last checkpoint is kept; lower train.learning_rate",
-                )
+            self._require_finite("loss", loss, f"epoch {epoch + 1}, step {step + 1}")
             losses.append(loss)
         metrics = {"train/loss": float(np.mean(losses)), **self.validation.measure(self.module)}
+        self._require_finite("validation loss", metrics["val/loss"], f"epoch {epoch + 1}")
         self.progress.history.append(metrics)
         if metrics["val/loss"] < self.progress.best_loss:
             self.progress.best_loss = metrics["val/loss"]
             self.progress.best_epoch = epoch + 1
             self.progress.best_weights = _copy(self.network)
         self.fabric.log_dict(metrics, step=epoch + 1)
+
+    def _require_finite(self, name: str, value: float, when: str) -> None:
+        if not math.isfinite(value):
+            raise StudyError(
+                f"train {self.job.name}",
+                f"the {name} is {value} in {when}",
+                "the last checkpoint is kept; lower train.learning_rate",
+            )
 
     def _fill(self, epoch: int) -> None:
         """Thin the scan for this epoch and, after an interruption, for those before."""

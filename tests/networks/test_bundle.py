@@ -1,0 +1,126 @@
+"""Model bundles on disk."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fly64_dose_overlap import provenance
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.networks.bundle import FORMAT, METADATA_KEY, BundleInfo, load_bundle, save_bundle
+from fly64_dose_overlap.networks.corrector import build_corrector
+
+INFO = BundleInfo(
+    width=4,
+    start_iterations=2,
+    frame_side_px=32,
+    support_side_px=28,
+    gridsize=2,
+    photons_per_frame=1003.5,
+    training={"seed": 1, "loss": "poisson", "val_loss": 0.5},
+    record=provenance.new_record("test"),
+)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_bundle(path, build_corrector(4, seed=1), INFO)
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(StudyError) as caught:
+        load_bundle(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def write_foreign(path: Path, content: Any) -> None:
+    tensors = build_corrector(4, seed=1).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {METADATA_KEY: content})
+
+
+def test_round_trip_keeps_weights_info_and_bytes(bundle: Path, tmp_path: Path) -> None:
+    network, info = load_bundle(bundle)
+    assert info == INFO
+    assert not network.training
+    wanted = build_corrector(4, seed=1).state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in network.state_dict().items())
+    save_bundle(tmp_path / "again.safetensors", network, info)
+    assert (tmp_path / "again.safetensors").read_bytes() == bundle.read_bytes()
+
+
+def test_bundle_is_readable_by_whom_the_umask_lets(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    assert bundle.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_nothing_is_written_of_info_that_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        save_bundle(tmp_path / "bundle", build_corrector(4, 1), replace(INFO, photons_per_frame=float("nan")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_bundle(tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingFileError, match=r"none: no such model bundle; train one with: dvc repro train"
+    ):
+        load_bundle(tmp_path / "none")
+
+
+@pytest.mark.parametrize("part", [slice(0, 0), slice(0, 5), slice(0, -7), slice(40, None)])
+def test_damaged_bundle(bundle: Path, part: slice) -> None:
+    bundle.write_bytes(bundle.read_bytes()[part])
+    assert "is not a readable model bundle" in refusal(bundle)
+    assert refusal(bundle).endswith("restore it: dvc pull")
+
+
+class _Payload:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, ("import pathlib; pathlib.Path('executed').touch()",)
+
+
+def test_a_pickle_is_never_executed(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle.write_bytes(pickle.dumps(_Payload()))
+    assert "is not a readable model bundle" in refusal(bundle)
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["null", "[]", '{"format": "fly64-dose-overlap/0"}', json.dumps({"width": 4})],
+)
+def test_another_format_is_refused(bundle: Path, content: str) -> None:
+    write_foreign(bundle, content)
+    assert f"is no model bundle of format {FORMAT}; train again" in refusal(bundle)
+
+
+def test_weights_without_metadata_are_refused(bundle: Path) -> None:
+    save_file({"w": torch.ones(2)}, bundle)
+    assert f"is no model bundle of format {FORMAT}; train again" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{not json",
+        json.dumps({"format": FORMAT, "width": 4}),
+        json.dumps({"format": FORMAT, **vars(INFO), "width": 8}),
+        json.dumps({"format": FORMAT, **vars(INFO), "width": "4"}),
+        json.dumps({"format": FORMAT, **vars(INFO), "extra": 1}),
+    ],
+)
+def test_metadata_that_do_not_fit_are_refused(bundle: Path, content: str) -> None:
+    write_foreign(bundle, content)
+    assert "is not a readable model bundle" in refusal(bundle)

@@ -1,0 +1,81 @@
+"""The network that corrects a mosaic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fly64_dose_overlap.networks import corrector
+from fly64_dose_overlap.networks.corrector import build_corrector, correct, correct_image, input_planes
+from fly64_dose_overlap.networks.mosaic import Mosaic
+
+
+def draw_mosaic(shape: tuple[int, int]) -> Mosaic:
+    rng = np.random.default_rng(0)
+    early, late = (rng.normal(1, 0.2, (2, *shape)) + 1j * rng.normal(0, 0.2, (2, *shape))).astype(
+        np.complex64
+    )
+    return Mosaic(early, late, rng.uniform(0, 3000, shape))
+
+
+def trained(width: int = 4) -> corrector.Corrector:
+    """Return a network of which no layer is zero."""
+    network = build_corrector(width, seed=1)
+    draws = torch.Generator().manual_seed(2)
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=draws)
+    return network
+
+
+def test_planes_show_both_images_the_fluence_and_the_dose() -> None:
+    mosaic = draw_mosaic((16, 24))
+    planes = input_planes(mosaic).numpy()
+    assert planes.shape == (corrector.INPUT_PLANES, 16, 24)
+    assert planes.dtype == np.float32
+    np.testing.assert_allclose(planes[0] + 1j * planes[1], mosaic.early - 1, atol=1e-6)
+    np.testing.assert_allclose(planes[2] + 1j * planes[3], mosaic.late - 1, atol=1e-6)
+    assert planes[4].max() == 1
+    np.testing.assert_allclose(10 ** (4 * planes[5]) - 1, mosaic.fluence, rtol=1e-3, atol=1e-3)
+
+
+def test_untrained_network_returns_the_late_image() -> None:
+    mosaic = draw_mosaic((21, 27))
+    found = correct_image(build_corrector(4, seed=0), input_planes(mosaic))
+    assert found.dtype == np.complex64
+    np.testing.assert_allclose(found, mosaic.late, atol=1e-6)
+
+
+def test_correction_fades_where_no_photon_falls() -> None:
+    planes = input_planes(draw_mosaic((16, 16)))[None]
+    planes[:, 4, :, :8] = 0
+    change = correct(trained(), planes) - planes[:, 2:4] - torch.tensor([1.0, 0.0])[:, None, None]
+    assert change[..., :8].abs().max() < 1e-6 < 1e-3 < change[..., 8:].abs().max()
+
+
+@pytest.mark.parametrize("shape", [(96, 208), (91, 205)])
+def test_tiles_give_what_the_whole_gives(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    network, planes = trained(), input_planes(draw_mosaic(shape))
+    whole = correct_image(network, planes)
+    monkeypatch.setattr(corrector, "TILE_PX", 64)
+    np.testing.assert_allclose(correct_image(network, planes), whole, atol=1e-5)
+
+
+def test_tile_margin_is_wider_than_what_the_network_looks_at() -> None:
+    network = trained()
+    side, middle = 256, 128
+    planes = torch.zeros(1, corrector.INPUT_PLANES, side, side, requires_grad=True)
+    network(planes)[..., middle, middle].sum().backward()
+    assert planes.grad is not None
+    seen = torch.nonzero(planes.grad[0].abs().sum(dim=(0, 1))).ravel()
+    assert middle - int(seen.min()) <= corrector.TILE_MARGIN_PX
+    assert int(seen.max()) - middle <= corrector.TILE_MARGIN_PX
+
+
+def test_weights_follow_the_seed_alone() -> None:
+    first, again, other = (build_corrector(4, seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    before = torch.get_rng_state()
+    build_corrector(8, 3)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,56 @@
+"""What a newcomer sees: one command, a table and a picture, and nothing left to do."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+from typing import Any
+
+from study_copy import RESULTS, stages_run
+
+CELL = {"check", "base", "simulate@10000", "overlap@10000-dense", "train", "evaluate"}
+
+
+def test_only_what_the_cell_needs_runs(first_run: Any) -> None:
+    assert stages_run(first_run.output) == CELL
+
+
+def test_nothing_is_left_to_run(first_run: Any) -> None:
+    again = first_run.study.dvc("repro", "evaluate")
+    assert stages_run(again) == set()
+    assert "Data and pipelines are up to date." in again.stdout
+    assert first_run.study.changes() == []
+
+
+def test_only_the_lock_file_and_metrics_change_for_git(first_run: Any) -> None:
+    assert "dvc.lock" in first_run.changes
+    assert "metrics/evaluation.json" in first_run.changes
+    assert [path for path in first_run.changes if not path.startswith(RESULTS)] == []
+
+
+def test_a_table_is_printed_and_the_picture_named(first_run: Any) -> None:
+    printed = first_run.output.stdout
+    assert "10000 photons per frame, view dense" in printed
+    rows = dict(re.findall(r"^│ (network|group start|flat object) +│ +(-?\d+\.\d+) │", printed, re.MULTILINE))
+    scores = json.loads((first_run.study.root / "metrics/evaluation.json").read_text())["methods"]
+    expected = {name: f"{methods['amplitude']['psnr_db']:.2f}" for name, methods in scores.items()}
+    assert rows == expected
+    named = re.findall(r"^picture: (.+)$", first_run.output.stderr, re.MULTILINE)
+    assert named == ["reports/comparison.png"]
+    assert (first_run.study.root / named[0]).read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_the_outputs_of_the_cell_are_there(first_run: Any) -> None:
+    root = first_run.study.root
+    outs = {out["path"] for stage in first_run.study.lock().values() for out in stage["outs"]}
+    assert outs >= {"models/cell/model.safetensors", "metrics/train/metrics.json", "metrics/frc.csv"}
+    assert [path for path in outs if not (root / path).exists()] == []
+
+
+def test_usage_analytics_are_off(first_run: Any) -> None:
+    config = configparser.ConfigParser()
+    text = (first_run.study.root / ".dvc/config").read_text(encoding="utf-8")
+    config.read_string(re.sub(r"(?m)^\s+", "", text))
+    assert config["core"]["analytics"] == "false"
+    assert first_run.study.dvc("config", "core.analytics").stdout == "false\n"

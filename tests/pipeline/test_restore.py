@@ -1,0 +1,63 @@
+"""Data come back from a remote, and nothing is computed again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study_copy import DOSES, VIEWS, StudyCopy, stages_run
+
+pytestmark = pytest.mark.slow
+
+HALVES = ("train", "test")
+
+
+@pytest.fixture(scope="module")
+def remote(finished: StudyCopy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder to which the data of the finished study were pushed."""
+    folder = tmp_path_factory.mktemp("remote")
+    pushed = finished.copy_to(tmp_path_factory.mktemp("pushed"))
+    use_remote(pushed, folder)
+    pushed.dvc("push")
+    return folder
+
+
+@pytest.fixture
+def clone(finished: StudyCopy, remote: Path, tmp_path: Path) -> StudyCopy:
+    """Return a fresh clone with an empty cache, which knows the remote."""
+    study = finished.clone_to(tmp_path)
+    use_remote(study, remote)
+    return study
+
+
+def use_remote(study: StudyCopy, folder: Path) -> None:
+    study.dvc("remote", "add", "--local", "--default", "store", str(folder))
+
+
+def test_a_pull_leaves_nothing_to_run(clone: StudyCopy, finished: StudyCopy) -> None:
+    assert clone.data_files() == set()
+    clone.dvc("pull")
+    data = {name for name in finished.data_files() if name.startswith("data/")}
+    views = {f"data/views/{d}/{v}/{half}.npz" for d in DOSES for v in VIEWS for half in HALVES}
+    doses = {f"data/dose/{dose}/{half}.npz" for dose in DOSES for half in HALVES}
+    assert data == views | doses | {"data/base/base.npz"}
+    assert clone.data_files() == {name for name in finished.data_files() if not name.endswith(".log")}
+    assert stages_run(clone.dvc("repro")) == set()
+    assert clone.changes() == []
+
+
+@pytest.mark.parametrize(
+    ("target", "folder"),
+    [("simulate@1000", "data/dose/1000"), ("overlap@10000-dense", "data/views/10000/dense")],
+)
+def test_a_pull_can_fetch_one_dataset(clone: StudyCopy, target: str, folder: str) -> None:
+    clone.dvc("pull", target)
+    assert clone.data_files() == {f"{folder}/{half}.npz" for half in HALVES}
+    assert clone.changes() == []
+
+
+def test_training_after_a_pull_makes_no_data(clone: StudyCopy) -> None:
+    clone.dvc("pull")
+    experiment = clone.dvc("exp", "run", "-S", "dose=1000", "-S", "view=baseline")
+    assert stages_run(experiment) == {"check", "train", "evaluate"}

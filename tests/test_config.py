@@ -1,0 +1,207 @@
+"""``params.yaml``: what is refused, and in which words."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+import factories
+from fly64_dose_overlap.config import Params, load_params, parse_params
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+
+CONTENT: dict[str, Any] = yaml.safe_load((factories.ROOT / "params.yaml").read_text(encoding="utf-8"))
+REMOVED = object()
+
+
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of params.yaml with values at dotted keys replaced, added or removed."""
+    content = copy.deepcopy(CONTENT)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        place = content
+        for section in sections:
+            place = place[section]
+        if value is REMOVED:
+            del place[last]
+        else:
+            place[last] = value
+    return content
+
+
+def refusal(content: Any) -> str:
+    with pytest.raises(StudyError) as caught:
+        parse_params(content)
+    message = str(caught.value)
+    assert message.startswith("params.yaml: ")
+    assert "\n" not in message
+    return message.removeprefix("params.yaml: ")
+
+
+def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
+    params = parse_params(CONTENT)
+    assert params.model_dump() == CONTENT
+    with pytest.raises(ValidationError, match="frozen"):
+        params.train.seed = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        params.overlap.views["dense"].s_img = 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 1}, "colour: unknown key"),
+        ({"train.loss_weight": 1}, "train.loss_weight: unknown key"),
+        ({"overlap.views.dense.size": 1}, "overlap.views.dense.size: unknown key"),
+        ({"dose": REMOVED}, "dose: key is missing"),
+        ({"train": REMOVED}, "train: key is missing"),
+        ({"evaluate.threads": REMOVED}, "evaluate.threads: key is missing"),
+        ({"train.epochs": "5"}, "train.epochs: input should be a valid integer, got '5'"),
+        ({"train.epochs": 5.0}, "train.epochs: input should be a valid integer, got 5.0"),
+        ({"train.epochs": True}, "train.epochs: input should be a valid integer, got True"),
+        ({"base.source": None}, "base.source: input should be a valid string, got None"),
+        ({"overlap.enable_oversampling": 1}, "enable_oversampling: input should be a valid boolean, got 1"),
+        (
+            {"simulate": []},
+            "simulate: input should be a valid dictionary or instance of SimulateParams, got []",
+        ),
+        ({"base.frame_side_px": 63}, "base.frame_side_px: input should be a multiple of 2, got 63"),
+        ({"base.frame_side_px": 6}, "base.frame_side_px: input should be greater than or equal to 8, got 6"),
+        ({"base.step_px": 0.0}, "base.step_px: input should be greater than 0, got 0.0"),
+        ({"base.jitter_px": -0.5}, "base.jitter_px: input should be greater than or equal to 0, got -0.5"),
+        ({"base.defocus_um": float("nan")}, "base.defocus_um: input should be a finite number, got nan"),
+        ({"base.object_kind": "sun"}, "base.object_kind: input should be 'star' or 'texture', got 'sun'"),
+        ({"base.source": ""}, "base.source: string should have at least 1 character, got ''"),
+        ({"simulate.split_fraction": 1}, "simulate.split_fraction: input should be less than 1, got 1"),
+        ({"simulate.guard_gap_px": -1}, "guard_gap_px: input should be greater than or equal to 0, got -1"),
+        ({"simulate.seed": -1}, "simulate.seed: input should be greater than or equal to 0, got -1"),
+        (
+            {"train.seed": 2**63},
+            "train.seed: input should be less than 9223372036854775808, got 9223372036854775808",
+        ),
+        ({"train.loss": "l2"}, "train.loss: input should be 'poisson' or 'mae', got 'l2'"),
+        ({"train.width": 6}, "train.width: input should be a multiple of 4, got 6"),
+        ({"train.patience": 0}, "train.patience: input should be greater than or equal to 1, got 0"),
+        ({"train.learning_rate": 0}, "train.learning_rate: input should be greater than 0, got 0"),
+        ({"train.device": "gpu"}, "train.device: input should be 'auto', 'cpu' or 'cuda', got 'gpu'"),
+        ({"evaluate.region_threshold": 1}, "evaluate.region_threshold: input should be less than 1, got 1"),
+        ({"view": "medium"}, "view: input should be 'baseline', 'dense' or 'sparse', got 'medium'"),
+        (
+            {"overlap.views.sparse.gridsize": 3},
+            "overlap.views.sparse.gridsize: input should be 1 or 2, got 3",
+        ),
+        ({"overlap.views.sparse.n_groups": 0}, "n_groups: input should be greater than or equal to 1, got 0"),
+        ({"overlap.views.medium": {}}, "overlap.views.medium.[key]: input should be 'baseline', 'dense' or"),
+        ({"overlap.views.dense": REMOVED}, "overlap: views lacks dense"),
+    ],
+)
+def test_each_rule_names_the_key_and_the_value(changes: dict[str, Any], message: str) -> None:
+    assert message in refusal(changed(changes))
+
+
+@pytest.mark.parametrize("fraction", [0, 0.0, -0.1, 1.01, 60])
+def test_s_img_is_a_fraction(fraction: float) -> None:
+    message = refusal(changed({"overlap.views.dense.s_img": fraction}))
+    assert message == f"overlap.views.dense.s_img: s_img must be in (0, 1], got {fraction}"
+
+
+def test_a_group_must_fit_into_the_neighbourhood() -> None:
+    message = refusal(changed({"overlap.neighbor_count": 3}))
+    assert message == "overlap: neighbor_count=3 < C=4 of view dense (OVERSAMPLING-001)"
+
+
+def test_more_problems_are_counted() -> None:
+    assert refusal(changed({"train.epochs": 0, "train.width": 5, "colour": 1})).endswith(" (and 2 more)")
+
+
+# Doses
+
+
+@pytest.mark.parametrize("key", ["dose", "doses"])
+@pytest.mark.parametrize(
+    ("spelling", "hint"),
+    [
+        ("1e3", "; write 1000"),
+        (1000.0, "; write 1000"),
+        ("1000", "; write 1000"),
+        ("2.5e4", "; write 25000"),
+        (1500.5, ""),
+        (0.5, ""),
+        ("-1e3", ""),
+        ("bright", ""),
+        (float("inf"), ""),
+        ({"value": 1000}, ""),
+    ],
+)
+def test_doses_are_written_as_whole_numbers(key: str, spelling: Any, hint: str) -> None:
+    value = [1000, spelling] if key == "doses" else spelling
+    wanted = f"{key} must be a whole number of photons per frame, got {spelling!r}{hint}"
+    assert refusal(changed({key: value})) == wanted
+
+
+def test_yaml_reads_1e3_as_text_which_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text((factories.ROOT / "params.yaml").read_text().replace("dose: 10000 ", "dose: 1e3 ", 1))
+    with pytest.raises(StudyError, match=r"got '1e3'; write 1000$"):
+        load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dose": 0}, "dose: input should be greater than 0, got 0"),
+        ({"doses": [1000, -5]}, "doses.1: input should be greater than 0, got -5"),
+        ({"dose": True}, "dose: input should be a valid integer, got True"),
+        ({"dose": 10**13}, "dose: input should be less than or equal to 1000000000000, got 10000000000000"),
+        ({"doses": []}, "doses: list should have at least 1 item after validation, not 0, got []"),
+        ({"doses": [1000, 1000], "dose": 1000}, "doses must not repeat, got [1000, 1000]"),
+        (
+            {"dose": 5000},
+            "dose 5000 is not among doses [1000, 10000, 100000]; "
+            "add it with -S 'doses=[1000,10000,100000,5000]'",
+        ),
+    ],
+)
+def test_doses_are_positive_and_listed_once(changes: dict[str, Any], message: str) -> None:
+    assert refusal(changed(changes)) == message
+
+
+# The file
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"none\.yaml: no such file; run from the repository's root"):
+        load_params(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"dose: [1, 2", "is not valid YAML"),
+        (b"a: 2026-13-45", "is not valid YAML"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"", "input should be a valid dictionary or instance of Params, got None"),
+        (b"- dose", "input should be a valid dictionary or instance of Params, got ['dose']"),
+    ],
+)
+def test_what_is_no_parameter_file(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(StudyError) as caught:
+        load_params(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"cannot be read \("):
+        load_params(tmp_path)
+
+
+def test_a_user_base_is_a_path() -> None:
+    assert parse_params(CONTENT).base.is_synthetic
+    assert not Params.model_validate(changed({"base.source": "my.npz"})).base.is_synthetic
