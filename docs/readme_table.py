@@ -82,7 +82,9 @@ def recorded(path: str) -> str:
     A run on another machine or of another cell changes the file in the working tree, and
     README.md is about the results that the repository records.
     """
-    found = subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "show", f":./{path}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return found.stdout if found.returncode == 0 else (ROOT / path).read_text(encoding="utf-8")
 
 

@@ -55,7 +55,7 @@ def exists(path: str, document: Path) -> bool:
 def recorded_params() -> dict[str, Any]:
     """Return the parameters as staged or committed: an experiment of one's own changes the file."""
     shown = subprocess.run(
-        ["git", "show", ":params.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "show", ":./params.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     text = shown.stdout if shown.returncode == 0 else (ROOT / "params.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)

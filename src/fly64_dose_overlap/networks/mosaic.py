@@ -159,3 +159,6 @@ def _start_groups(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    if probe.device.type == "cpu":
+        # The workers' setting holds for them alone, but for MKL, where it is everyone's.
+        torch.set_num_threads(workers)

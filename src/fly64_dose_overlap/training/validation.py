@@ -19,7 +19,7 @@ from fly64_dose_overlap.networks.mosaic import Scan, make_mosaic
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 from fly64_dose_overlap.scoring.align import align_to
 from fly64_dose_overlap.scoring.region import scan_region
-from fly64_dose_overlap.scoring.scores import score
+from fly64_dose_overlap.scoring.scores import WINDOW_TAPS, score
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.training.examples import CropSampler, realise
 
@@ -92,8 +92,8 @@ class Validation:
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Return the validation loss, and PSNR and SSIM of the phase of the strip.
 
-        A phase without contrast in the truth has neither PSNR nor SSIM, and an image
-        that is not finite has no score.
+        A strip narrower than the window of SSIM, a phase without contrast in the truth
+        and an image that is not finite have no scores.
         """
         network.eval()
         with torch.no_grad():
@@ -103,7 +103,7 @@ class Validation:
         image = correct_image(network, self._planes)
         network.train()
         metrics = {"val/loss": float(np.mean(losses))}
-        if np.isfinite(image).all():
+        if min(self._region.shape) >= WINDOW_TAPS and np.isfinite(image).all():
             aligned = align_to(self._truth, image, self._region, upsampling=REGISTRATION_UPSAMPLING)
             phase = score(self._truth, aligned.field, self._region)["phase"]
             found = {"val/psnr": phase["psnr_db"], "val/ssim": phase["ssim"]}
