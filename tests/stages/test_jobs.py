@@ -194,7 +194,7 @@ def test_help_names_the_way_that_dvc_tracks() -> None:
     # In another process, because the formatting of the help draws random numbers.
     found = _python("-m", "fly64_dose_overlap.stages.jobs", "--help")
     assert found.returncode == 0
-    assert "dvc exp run --queue" in found.stdout
+    assert "dvc exp run --queue" in " ".join(found.stdout.split())
 
 
 def test_dry_run_does_not_import_torch() -> None:
