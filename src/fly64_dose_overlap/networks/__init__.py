@@ -1,1 +1,1 @@
-"""Networks on group canvases: geometry, classical start, network, bundle, prediction."""
+"""The learned arm's model: mosaic of the groups, network, and the bundle that keeps it."""
