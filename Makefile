@@ -2,10 +2,12 @@
 # from requirements.lock and rebuilt when that file changes.
 #
 #   PYTHON=python3.12          another interpreter to build .venv with
+#   ARGS='...'                 options of the command that a target runs
 #   TORCH_ARGS='...'           extra pip arguments for torch, such as the index of its CPU wheels
 
 PYTHON ?= python3
 TORCH_ARGS ?=
+ARGS ?=
 LOCK_ARGS ?=
 
 VENV := .venv
@@ -17,13 +19,21 @@ IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro venv test test-all lint format bench lock clean
+.PHONY: help repro matrix remote venv test test-all lint format bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 repro: $(INSTALLED) ## run the study's current cell: dvc repro
 	$(IN_VENV) dvc repro
+
+matrix: $(INSTALLED) ## run all cells as queued experiments and compare them (ARGS='--dose 1e3 ...')
+	$(IN_VENV) dose-overlap matrix $(ARGS)
+
+remote: $(INSTALLED) ## name a folder as remote storage: make remote STORE=/folder/outside
+	@test -n "$(STORE)" || { echo "make: name the folder: make remote STORE=/folder/outside" >&2; exit 1; }
+	mkdir -p "$(STORE)"
+	$(IN_VENV) dvc remote add --local --force --default storage "$$(realpath "$(STORE)")"
 
 test: $(INSTALLED) ## run the test suite without the slow tests
 	$(IN_VENV) pytest -m "not slow"

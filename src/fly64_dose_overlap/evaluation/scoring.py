@@ -77,6 +77,11 @@ def evaluate(dataset: Dataset, reconstructions: Reconstructions, params: Evaluat
         "psnr": headline["phase"]["psnr_db"],
         "ssim": headline["phase"]["ssim"],
         "nrmse": headline["complex_nrmse"],
+        **{
+            f"psnr_{name.replace(' ', '_')}": scores["phase"]["psnr_db"]
+            for name, scores in methods.items()
+            if name != NETWORK
+        },
         "methods": methods,
         "conventions": {
             **conventions,

@@ -70,6 +70,13 @@ def run(main: Callable[..., None]) -> None:
 
 def command(main: Callable[..., None]) -> typer.Typer:
     """Return the command line of a stage's ``main``, for `run` and for tests."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(refusing(main))
+    return app
+
+
+def refusing(main: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a command, so that it answers what the user can put right as `run` says."""
 
     @functools.wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> None:
@@ -89,9 +96,7 @@ def command(main: Callable[..., None]) -> typer.Typer:
             say(f"error: {error.filename or 'disk'}: {error.strerror}; mend that and repeat the command")
             raise typer.Exit(EXIT_REFUSED) from None
 
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(guarded)
-    return app
+    return guarded
 
 
 def _require_own_code() -> None:

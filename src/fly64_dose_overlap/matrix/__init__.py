@@ -1,0 +1,1 @@
+"""The matrix of cells as DVC experiments: planned, queued, watched and compared."""

@@ -1,0 +1,72 @@
+"""Datasets are restored before a job starts, and never made again behind the user's back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from fly64_dose_overlap.config import Params
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.matrix.cells import Cell
+from fly64_dose_overlap.matrix.experiments import RAN, run_command
+
+LOCK = Path("dvc.lock")
+
+
+def shares_data(cell: Cell, tree: Params) -> bool:
+    """Tell whether a cell reads the datasets of the working tree.
+
+    The others have a dose that params.yaml does not list, or overrides that change the
+    data: theirs are made in the experiment, as was asked for.
+    """
+    own = cell.params
+    return (
+        own.dose in tree.doses
+        and own.base == tree.base
+        and own.simulate == tree.simulate
+        and own.overlap.model_dump(exclude={"views"}) == tree.overlap.model_dump(exclude={"views"})
+        and own.overlap.views[own.view] == tree.overlap.views[own.view]
+    )
+
+
+def restore(cells: Sequence[Cell]) -> None:
+    """Bring the views that the cells read into the cache, from remote storage if need be.
+
+    Raises
+    ------
+    StudyError
+        If they are out of date, or in neither the cache nor the remote.
+    """
+    if not cells:
+        return
+    stages = sorted({f"overlap@{cell.params.dose}-{cell.params.view}" for cell in cells})
+    _refuse_stale(stages)
+    files = sorted({str(path) for cell in cells for path in cell.views})
+    try:
+        run_command("dvc", "fetch", *files)
+    except StudyError as error:
+        raise StudyError(
+            "datasets",
+            f"missing, and not restored ({error.problem})",
+            "name the remote storage (make remote STORE=/folder), or make the data: dvc repro overlap",
+        ) from None
+
+
+def _refuse_stale(stages: Sequence[str]) -> None:
+    listing = run_command("dvc", "repro", "--dry", "--allow-missing", *stages)
+    stale = [line.removeprefix(RAN).split("'")[0] for line in listing.splitlines() if line.startswith(RAN)]
+    if stale:
+        raise StudyError(
+            "datasets",
+            f"{', '.join(stale)} would run in every job: code or parameters changed since the data were made",
+            "make the data once (dvc repro overlap), or undo the change; dvc status tells which it is",
+        )
+
+
+def base_checksum(text: str) -> str:
+    """Return the checksum that a dvc.lock gives for the base set, or an empty string."""
+    stages = (yaml.safe_load(text) or {}).get("stages", {})
+    outputs = stages.get("base", {}).get("outs", [])
+    return str(outputs[0].get("md5", "")) if outputs else ""

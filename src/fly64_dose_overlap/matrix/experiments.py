@@ -1,0 +1,244 @@
+"""DVC's queue of experiments in one repository: driven by its commands, watched in its files.
+
+Commands of DVC take a second each and one of them has been seen to hang while jobs run,
+so that watching reads the small files that DVC keeps of every job instead. Which
+experiments exist is asked of git, where DVC keeps them: a job that DVC calls a success
+may have none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.matrix.cells import Cell
+
+COPIES = Path(".dvc/tmp/exps")
+"""Where DVC copies the repository to, once per running job."""
+JOBS = COPIES / "run"
+WORKERS = COPIES / "celery"
+COMMAND_LIMIT_S = 600.0
+STOP_LIMIT_S = 20.0
+RAN = "Running stage '"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the queue that has started.
+
+    Attributes
+    ----------
+    name : str
+        Name of its experiment.
+    log : Path
+        What it printed.
+    pid : int
+        Its process.
+    returncode : int or None
+        None while it runs.
+    """
+
+    name: str
+    log: Path
+    pid: int
+    returncode: int | None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return self.returncode is None and _runs(self.pid, "exec-run")
+
+
+def run_command(*line: str, where: str = "") -> str:
+    """Return what a command of dvc or git printed.
+
+    Raises
+    ------
+    StudyError
+        If it fails, with the last line that it printed; `where` names the work.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    shown = " ".join(line)
+    # Files and not pipes: workers outlive `dvc queue start` and would hold a pipe open.
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        try:
+            found = subprocess.run(
+                line,
+                env={**os.environ, "PATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                timeout=COMMAND_LIMIT_S,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise StudyError(line[0], "is not installed", "activate the project's environment") from None
+        except subprocess.TimeoutExpired:
+            raise StudyError(where or shown, f"no end after {COMMAND_LIMIT_S:.0f} s: {shown}") from None
+        printed, complaint = (_content(file) for file in (output, errors))
+    if found.returncode:
+        problem = f"{shown} ended with status {found.returncode}: {_reason(complaint or printed)}"
+        raise StudyError(where or line[0], problem)
+    return printed
+
+
+def _content(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
+
+
+def _reason(text: str) -> str:
+    """Return the error in what DVC printed, which may be followed by advice."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("ERROR", "error", "fatal"))]
+    return (errors or lines or ["no message"])[-1]
+
+
+def baseline() -> str:
+    """Return the commit that experiments start from."""
+    return run_command("git", "rev-parse", "HEAD").strip()
+
+
+def finished(commit: str) -> set[str]:
+    """Return the names of the experiments that exist for a commit."""
+    folder = f"refs/exps/{commit[:2]}/{commit[2:]}/"
+    listing = run_command("git", "for-each-ref", "--format=%(refname)", folder)
+    return {reference.removeprefix(folder) for reference in listing.splitlines()}
+
+
+def result_of(commit: str, name: str, path: str) -> str:
+    """Return the content of a file that git keeps for an experiment."""
+    return run_command("git", "show", f"refs/exps/{commit[:2]}/{commit[2:]}/{name}:{path}")
+
+
+def has_remote() -> bool:
+    """Tell whether the repository has a default remote storage."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return bool(repo.config["core"].get("remote"))
+
+
+def add(cell: Cell, *, pull: bool) -> None:
+    """Queue the experiment of a cell; ``pull`` as for `Cell.command`."""
+    run_command("dvc", "exp", "run", "--queue", *cell.command(pull=pull), where=f"cell {cell.name}")
+
+
+def queued_states() -> dict[str, str]:
+    """Return the state that DVC's queue gives to each name: Queued, Running, Failed or Success."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        entries = repo.experiments.celery_queue.status()
+    # Oldest last: where a name was used again, its newest entry counts.
+    ordered = sorted(entries, key=lambda entry: entry["timestamp"])
+    return {entry["name"]: entry["status"] for entry in ordered if entry["name"]}
+
+
+def clear(names: Sequence[str]) -> None:
+    """Take entries out of the queue whose jobs have ended, were lost, or have not started."""
+    states = queued_states()
+    lost = [name for name in names if states.get(name) == "Running"]
+    if lost:
+        run_command("dvc", "queue", "kill", "--force", *lost)
+    entries = [name for name in names if states.get(name) in ("Queued", "Running", "Failed")]
+    if entries:
+        run_command("dvc", "queue", "remove", *entries)
+
+
+def start_workers(count: int) -> None:
+    """Start workers up to ``count``; they end when the queue is empty."""
+    run_command("dvc", "queue", "start", "--jobs", str(count))
+
+
+def worker_pids() -> list[int]:
+    """Return the processes of the workers that are alive."""
+    found = (json.loads(path.read_text()) for path in WORKERS.glob("dvc-exp-worker-*.json"))
+    return [info["pid"] for info in found if _runs(info["pid"], "queue-worker")]
+
+
+def job_folders() -> set[str]:
+    """Return the folders of all jobs that ever started here."""
+    return {path.name for path in JOBS.glob("*")}
+
+
+def jobs_beside(known: set[str]) -> dict[str, Job]:
+    """Return, by name, the jobs that run or whose folder is not ``known``."""
+    found: dict[str, Job] = {}
+    for info in JOBS.glob("*/*.run"):
+        job = _job(info)
+        if job is not None and (job.is_alive or info.parent.name not in known):
+            found[job.name] = job
+    return found
+
+
+def _job(info: Path) -> Job | None:
+    try:
+        name = json.loads(info.read_text())["name"]
+        state = json.loads(info.with_suffix(".json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None  # not started, or being written this moment
+    return Job(name, info.with_suffix(".out"), state["pid"], state["returncode"])
+
+
+def stages_run(log: Path) -> list[str]:
+    """Return the stages that DVC executed in a job, as its log records them."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [line.removeprefix(RAN).split("'")[0] for line in lines if line.startswith(RAN)]
+
+
+def stop_all() -> None:
+    """End workers and jobs of this repository, and what they started."""
+    for process in (*map(psutil.Process, worker_pids()), *_processes_in_copies()):
+        _end(process)
+
+
+def stop_orphans() -> None:
+    """End what a dead worker left running; a second run of the same cell must not meet it."""
+    if not worker_pids():
+        for process in _processes_in_copies():
+            _end(process)
+
+
+def _processes_in_copies() -> Iterable[psutil.Process]:
+    copies = COPIES.resolve()
+    for process in psutil.process_iter():
+        try:
+            folder = Path(process.cwd())
+        except (psutil.Error, OSError):
+            continue
+        if copies in folder.parents and folder.relative_to(copies).parts[0].startswith("tmp"):
+            yield process
+
+
+def _end(process: psutil.Process) -> None:
+    try:
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        try:
+            member.terminate()
+        except psutil.NoSuchProcess:
+            continue
+    for member in psutil.wait_procs(family, timeout=STOP_LIMIT_S)[1]:
+        member.kill()
+
+
+def _runs(pid: int, word: str) -> bool:
+    """Whether a process runs whose command line has ``word``; numbers are used again after a reboot."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and word in process.cmdline()
+    except psutil.Error:
+        return False

@@ -1,0 +1,73 @@
+"""The table of the matrix, and the record of what was executed for it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fly64_dose_overlap.data.atomic import write_json_atomic
+from fly64_dose_overlap.matrix.cells import Cell
+from fly64_dose_overlap.matrix.experiments import result_of, stages_run
+from fly64_dose_overlap.matrix.watch import FAILED, KEPT, Line
+
+RECORD = Path(".dvc/tmp/matrix.json")
+"""Cells of the last matrix with their states and the stages that DVC executed for each."""
+SCORES = "metrics/evaluation.json"
+DATA_STAGES = ("base", "simulate", "overlap")
+TABLE_WIDTH = 160
+
+
+def print_table(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> None:
+    """Print the phase PSNR of every method and the network's other scores, a row per cell."""
+    scores = {
+        cell.name: json.loads(result_of(commit, cell.name, SCORES))
+        for cell, line in zip(cells, lines, strict=True)
+        if line.state != FAILED
+    }
+    methods = sorted({name for score in scores.values() for name in score["methods"]})
+    table = Table(title="phase PSNR (dB) on the test half; SSIM (phase) and complex NRMSE: network")
+    for title in ("experiment", "state", "dose", "view"):
+        table.add_column(title, justify="right" if title == "dose" else "left")
+    for title in (*methods, "SSIM", "NRMSE"):
+        table.add_column(title, justify="right")
+    for cell, line in zip(cells, lines, strict=True):
+        values = _values(scores[cell.name], methods) if cell.name in scores else []
+        table.add_row(cell.name, line.state, str(cell.params.dose), cell.params.view, *values)
+    Console(width=None if Console().is_terminal else TABLE_WIDTH).print(table)
+
+
+def _values(score: dict[str, Any], methods: Sequence[str]) -> list[str]:
+    psnr = (score["methods"].get(name, {}).get("phase", {}).get("psnr_db") for name in methods)
+    shown = ["" if value is None else f"{value:.2f}" for value in psnr]
+    return [*shown, f"{score['ssim']:.3f}", f"{score['nrmse']:.4f}"]
+
+
+def write_record(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> Counter[str]:
+    """Write what was executed; return how often each stage was, datasets without their names."""
+    entries: list[dict[str, Any]] = [
+        {
+            "name": cell.name,
+            "dose": cell.params.dose,
+            "view": cell.params.view,
+            "seed": cell.params.train.seed,
+            "state": line.state,
+            "stages": [] if line.log is None or line.state == KEPT else stages_run(line.log),
+            "log": None if line.log is None else str(line.log),
+        }
+        for cell, line in zip(cells, lines, strict=True)
+    ]
+    write_json_atomic(RECORD, {"baseline": commit, "cells": entries})
+    return Counter(stage.split("@")[0] for entry in entries for stage in entry["stages"])
+
+
+def describe_record(executed: Counter[str]) -> str:
+    """Say in one line which stages ran, and that no dataset was made if none was."""
+    ran = ", ".join(f"{stage} {count}" for stage, count in sorted(executed.items())) or "nothing"
+    made = sum(executed[stage] for stage in DATA_STAGES)
+    return f"executed: {ran}; datasets made: {made or 'none'} ({RECORD})"
