@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from fly64_dose_overlap.matrix.experiments import Job, stages_run
@@ -95,10 +95,12 @@ class Display:
     def __init__(self, lines: Sequence[Line]) -> None:
         self._lines = lines
         self._shown: dict[str, str] = {}
-        self._pulse = time.monotonic()
+        self._start = self._pulse = time.monotonic()
         self._live: Live | None = None
-        self._bar = Progress(TextColumn("total"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._task = self._bar.add_task("total", total=len(lines))
+        self._bar = Progress(
+            TextColumn("total"), BarColumn(), MofNCompleteColumn(), TextColumn("cells{task.fields[times]}")
+        )
+        self._task = self._bar.add_task("total", total=len(lines), times="")
 
     @contextmanager
     def shown(self) -> Generator[Display]:
@@ -114,7 +116,7 @@ class Display:
         """Show the lines as they are now."""
         settled = sum(line.state in SETTLED for line in self._lines)
         if self._live is not None:
-            self._bar.update(self._task, completed=settled)
+            self._bar.update(self._task, completed=settled, times=self._times())
             self._live.update(Group(_table(self._lines), self._bar))
             return
         for line in self._lines:
@@ -127,7 +129,15 @@ class Display:
             for line in self._lines:
                 if line.state == RUNNING:
                     say(_plain(line))
-            say(f"total: {settled}/{len(self._lines)} cells")
+            say(f"total: {settled}/{len(self._lines)} cells{self._times()}")
+
+    def _times(self) -> str:
+        """Return the time since the start and, once a job has ended, an estimate of the time left."""
+        elapsed = time.monotonic() - self._start
+        ended = sum(line.state in (DONE, FAILED) for line in self._lines)
+        left = sum(line.state not in SETTLED for line in self._lines)
+        estimate = f", about {elapsed / ended * left:.0f} s left" if ended else ""
+        return f", {elapsed:.0f} s{estimate}"
 
 
 def _plain(line: Line) -> str:
