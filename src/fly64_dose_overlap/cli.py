@@ -51,7 +51,7 @@ def matrix(
     workers: Annotated[int, typer.Option("-j", "--workers", min=1, help="Cells at a time.")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume/--again", help="Run only what is missing, or all of it again.")
+        bool, typer.Option("--resume/--again", help="Run what has no result, or train all again.")
     ] = True,
 ) -> None:
     """Run every dose with every view as experiments in DVC's queue, and compare them.
@@ -75,10 +75,11 @@ def matrix(
         _list(cells, done)
         return
     if not resume:
-        _forget([cell.name for cell in cells if cell.name in done])
+        experiments.remove([cell.name for cell in cells if cell.name in done])
         done = set()
     restore([cell for cell in cells if cell.name not in done and shares_data(cell, tree)])
-    lines = run_cells(cells, commit=commit, workers=workers)
+    flags = (*experiments.restoring_flags(), *(() if resume else ("--no-run-cache",)))
+    lines = run_cells(cells, commit=commit, workers=workers, flags=flags)
     print_table(cells, lines, commit)
     say(describe_record(write_record(cells, lines, commit)))
     _refuse_failures(lines)
@@ -89,11 +90,6 @@ def _list(cells: list[Cell], done: set[str]) -> None:
         settings = " ".join(f"-S {override!r}" for override in cell.overrides)
         print(f"{cell.name}: {'done before' if cell.name in done else 'to run'}: {settings}")
     print(f"{len(cells)} cells, {sum(cell.name not in done for cell in cells)} to run")
-
-
-def _forget(names: list[str]) -> None:
-    if names:
-        experiments.run_command("dvc", "exp", "remove", *names)
 
 
 def _refuse_failures(lines: list[Line]) -> None:

@@ -45,14 +45,10 @@ class Cell:
         folder = Path("data/views") / str(self.params.dose) / self.params.view
         return tuple(folder / f"{half}.npz" for half in ("train", "test"))
 
-    def command(self, *, pull: bool) -> tuple[str, ...]:
-        """Return the arguments of ``dvc exp run`` that restore data instead of making them again.
-
-        ``pull`` needs a remote: without one DVC fails where it finds a result in its run cache.
-        """
+    def command(self, *flags: str) -> tuple[str, ...]:
+        """Return the arguments of ``dvc exp run``; ``flags`` say how it comes by its data."""
         settings = (part for override in self.overrides for part in ("-S", override))
-        restoring = ("--pull", "--allow-missing") if pull else ("--allow-missing",)
-        return (*restoring, "--name", self.name, *settings, TARGET)
+        return (*flags, "--name", self.name, *settings, TARGET)
 
 
 @dataclass(frozen=True)

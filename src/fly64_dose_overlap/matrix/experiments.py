@@ -121,17 +121,27 @@ def result_of(commit: str, name: str, path: str) -> str:
     return run_command("git", "show", f"refs/exps/{commit[:2]}/{commit[2:]}/{name}:{path}")
 
 
-def has_remote() -> bool:
-    """Tell whether the repository has a default remote storage."""
+def restoring_flags() -> tuple[str, ...]:
+    """Return the flags of ``dvc exp run`` that restore data instead of making them again.
+
+    Without remote storage ``--pull`` makes DVC fail where it finds a result in its run cache.
+    """
     from dvc.repo import Repo
 
     with Repo() as repo:
-        return bool(repo.config["core"].get("remote"))
+        has_remote = bool(repo.config["core"].get("remote"))
+    return ("--pull", "--allow-missing") if has_remote else ("--allow-missing",)
 
 
-def add(cell: Cell, *, pull: bool) -> None:
-    """Queue the experiment of a cell; ``pull`` as for `Cell.command`."""
-    run_command("dvc", "exp", "run", "--queue", *cell.command(pull=pull), where=f"cell {cell.name}")
+def add(cell: Cell, *flags: str) -> None:
+    """Queue the experiment of a cell; flags as for `Cell.command`."""
+    run_command("dvc", "exp", "run", "--queue", *cell.command(*flags), where=f"cell {cell.name}")
+
+
+def remove(names: Sequence[str]) -> None:
+    """Remove experiments; what they made stays in DVC's cache."""
+    if names:
+        run_command("dvc", "exp", "remove", *names)
 
 
 def queued_states() -> dict[str, str]:

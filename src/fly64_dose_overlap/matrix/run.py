@@ -23,7 +23,7 @@ ATTEMPTS = 3
 """Runs of a cell whose worker was lost, before it counts as failed."""
 
 
-def run_cells(cells: Sequence[Cell], *, commit: str, workers: int) -> list[Line]:
+def run_cells(cells: Sequence[Cell], *, commit: str, workers: int, flags: Sequence[str] = ()) -> list[Line]:
     """Queue the cells without an experiment, start workers and wait for all.
 
     Jobs that an earlier call left running are waited for; those that it left queued or
@@ -36,13 +36,15 @@ def run_cells(cells: Sequence[Cell], *, commit: str, workers: int) -> list[Line]
         The commit that the experiments start from.
     workers : int
         Jobs at a time.
+    flags : sequence of str
+        Of ``dvc exp run``.
 
     Returns
     -------
     list of Line
         One per cell, all of them settled.
     """
-    matrix = _Matrix(cells, commit)
+    matrix = _Matrix(cells, commit, flags)
     matrix.mark_kept()
     if all(line.state == KEPT for line in matrix.lines):
         return matrix.lines
@@ -65,9 +67,10 @@ def run_cells(cells: Sequence[Cell], *, commit: str, workers: int) -> list[Line]
 
 
 class _Matrix:
-    def __init__(self, cells: Sequence[Cell], commit: str) -> None:
+    def __init__(self, cells: Sequence[Cell], commit: str, flags: Sequence[str]) -> None:
         self.cells = cells
         self.commit = commit
+        self._flags = flags
         self.lines = [Line(cell.name) for cell in cells]
         self._known: set[str] = set()
         self._ended: dict[str, float] = {}
@@ -92,10 +95,9 @@ class _Matrix:
         stale = sorted(name for name in pending - on_the_way if name in states)
         if stale:
             experiments.clear(stale)
-        pull = experiments.has_remote()
         for cell in self.cells:
             if cell.name in pending - on_the_way:
-                experiments.add(cell, pull=pull)
+                experiments.add(cell, *self._flags)
                 say(f"queued {cell.name}")
         experiments.start_workers(workers)
 
