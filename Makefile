@@ -19,10 +19,10 @@ IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro matrix remote venv test test-all lint format bench lock clean
+.PHONY: help repro matrix remote venv test test-all test-services lint format bench lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 repro: $(INSTALLED) ## run the study's current cell: dvc repro
 	$(IN_VENV) dvc repro
@@ -38,8 +38,13 @@ remote: $(INSTALLED) ## name a folder as remote storage: make remote STORE=/fold
 test: $(INSTALLED) ## run the test suite without the slow tests
 	$(IN_VENV) pytest -m "not slow"
 
-test-all: $(INSTALLED) ## run the whole test suite
+test-all: $(INSTALLED) ## run the whole test suite, then those with real services
 	$(IN_VENV) pytest
+	$(MAKE) test-services
+
+test-services: $(INSTALLED) ## test remote storage and Slurm with real servers (Debian, as root)
+	tests/services/run.sh
+	tests/services/slurm.sh
 
 lint: $(INSTALLED) ## check style, types and import layers
 	$(IN_VENV) ruff check
@@ -80,5 +85,5 @@ lock: ## write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upgrade f
 	  --custom-compile-command "make lock" --quiet --output-file requirements.lock $(LOCK_ARGS)
 
 clean: ## remove the environments and caches, never data or results
-	rm -rf $(VENV) .venv-lock build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-lock .venv-services build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

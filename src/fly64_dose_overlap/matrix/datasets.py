@@ -47,11 +47,27 @@ def restore(cells: Sequence[Cell]) -> None:
     try:
         run_command("dvc", "fetch", *files)
     except StudyError as error:
-        raise StudyError(
-            "datasets",
-            f"missing, and not restored ({error.problem})",
-            "name the remote storage (make remote STORE=/folder), or make the data: dvc repro overlap",
-        ) from None
+        raise _unavailable(error.problem) from None
+    # Where there is no remote, or it lacks files, DVC warns and calls that a success.
+    missing = _not_in_cache(files)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise _unavailable(f"{missing[0]}{more}: in neither the cache nor remote storage")
+
+
+def _unavailable(reason: str) -> StudyError:
+    return StudyError(
+        "datasets",
+        f"missing, and not restored ({reason})",
+        "name the remote storage (make remote STORE=/folder), or make the data: dvc repro overlap",
+    )
+
+
+def _not_in_cache(files: Sequence[str]) -> list[str]:
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return [file for file in files for out in repo.find_outs_by_path(file) if out.changed_cache()]
 
 
 def _refuse_stale(stages: Sequence[str]) -> None:

@@ -209,7 +209,12 @@ def stages_run(log: Path) -> list[str]:
 
 def stop_all() -> None:
     """End workers and jobs of this repository, and what they started."""
-    for process in (*map(psutil.Process, worker_pids()), *_processes_in_copies()):
+    workers = worker_pids()
+    for process in psutil.process_iter():
+        if process.pid in workers:
+            _end(process)
+    # Looked for after that: a job may have started a stage while its worker ended.
+    for process in _processes_in_copies():
         _end(process)
 
 

@@ -48,8 +48,8 @@ def _values(score: dict[str, Any], methods: Sequence[str]) -> list[str]:
     return [*shown, f"{score['ssim']:.3f}", f"{score['nrmse']:.4f}"]
 
 
-def write_record(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> Counter[str]:
-    """Write what was executed; return how often each stage was, datasets without their names."""
+def write_record(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> list[dict[str, Any]]:
+    """Write and return what was executed for each cell; ``stages`` is None where the log is elsewhere."""
     entries: list[dict[str, Any]] = [
         {
             "name": cell.name,
@@ -57,17 +57,27 @@ def write_record(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> C
             "view": cell.params.view,
             "seed": cell.params.train.seed,
             "state": line.state,
-            "stages": [] if line.log is None or line.state == KEPT else stages_run(line.log),
+            "stages": _executed(line),
             "log": None if line.log is None else str(line.log),
         }
         for cell, line in zip(cells, lines, strict=True)
     ]
     write_json_atomic(RECORD, {"baseline": commit, "cells": entries})
-    return Counter(stage.split("@")[0] for entry in entries for stage in entry["stages"])
+    return entries
 
 
-def describe_record(executed: Counter[str]) -> str:
+def _executed(line: Line) -> list[str] | None:
+    if line.state == KEPT:
+        return []
+    return stages_run(line.log) if line.log is not None and line.log.exists() else None
+
+
+def describe_record(entries: Sequence[dict[str, Any]]) -> str:
     """Say in one line which stages ran, and that no dataset was made if none was."""
+    known = [entry["stages"] for entry in entries if entry["stages"] is not None]
+    executed = Counter(stage.split("@")[0] for stages in known for stage in stages)
     ran = ", ".join(f"{stage} {count}" for stage, count in sorted(executed.items())) or "nothing"
     made = sum(executed[stage] for stage in DATA_STAGES)
-    return f"executed: {ran}; datasets made: {made or 'none'} ({RECORD})"
+    unknown = len(entries) - len(known)
+    elsewhere = f"; logs of {unknown} cells are not here" if unknown else ""
+    return f"executed: {ran}; datasets made: {made or 'none'}{elsewhere} ({RECORD})"

@@ -20,7 +20,7 @@ START_LIMIT_S = 60.0
 GONE_LIMIT_S = 10.0
 """Between two workers, none is seen for less than this."""
 ATTEMPTS = 3
-"""Runs of a cell whose worker was lost, before it counts as failed."""
+"""How often the workers may be lost without any cell having ended."""
 
 
 def run_cells(cells: Sequence[Cell], *, commit: str, workers: int, flags: Sequence[str] = ()) -> list[Line]:
@@ -51,12 +51,12 @@ def run_cells(cells: Sequence[Cell], *, commit: str, workers: int, flags: Sequen
     _share_threads(workers)
     try:
         with Display(matrix.lines).shown() as display:
-            for _ in range(ATTEMPTS):
+            attempts = ATTEMPTS
+            while attempts and (left := matrix.unsettled()):
                 matrix.enqueue(workers)
                 matrix.wait(display)
-                if all(line.state in SETTLED for line in matrix.lines):
-                    break
                 experiments.stop_orphans()
+                attempts = attempts - 1 if matrix.unsettled() == left else ATTEMPTS
             matrix.give_up()
             display.refresh()
     except KeyboardInterrupt:
@@ -80,6 +80,9 @@ class _Matrix:
         for line in self.lines:
             if line.name in finished:
                 line.state = KEPT
+
+    def unsettled(self) -> int:
+        return sum(line.state not in SETTLED for line in self.lines)
 
     def enqueue(self, workers: int) -> None:
         """Queue what neither has a result nor is on its way."""
@@ -127,7 +130,7 @@ class _Matrix:
                 line.state = DONE
             elif job is not None:
                 line.state = self._state_of(job)
-        return all(line.state in SETTLED for line in self.lines)
+        return not self.unsettled()
 
     def _state_of(self, job: Job) -> str:
         if job.returncode is None:
