@@ -21,6 +21,7 @@ VIEWS = ["baseline", "dense", "sparse"]
 RESULTS = ("dvc.lock", "metrics/")
 """What a run changes of the files that git tracks."""
 TIMEOUT_S = 300
+MATRIX_TIMEOUT_S = 1200
 
 TINY_TRAINING: dict[str, Any] = {
     "width": 4,
@@ -75,7 +76,7 @@ class StudyCopy:
             "DVC_SITE_CACHE_DIR": str(self.root.parent / "site"),
         }
 
-    def run(self, *line: str, check: bool = True) -> Completed:
+    def run(self, *line: str, check: bool = True, timeout_s: float = TIMEOUT_S) -> Completed:
         """Run a command in the repository; with ``check`` it must succeed."""
         found = subprocess.run(
             line,
@@ -83,7 +84,7 @@ class StudyCopy:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
         if check:
@@ -101,6 +102,10 @@ class StudyCopy:
     def stage(self, name: str, *arguments: str, check: bool = True) -> Completed:
         """Run the command line of a stage, as dvc.yaml does."""
         return self.run("env", "PYTHONPATH=src", *module(name), *arguments, check=check)
+
+    def matrix(self, *arguments: str, check: bool = True) -> Completed:
+        """Run ``dose-overlap matrix`` with the code of this copy."""
+        return self.run(*matrix_line(*arguments), check=check, timeout_s=MATRIX_TIMEOUT_S)
 
     def commit(self, message: str) -> None:
         """Commit all files."""
@@ -152,6 +157,11 @@ class StudyCopy:
 def module(stage: str) -> list[str]:
     """Return the command line that starts a stage."""
     return ["python", "-m", f"{PACKAGE}.stages.{stage}"]
+
+
+def matrix_line(*arguments: str) -> list[str]:
+    """Return the command line of ``dose-overlap matrix`` with the code of the folder it runs in."""
+    return ["env", "PYTHONPATH=src", "python", "-m", f"{PACKAGE}.cli", "matrix", *arguments]
 
 
 def stages_run(result: Completed) -> set[str]:
