@@ -16,7 +16,7 @@ import yaml
 from tiny_study import ROOT, write_params
 
 PACKAGE = "fly64_dose_overlap"
-DOSES = [1000, 10000]
+DOSES = [1000, 10000, 100000]
 VIEWS = ["baseline", "dense", "sparse"]
 RESULTS = ("dvc.lock", "metrics/")
 """What a run changes of the files that git tracks."""
@@ -106,6 +106,10 @@ class StudyCopy:
     def matrix(self, *arguments: str, check: bool = True) -> Completed:
         """Run ``dose-overlap matrix`` with the code of this copy."""
         return self.run(*matrix_line(*arguments), check=check, timeout_s=MATRIX_TIMEOUT_S)
+
+    def use_remote(self, folder: Path) -> None:
+        """Name a folder as remote storage."""
+        self.dvc("remote", "add", "--local", "--default", "store", str(folder))
 
     def commit(self, message: str) -> None:
         """Commit all files."""

@@ -105,7 +105,7 @@ def slurm(
     cache: CacheOption = None,
     git_remote: GitRemoteOption = "origin",
     partition: Annotated[str | None, typer.Option(metavar="NAME")] = None,
-    cpus: Annotated[int, typer.Option(min=1, help="Cores of a cell.")] = 2,
+    cpus: Annotated[int, typer.Option(min=1, help="Cores of a cell.")] = 1,
     memory_gb: Annotated[float | None, typer.Option(min=0.1, help="Memory of a cell.")] = None,
     minutes: Annotated[int, typer.Option(min=1, help="Time limit of a cell.")] = 60,
     gres: Annotated[str | None, typer.Option(metavar="NAME:N", help="Per cell, such as gpu:1.")] = None,
@@ -252,6 +252,8 @@ def _code_change() -> str:
     if not LOCK.exists():
         raise MissingFileError(str(LOCK), "no such file", "make the data first: dvc repro overlap")
     now = base_checksum(LOCK.read_text(encoding="utf-8"))
+    if not experiments.run_command("git", "ls-tree", "--name-only", "HEAD", str(LOCK)):
+        raise StudyError(str(LOCK), "is not in the last commit", "git add and commit it")
     before = base_checksum(experiments.run_command("git", "show", f"HEAD:./{LOCK}"))
     return change if now == before else f"{change}{now}"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from matrix_study import kill_all
 from study_copy import Completed, StudyCopy, make_study
 
 
@@ -52,3 +54,28 @@ def finished(first_run: FirstRun, tmp_path_factory: pytest.TempPathFactory) -> S
 def study(finished: StudyCopy, tmp_path: Path) -> StudyCopy:
     """Return a finished study that the test may change."""
     return finished.copy_to(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def remote(finished: StudyCopy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that holds the data of the finished study."""
+    folder = tmp_path_factory.mktemp("my remote")
+    pushed = finished.copy_to(tmp_path_factory.mktemp("pushed"))
+    pushed.use_remote(folder)
+    pushed.dvc("push")
+    return folder
+
+
+@pytest.fixture
+def fresh(finished: StudyCopy, tmp_path: Path) -> Generator[StudyCopy]:
+    """Return a fresh clone with an empty cache, which knows no remote storage."""
+    study = finished.clone_to(tmp_path / "my clone")
+    yield study
+    kill_all(study)
+
+
+@pytest.fixture
+def clone(fresh: StudyCopy, remote: Path) -> StudyCopy:
+    """Return a fresh clone with an empty cache, which knows the remote storage."""
+    fresh.use_remote(remote)
+    return fresh

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from study_copy import DOSES, VIEWS, StudyCopy, stages_run
@@ -11,28 +9,6 @@ from study_copy import DOSES, VIEWS, StudyCopy, stages_run
 pytestmark = pytest.mark.slow
 
 HALVES = ("train", "test")
-
-
-@pytest.fixture(scope="module")
-def remote(finished: StudyCopy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder to which the data of the finished study were pushed."""
-    folder = tmp_path_factory.mktemp("remote")
-    pushed = finished.copy_to(tmp_path_factory.mktemp("pushed"))
-    use_remote(pushed, folder)
-    pushed.dvc("push")
-    return folder
-
-
-@pytest.fixture
-def clone(finished: StudyCopy, remote: Path, tmp_path: Path) -> StudyCopy:
-    """Return a fresh clone with an empty cache, which knows the remote."""
-    study = finished.clone_to(tmp_path)
-    use_remote(study, remote)
-    return study
-
-
-def use_remote(study: StudyCopy, folder: Path) -> None:
-    study.dvc("remote", "add", "--local", "--default", "store", str(folder))
 
 
 def test_a_pull_leaves_nothing_to_run(clone: StudyCopy, finished: StudyCopy) -> None:

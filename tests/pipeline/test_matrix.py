@@ -1,0 +1,218 @@
+"""The matrix by one command: nine cells, no dataset made, compared, applied and shared."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from matrix_study import (
+    CELLS,
+    JOBS,
+    TWO_CELLS,
+    cached,
+    data_made,
+    data_outputs,
+    executed,
+    experiments,
+    job_logs,
+    kill_all,
+    record,
+    states,
+    wait_until,
+)
+from study_copy import DOSES, VIEWS, Completed, StudyCopy
+
+pytestmark = pytest.mark.slow
+
+MODEL = "models/cell/model.safetensors"
+SHOW = (
+    "exp show --csv --hide-workspace --drop .* "
+    "--keep ^(Experiment|State|dose|view|psnr|ssim|nrmse|psnr_group_start|psnr_flat_object)$"
+)
+
+
+@dataclass(frozen=True)
+class NineCells:
+    """A fresh clone in which the matrix ran twice; to be left as it is."""
+
+    study: StudyCopy
+    first: Completed
+    first_record: dict[str, dict[str, Any]]
+    cache: set[str]
+    second: Completed
+    second_record: dict[str, dict[str, Any]]
+    logs_between: str
+
+
+@pytest.fixture(scope="module")
+def nine(finished: StudyCopy, remote: Path, tmp_path_factory: pytest.TempPathFactory) -> NineCells:
+    study = finished.clone_to(tmp_path_factory.mktemp("my clone"))
+    study.use_remote(remote)
+    try:
+        first = study.matrix()
+        first_record, cache, logs = record(study), cached(study), job_logs(study)
+        second = study.matrix()
+        return NineCells(study, first, first_record, cache, second, record(study), logs)
+    finally:
+        kill_all(study)
+
+
+def test_nine_cells_run_and_no_dataset_is_made(nine: NineCells) -> None:
+    assert sorted(experiments(nine.study)) == sorted(CELLS)
+    assert list(nine.first_record) == CELLS
+    assert {cell["state"] for cell in nine.first_record.values()} == {"done"}
+    for name, cell in nine.first_record.items():
+        log = (nine.study.root / cell["log"]).read_text()
+        assert set(cell["stages"]) == executed(log)
+        assert set(cell["stages"]) <= {"check", "train", "evaluate"}
+        if name != "10000-dense":  # the cell of the commit itself
+            assert cell["stages"] == ["check", "train", "evaluate"]
+    assert executed(nine.study.dvc("queue", "logs", "1000-sparse").stdout) == {"check", "train", "evaluate"}
+    assert data_made(nine.logs_between) == set()
+    assert "datasets made: none" in nine.first.stderr
+
+
+def test_only_the_datasets_of_the_cells_are_fetched(nine: NineCells) -> None:
+    checksums = data_outputs(nine.study.lock())
+    views = {value for path, value in checksums.items() if path.startswith("data/views/")}
+    others = {value for path, value in checksums.items() if not path.startswith("data/views/")}
+    assert len(views) == 18
+    assert len(others) == 7
+    assert views <= nine.cache
+    assert not others & nine.cache
+
+
+def test_experiments_have_the_datasets_of_the_origin(nine: NineCells, finished: StudyCopy) -> None:
+    expected = data_outputs(finished.lock())
+    for reference in experiments(nine.study).values():
+        lock = yaml.safe_load(nine.study.git("show", f"{reference}:dvc.lock"))["stages"]
+        assert data_outputs(lock) == expected
+
+
+def test_the_table_has_a_row_per_cell(nine: NineCells) -> None:
+    rows = [
+        line for line in nine.first.stdout.splitlines() if re.search(r"\b10+-(baseline|dense|sparse)\b", line)
+    ]
+    assert [re.findall(r"10+-\w+", row)[0] for row in rows] == CELLS
+    assert all(re.search(r"\bdone\b.*\d\.\d{4}\b", row) for row in rows)
+    for title in ("flat object", "group start", "network"):
+        assert title in nine.first.stdout
+
+
+def test_a_second_matrix_runs_nothing(nine: NineCells) -> None:
+    assert {cell["state"] for cell in nine.second_record.values()} == {"done before"}
+    assert all(cell["stages"] == [] for cell in nine.second_record.values())
+    assert job_logs(nine.study) == nine.logs_between
+    assert "executed: nothing" in nine.second.stderr
+    assert nine.second.stdout.count("done before") == len(CELLS)
+
+
+def test_dvc_compares_the_cells(nine: NineCells) -> None:
+    table = list(csv.DictReader(io.StringIO(nine.study.dvc(*SHOW.split()).stdout)))
+    columns = {"Experiment", "State", "dose", "view", "psnr", "ssim", "nrmse"}
+    assert set(table[0]) == columns | {"psnr_group_start", "psnr_flat_object"}
+    good = {row["Experiment"]: row for row in table if row["State"] == "Success"}
+    assert sorted(good) == sorted(CELLS)
+    assert {(row["dose"], row["view"]) for row in good.values()} == {
+        (str(d), v) for d in DOSES for v in VIEWS
+    }
+    assert all(float(row["psnr"]) > 0 for row in good.values())
+    nine.study.dvc("plots", "diff", "1000-sparse", "100000-dense")
+    page = (nine.study.root / "dvc_plots/index.html").read_text()
+    assert "1000-sparse" in page
+    assert "100000-dense" in page
+
+
+def test_an_experiment_is_applied_and_shared(nine: NineCells, remote: Path, tmp_path: Path) -> None:
+    sender = nine.study.copy_to(tmp_path)
+    # An applied experiment comes with every dataset, of which the matrix fetched its own only.
+    sender.dvc("fetch")
+    sender.dvc("exp", "apply", "1000-sparse")
+    for name in (MODEL, "reports/comparison.png", "reports/frc.png"):
+        assert (sender.root / name).stat().st_size > 0
+    assert sender.params()["dose"] == 1000
+    assert sender.params()["view"] == "sparse"
+    bare = tmp_path / "shared.git"
+    sender.git("init", "--quiet", "--bare", "--initial-branch", "main", str(bare))
+    sender.git("remote", "add", "shared", str(bare))
+    sender.git("push", "--quiet", "shared", "HEAD:refs/heads/main")
+    sender.dvc("exp", "push", "shared", "1000-sparse")
+
+    receiver = StudyCopy(tmp_path / "other" / "study")
+    sender.git("clone", "--quiet", str(bare), str(receiver.root))
+    receiver.use_remote(remote)
+    receiver.dvc("exp", "pull", "origin", "1000-sparse")
+    receiver.dvc("exp", "apply", "1000-sparse")
+    assert (receiver.root / MODEL).read_bytes() == (sender.root / MODEL).read_bytes()
+
+
+def test_the_plain_queue_makes_no_data_after_a_pull(clone: StudyCopy) -> None:
+    clone.dvc("pull")
+    clone.dvc("exp", "run", "--queue", "-S", "dose=10000", "-S", "view=baseline")
+    # Its worker would hold a pipe open.
+    clone.run("sh", "-c", "dvc queue start >../start.log 2>&1")
+
+    def ended() -> bool:
+        found = [path.read_text() for path in clone.root.glob(f"{JOBS}/*/*.json")]
+        return bool(found) and all('"returncode": 0' in text for text in found)
+
+    wait_until(ended, "job of the queue")
+    wait_until(lambda: len(experiments(clone)) == 1, "its experiment")
+    assert executed(job_logs(clone)) == {"check", "train", "evaluate"}
+
+
+def test_a_failed_cell_stops_no_other(clone: StudyCopy) -> None:
+    overrides = ("overlap.views.sparse.n_groups=60", "overlap.enable_oversampling=false")
+    settings = [part for override in overrides for part in ("-S", override)]
+    result = clone.matrix(*TWO_CELLS, *settings, check=False)
+    assert result.returncode == 1
+    found = {cell["view"]: cell for cell in record(clone).values()}
+    assert found["baseline"]["state"] == "done"
+    assert found["sparse"]["state"] == "failed"
+    assert list(experiments(clone)) == [found["baseline"]["name"]]
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("error: matrix: 1 of 2 cells failed")
+    assert f"{found['sparse']['name']} ({found['sparse']['log']})" in error
+    assert "OVERSAMPLING" in (clone.root / found["sparse"]["log"]).read_text()
+    assert "Traceback" not in result.stderr
+
+
+def test_an_edit_of_text_goes_with_the_cells(clone: StudyCopy) -> None:
+    for name in ("README.md", "params.yaml"):
+        with (clone.root / name).open("a") as file:
+            file.write("\n# a note\n")
+    clone.matrix("--dose", "1000", "--view", "baseline")
+    reference = experiments(clone)["1000-baseline"]
+    assert clone.git("show", f"{reference}:README.md").endswith("# a note\n")
+    assert data_made(job_logs(clone)) == set()
+    assert sorted(clone.changes()) == ["README.md", "params.yaml"]
+
+
+def test_a_changed_parameter_gets_a_name_of_its_own(clone: StudyCopy) -> None:
+    clone.change_params(train__width=8)
+    clone.matrix("--dose", "1000", "--view", "baseline")
+    (name,) = experiments(clone)
+    assert re.fullmatch(r"1000-baseline-[0-9a-f]{6}", name)
+    assert yaml.safe_load(clone.git("show", f"{experiments(clone)[name]}:params.yaml"))["train"]["width"] == 8
+    clone.git("restore", "params.yaml")
+    assert "1000-baseline: to run" in clone.matrix("--dry-run").stdout
+
+
+def test_a_dose_beside_the_list_gets_data_of_its_own(clone: StudyCopy) -> None:
+    before = (clone.root / "params.yaml").read_bytes()
+    clone.matrix("--dose", "3e3", "--view", "baseline")
+    (reference,) = experiments(clone).values()
+    assert states(clone) == {"3000-baseline": "done"}
+    assert data_made(job_logs(clone)) == {"simulate@3000", "overlap@3000-baseline"}
+    params = yaml.safe_load(clone.git("show", f"{reference}:params.yaml"))
+    assert params["dose"] == 3000
+    assert params["doses"] == [*DOSES, 3000]
+    assert (clone.root / "params.yaml").read_bytes() == before
+    assert clone.changes() == []
