@@ -36,8 +36,11 @@ def evaluation() -> Evaluation:
 def test_headline_is_the_network(evaluation: Evaluation) -> None:
     metrics = evaluation.metrics
     network = metrics["methods"][NETWORK]
-    others = [name for name in metrics["methods"] if name != NETWORK]
-    named = {f"psnr_{name.replace(' ', '_')}": metrics["methods"][name]["phase"]["psnr_db"] for name in others}
+    named = {
+        f"psnr_{name.replace(' ', '_')}": scores["phase"]["psnr_db"]
+        for name, scores in metrics["methods"].items()
+        if name != NETWORK
+    }
     assert list(metrics) == ["psnr", "ssim", "nrmse", *named, "methods", "conventions"]
     assert {name: metrics[name] for name in named} == named
     assert metrics["psnr"] == network["phase"]["psnr_db"]
