@@ -7,8 +7,9 @@
 # Needs Debian and a file system with extended attributes under TMPDIR. Missing Debian
 # packages are installed (as root); Python packages come into .venv-services, which is
 # built once and anew when requirements.lock or pyproject.toml changes. PYTHON and TORCH_ARGS
-# mean what they mean in the Makefile. Nothing is left running, and nothing outside
-# .venv-services, also after a failure or an interruption.
+# mean what they mean in the Makefile. The services are stopped and their folder is removed,
+# also after a failure or an interruption; a worker of DVC's queue that is met in the middle
+# of a test ends by itself once its queue is empty.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
