@@ -71,7 +71,7 @@ def matrix(
     workers: Annotated[int, typer.Option("-j", "--workers", min=1, help="Cells at a time.")] = 2,
     dry_run: DryRunOption = False,
     resume: Annotated[
-        bool, typer.Option("--resume/--again", help="Run what has no result, or train all again.")
+        bool, typer.Option("--resume", help="Go on where an earlier call stopped; always so.")
     ] = True,
 ) -> None:
     """Run every dose with every view as experiments in DVC's queue, and compare them.
@@ -85,11 +85,8 @@ def matrix(
         plan.print()
         return
     tree = load_params()
-    restore([cell for cell in (plan.missing if resume else plan.cells) if shares_data(cell, tree)])
+    restore([cell for cell in plan.missing if shares_data(cell, tree)])
     flags = experiments.restoring_flags()
-    if not resume:
-        experiments.remove(sorted(plan.done))
-        flags = (*flags, "--no-run-cache")
     _report(plan, run_cells(plan.cells, commit=plan.commit, workers=workers, flags=flags))
 
 

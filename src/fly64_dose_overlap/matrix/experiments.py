@@ -138,12 +138,6 @@ def add(cell: Cell, *flags: str) -> None:
     run_command("dvc", "exp", "run", "--queue", *cell.command(*flags), where=f"cell {cell.name}")
 
 
-def remove(names: Sequence[str]) -> None:
-    """Remove experiments; what they made stays in DVC's cache."""
-    if names:
-        run_command("dvc", "exp", "remove", *names)
-
-
 def queued_states() -> dict[str, str]:
     """Return the state that DVC's queue gives to each name: Queued, Running, Failed or Success."""
     from dvc.repo import Repo
