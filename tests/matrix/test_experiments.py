@@ -10,7 +10,17 @@ import psutil
 import pytest
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.matrix.experiments import Job, _reason, _runs, run_command, stages_run
+from fly64_dose_overlap.matrix.experiments import (
+    JOBS,
+    WORKERS,
+    Job,
+    _reason,
+    _runs,
+    jobs_beside,
+    run_command,
+    stages_run,
+    worker_pids,
+)
 
 FAILING = """
 import sys
@@ -86,3 +96,22 @@ def test_a_process_is_known_by_its_number_and_its_command_line(tmp_path: Path) -
     assert _runs(os.getpid(), own)
     assert not _runs(os.getpid(), "exec-run")
     assert not Job("1000-dense", tmp_path / "job.out", os.getpid(), None).is_alive
+
+
+def test_files_that_are_being_written_do_not_count_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    WORKERS.mkdir(parents=True)
+    (WORKERS / "dvc-exp-worker-1.json").write_text('{"pid": ')
+    (WORKERS / "dvc-exp-worker-2.json").touch()
+    folder = JOBS / "one"
+    folder.mkdir(parents=True)
+    (folder / "one.run").write_text('{"name": "1000-dense"}')
+    (folder / "one.json").write_text("")
+    assert worker_pids() == []
+    assert jobs_beside(set()) == {}
+
+    (folder / "one.json").write_text('{"pid": 1, "returncode": 0}')
+    assert jobs_beside(set()) == {"1000-dense": Job("1000-dense", folder / "one.out", 1, 0)}
+    assert jobs_beside({"one"}) == {}

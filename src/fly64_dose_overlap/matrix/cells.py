@@ -15,7 +15,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.provenance import dumps
 
 TARGET = "evaluate"
-"""The stage that an experiment of a cell ends with; others than its own data are not looked at."""
+"""The last stage of a cell, named so that DVC leaves the data of other cells alone."""
 
 DIGEST_DIGITS = 6
 

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -140,10 +140,16 @@ def add(cell: Cell, *flags: str) -> None:
 
 def queued_states() -> dict[str, str]:
     """Return the state that DVC's queue gives to each name: Queued, Running, Failed or Success."""
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with Repo() as repo:
-        entries = repo.experiments.celery_queue.status()
+    try:
+        with Repo() as repo:
+            entries = repo.experiments.celery_queue.status()
+    except DvcException as error:
+        raise StudyError(
+            "DVC's queue", f"cannot be read ({error})", "empty it: dvc queue remove --all"
+        ) from None
     # Oldest last: where a name was used again, its newest entry counts.
     ordered = sorted(entries, key=lambda entry: entry["timestamp"])
     return {entry["name"]: entry["status"] for entry in ordered if entry["name"]}
@@ -167,8 +173,8 @@ def start_workers(count: int) -> None:
 
 def worker_pids() -> list[int]:
     """Return the processes of the workers that are alive."""
-    found = (json.loads(path.read_text()) for path in WORKERS.glob("dvc-exp-worker-*.json"))
-    return [info["pid"] for info in found if _runs(info["pid"], "queue-worker")]
+    found = map(_read, WORKERS.glob("dvc-exp-worker-*.json"))
+    return [info["pid"] for info in found if info and _runs(info["pid"], "queue-worker")]
 
 
 def job_folders() -> set[str]:
@@ -187,12 +193,18 @@ def jobs_beside(known: set[str]) -> dict[str, Job]:
 
 
 def _job(info: Path) -> Job | None:
+    executor, process = _read(info), _read(info.with_suffix(".json"))
+    if not executor or not process:
+        return None  # not started
+    return Job(executor["name"], info.with_suffix(".out"), process["pid"], process["returncode"])
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what DVC keeps in a file, or None while the file is away or being written."""
     try:
-        name = json.loads(info.read_text())["name"]
-        state = json.loads(info.with_suffix(".json").read_text())
+        return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
-        return None  # not started, or being written this moment
-    return Job(name, info.with_suffix(".out"), state["pid"], state["returncode"])
+        return None
 
 
 def stages_run(log: Path) -> list[str]:

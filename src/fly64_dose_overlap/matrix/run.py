@@ -147,6 +147,6 @@ class _Matrix:
 
 def _share_threads(workers: int) -> None:
     """Divide the cores among the jobs, for libraries that would each take all of them."""
-    share = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    share = str(max(1, (os.cpu_count() or 1) // workers))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, share)
