@@ -14,6 +14,7 @@ import tiny_scan
 from fly64_dose_overlap.data.contract import BaseSet, Dataset
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.mosaic import Scan, load_scan
+from fly64_dose_overlap.physics.thinning import thin
 from fly64_dose_overlap.simulation.diffraction import expected_intensity
 from fly64_dose_overlap.training.examples import (
     FIT_FRACTION_RANGE,
@@ -21,7 +22,6 @@ from fly64_dose_overlap.training.examples import (
     CropSampler,
     Realisation,
     realise,
-    thin,
     turn,
     turn_back,
 )

@@ -21,6 +21,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.corrector import CANVAS_MULTIPLE_PX, correct, input_planes
 from fly64_dose_overlap.networks.mosaic import Scan, make_mosaic
 from fly64_dose_overlap.physics.groups import GroupModel
+from fly64_dose_overlap.physics.thinning import thin
 
 FIT_FRACTION_RANGE = (0.4, 0.6)
 """Part of the photons that the network sees; varied, so that it learns what dose means."""
@@ -98,29 +99,6 @@ def realise(scan: Scan, target: Target, iterations: int, rng: np.random.Generato
     mosaic = make_mosaic(scan, seen, fraction=fraction, iterations=iterations, label=label)
     planes = input_planes(mosaic).to(scan.probe.device)
     return Realisation(planes, rest, 1.0 if target == "same" else 1 - fraction)
-
-
-def thin(counts: Tensor, fraction: float, rng: np.random.Generator) -> Tensor:
-    """Keep each photon with probability ``fraction``.
-
-    Parameters
-    ----------
-    counts : (...) float, photons
-        Whole numbers.
-    fraction : float
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    (...) float, photons
-        Poisson with ``fraction`` of the mean, and independent of ``counts`` less the
-        result, if ``counts`` is Poisson.
-    """
-    whole = counts.cpu().numpy().astype(np.int64)
-    lit = whole > 0
-    kept = np.zeros(whole.shape, np.float32)
-    kept[lit] = rng.binomial(whole[lit], fraction)
-    return torch.from_numpy(kept).to(counts.device)
 
 
 class CropSampler:

@@ -1,0 +1,1 @@
+"""Iterative reconstruction of all frames of a scan at once, each method behind one interface."""
