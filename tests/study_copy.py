@@ -18,6 +18,8 @@ from tiny_study import ROOT, write_params
 PACKAGE = "fly64_dose_overlap"
 DOSES = [1000, 10000, 100000]
 VIEWS = ["baseline", "dense", "sparse"]
+CELL_STAGES = {"check", "train", "supervise", "reconstruct", "infer", "evaluate"}
+"""Stages of one cell; those of the data and the limit run once for all cells."""
 RESULTS = ("dvc.lock", "metrics/")
 """What a run changes of the files that git tracks."""
 TIMEOUT_S = 300
@@ -144,7 +146,8 @@ class StudyCopy:
 
     def data_files(self) -> set[str]:
         """Return the paths of the files that DVC keeps, as far as they are there."""
-        found = (path for name in ("data", "models", "reports") for path in (self.root / name).rglob("*.*"))
+        folders = ("data", "models", "reconstructions", "reports")
+        found = (path for name in folders for path in (self.root / name).rglob("*.*"))
         return {path.relative_to(self.root).as_posix() for path in found if path.is_file()}
 
     def copy_to(self, folder: Path) -> StudyCopy:
@@ -191,7 +194,10 @@ def make_study(folder: Path) -> StudyCopy:
         doses=DOSES,
         base={"frame_side_px": 32, "field_px": 120.0, "step_px": 6.0},
         train=TINY_TRAINING,
-        evaluate={"threads": 1, "device": "cpu", "registration_upsampling": 10},
+        reconstruct={"epochs": {"ml": 2}},
+        infer={"refine_epochs": 2, "device": "cpu"},
+        limit={"vectors": 1, "iterations": 10},
+        evaluate={"registration_upsampling": 10},
     )
     study.git("init", "--quiet", "--initial-branch", "main")
     study.commit("start")

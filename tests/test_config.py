@@ -59,7 +59,7 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
         ({"overlap.views.dense.size": 1}, "overlap.views.dense.size: unknown key"),
         ({"dose": REMOVED}, "dose: key is missing"),
         ({"train": REMOVED}, "train: key is missing"),
-        ({"evaluate.threads": REMOVED}, "evaluate.threads: key is missing"),
+        ({"infer.threads": REMOVED}, "infer.threads: key is missing"),
         ({"train.epochs": "5"}, "train.epochs: input should be a valid integer, got '5'"),
         ({"train.epochs": 5.0}, "train.epochs: input should be a valid integer, got 5.0"),
         ({"train.epochs": True}, "train.epochs: input should be a valid integer, got True"),

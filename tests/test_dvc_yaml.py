@@ -83,7 +83,8 @@ def uncovered(stage: str, files: list[Path]) -> list[str]:
 
 
 def test_every_stage_is_described_and_runs_its_own_module() -> None:
-    assert list(STAGES) == ["check", "base", "simulate", "overlap", "train", "evaluate"]
+    data, learned = ["base", "simulate", "overlap", "limit"], ["train", "supervise"]
+    assert list(STAGES) == ["check", *data, *learned, "reconstruct", "infer", "evaluate"]
     for name, stage in STAGES.items():
         assert stage["desc"].strip()
         assert f"-m {PACKAGE}.stages.{name}" in stage["cmd"]
@@ -105,6 +106,7 @@ def test_the_matrix_is_that_of_the_parameters() -> None:
     views = list(typing.get_args(ViewName))
     assert STAGES["simulate"]["matrix"] == {"dose": "${doses}"}
     assert STAGES["overlap"]["matrix"] == {"dose": "${doses}", "view": views}
+    assert STAGES["limit"]["matrix"] == {"view": views}
     assert list(load_params(ROOT / "params.yaml").overlap.views) == views
 
 
@@ -121,8 +123,8 @@ def test_dvc_knows_the_stages_by_dose_and_view(tmp_path: Path) -> None:
 
     dvc("init", "--no-scm", "--quiet")
     names = dvc("stage", "list", "--name-only").split()
-    assert {"check", "base", "simulate@1000", "overlap@10000-dense", "train", "evaluate"} <= set(names)
-    assert len(names) == 2 + 3 + 3 * 3 + 2
+    assert {"check", "base", "simulate@1000", "overlap@10000-dense", "limit@sparse", "infer"} <= set(names)
+    assert len(names) == 2 + 3 + 3 * 3 + 3 + 5
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

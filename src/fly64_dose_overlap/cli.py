@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.matrix import experiments
@@ -24,9 +25,16 @@ from fly64_dose_overlap.matrix.watch import FAILED, Line
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.stages._cli import refusing
 
-CODE = ("dvc.yaml", "src", ":!src/fly64_dose_overlap/matrix", ":!src/fly64_dose_overlap/cli.py")
+CODE = (
+    "dvc.yaml",
+    "src",
+    ":!src/fly64_dose_overlap/matrix",
+    ":!src/fly64_dose_overlap/reporting",
+    ":!src/fly64_dose_overlap/cli.py",
+)
 """What results depend on, for git."""
 
+REPORTS = Path("reports")
 SLURM_LOGS = Path(".dvc/tmp/slurm")
 
 DoseOption = Annotated[
@@ -166,6 +174,25 @@ def dask(
     _run_on_cluster(plan, run_on_dask, options, scratch, cache, git_remote, dry_run)
 
 
+@app.command()
+@refusing
+def report(
+    revision: Annotated[
+        list[str] | None,
+        typer.Option("--rev", metavar="REVISION", help="Commit of the experiments; may be repeated."),
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the report goes.")] = REPORTS,
+) -> None:
+    """Write reports/index.html, table.csv and table.md from all experiments of a commit."""
+    from fly64_dose_overlap.reporting.page import write_report
+
+    studies = write_report(Path.cwd(), output, revisions=revision or ("HEAD",))
+    print(f"report: {output / 'index.html'}")
+    failed = [run.name for study in studies for run in study.runs if run.state == "failed"]
+    if failed:
+        raise StudyError("report", f"{len(failed)} experiments failed: {', '.join(failed)}", "it lists them")
+
+
 @dataclass(frozen=True)
 class _Plan:
     cells: list[Cell]
@@ -235,23 +262,23 @@ def _committed() -> Params:
     """Return the parameters of the commit that experiments start from."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / PARAMS_FILE.name
-        copy.write_text(experiments.run_command("git", "show", f"HEAD:./{PARAMS_FILE}"), encoding="utf-8")
+        copy.write_text(run_command("git", "show", f"HEAD:./{PARAMS_FILE}"), encoding="utf-8")
         return load_params(copy)
 
 
 def _code_change() -> str:
     """Return how code and base set differ from the commit's; empty if they do not."""
-    untracked = experiments.run_command("git", "ls-files", "--others", "--exclude-standard", "--", *CODE)
+    untracked = run_command("git", "ls-files", "--others", "--exclude-standard", "--", *CODE)
     if untracked:
         first = untracked.split("\n")[0]
         raise StudyError(first, "is not known to git, so that jobs would lack it", "git add it")
-    change = experiments.run_command("git", "diff", "HEAD", "--", *CODE)
+    change = run_command("git", "diff", "HEAD", "--", *CODE)
     if not LOCK.exists():
         raise MissingFileError(str(LOCK), "no such file", "make the data first: dvc repro overlap")
     now = base_checksum(LOCK.read_text(encoding="utf-8"))
-    if not experiments.run_command("git", "ls-tree", "--name-only", "HEAD", str(LOCK)):
+    if not run_command("git", "ls-tree", "--name-only", "HEAD", str(LOCK)):
         raise StudyError(str(LOCK), "is not in the last commit", "git add and commit it")
-    before = base_checksum(experiments.run_command("git", "show", f"HEAD:./{LOCK}"))
+    before = base_checksum(run_command("git", "show", f"HEAD:./{LOCK}"))
     return change if now == before else f"{change}{now}"
 
 

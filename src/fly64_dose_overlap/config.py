@@ -33,7 +33,7 @@ class BaseParams(Section):
     """The base set: object, probe and scan positions."""
 
     source: str = Field(min_length=1)
-    """``synthetic``, or the path of an NPZ file."""
+    """``synthetic``, ``star-bench``, or the path of an NPZ file."""
     seed: Seed
     frame_side_px: Annotated[int, Field(ge=8, le=1024, multiple_of=2)]
     """N, the side of a diffraction frame and of the probe."""
@@ -50,7 +50,7 @@ class BaseParams(Section):
     @property
     def is_synthetic(self) -> bool:
         """Whether the base set is generated instead of read."""
-        return self.source == "synthetic"
+        return self.source in ("synthetic", "star-bench")
 
 
 class SimulateParams(Section):
@@ -139,6 +139,61 @@ class TrainParams(Section):
     """auto: bf16 where the processor multiplies it natively."""
 
 
+class CalibrationParams(Section):
+    """Errors of what reconstruction is told about the instrument, alike for every method."""
+
+    seed: Seed
+    """Of the position errors."""
+    defocus_error_um: Annotated[float, Field(ge=-10_000, le=10_000)]
+    """Distance by which the probe is propagated on before it is handed over."""
+    position_error_px: Annotated[float, Field(ge=0, le=100)]
+    """Standard deviation of the error of each coordinate, object pixels."""
+    photon_scale_error: Annotated[float, Field(gt=-1, le=10)]
+    """Relative error of the probe's power."""
+
+
+MethodName = Literal["lsqml", "lsqml_compact", "rpie", "epie", "ad_poisson", "ml", "map"]
+
+
+class ReconstructParams(Section):
+    """The iterative methods and where they stop."""
+
+    seed: Seed
+    """Order of the frames, and division of the photons."""
+    epochs: Annotated[dict[MethodName, Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=1)]
+    """Methods that are run, and their fixed number of epochs."""
+    held_out_fraction: Annotated[float, Field(gt=0, le=0.5)]
+    """Part of the photons that decides where a method stops, in a run of its own."""
+    patience: Annotated[int, Field(ge=1)]
+    """Epochs without a better explanation of the held-out photons before that run stops."""
+    workers: Annotated[int, Field(ge=1, le=256)]
+    """Methods that run at a time, each on one core."""
+
+
+class InferParams(Section):
+    """Images of the trained networks, and maximum likelihood on from one of them."""
+
+    seed: Seed
+    """Division of the photons."""
+    refine_epochs: Annotated[int, Field(ge=1, le=100_000)]
+    """Iterations of the refinement, at most."""
+    held_out_fraction: Annotated[float, Field(gt=0, le=0.5)]
+    """Part of the photons that decides how long to refine."""
+    patience: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class LimitParams(Section):
+    """The Cramer-Rao bound of a scan geometry."""
+
+    seed: Seed
+    """Of the random vectors that average over the object."""
+    vectors: Annotated[int, Field(ge=1, le=1000)]
+    iterations: Annotated[int, Field(ge=1, le=100_000)]
+    tolerance: Annotated[float, Field(gt=0, lt=1)]
+
+
 class EvaluateParams(Section):
     """Scores on the test half."""
 
@@ -146,8 +201,6 @@ class EvaluateParams(Section):
     """Pixels count where the illumination exceeds this fraction of its maximum."""
     registration_upsampling: Annotated[int, Field(ge=1, le=1000)]
     """Images are registered to 1 / this many pixels."""
-    threads: Annotated[int, Field(ge=1)]
-    device: Literal["auto", "cpu", "cuda"]
 
 
 class Params(Section):
@@ -162,7 +215,11 @@ class Params(Section):
     base: BaseParams
     simulate: SimulateParams
     overlap: OverlapParams
+    calibration: CalibrationParams
     train: TrainParams
+    reconstruct: ReconstructParams
+    infer: InferParams
+    limit: LimitParams
     evaluate: EvaluateParams
 
     @model_validator(mode="before")

@@ -12,22 +12,18 @@ import pytest
 import factories
 import tiny_scan
 from fly64_dose_overlap.data.npz import NpzReader
-from fly64_dose_overlap.evaluation.reconstruct import FLAT, GROUP_START, NETWORK, Reconstructions
 from fly64_dose_overlap.evaluation.report import COLUMNS, print_table, write_report
 from fly64_dose_overlap.evaluation.scoring import Evaluation, evaluate
+from made_reconstructions import DOSE, NAMES, limit_of, reconstructions
 
 TITLE = "10000 photons per frame, view dense"
-
-
-def reconstructions() -> Reconstructions:
-    truth = tiny_scan.scan_dataset().obj
-    half = (1 + truth) / 2
-    return {NETWORK: truth, GROUP_START: half.astype(np.complex64), FLAT: np.ones_like(truth)}
+FLAT = NAMES["flat_object"]
 
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    return evaluate(tiny_scan.scan_dataset(), reconstructions(), factories.study_params().evaluate)
+    params = factories.study_params().evaluate
+    return evaluate(tiny_scan.scan_dataset(), reconstructions(), params, limit=limit_of(), dose=DOSE)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +31,9 @@ def folder(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("report")
     picture = write_report(
         evaluation,
-        reconstructions(),
         tiny_scan.scan_dataset(),
+        limit_of(),
+        DOSE,
         TITLE,
         metrics_dir=root / "metrics",
         reports_dir=root / "reports",
@@ -68,25 +65,23 @@ def test_scores_are_those_of_the_evaluation(folder: Path, evaluation: Evaluation
 def test_curves_have_a_column_for_each_method(folder: Path, evaluation: Evaluation) -> None:
     with (folder / "metrics/frc.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["nyquist_fraction", "half_bit", "network", "group_start", "flat_object"]
-    curve = evaluation.curves[GROUP_START]
+    assert list(rows[0]) == ["nyquist_fraction", "half_bit", "limit", *NAMES]
+    curve = evaluation.curves["lsqml_held_out"]
     assert len(rows) == len(curve.frc)
-    np.testing.assert_allclose([float(row["group_start"]) for row in rows], curve.frc, atol=1e-6)
+    np.testing.assert_allclose([float(row["lsqml_held_out"]) for row in rows], curve.frc, atol=1e-6)
+    np.testing.assert_allclose([float(row["limit"]) for row in rows], limit_of().frc(DOSE), atol=1e-6)
     np.testing.assert_allclose(
         [float(row["nyquist_fraction"]) for row in rows], curve.nyquist_fraction, atol=1e-6
     )
 
 
-def test_reconstructions_are_kept_as_made_and_as_aligned(folder: Path, evaluation: Evaluation) -> None:
+def test_reconstructions_are_kept_as_aligned(folder: Path, evaluation: Evaluation) -> None:
     with NpzReader(folder / "reports/reconstruction.npz") as reader:
-        names = ["network", "group_start", "flat_object"]
-        aligned = [f"{name}_aligned" for name in names]
-        assert sorted(reader) == sorted(["_metadata", "objectGuess", "region", *names, *aligned])
-        for key, method in zip(names, (NETWORK, GROUP_START, FLAT), strict=True):
-            assert np.array_equal(reader.load(key), reconstructions()[method])
-            assert np.array_equal(
-                reader.load(f"{key}_aligned"), evaluation.aligned[method].astype(np.complex64)
-            )
+        aligned = [f"{name}_aligned" for name in NAMES]
+        assert sorted(reader) == sorted(["_metadata", "objectGuess", "region", *aligned])
+        for key in NAMES:
+            expected = evaluation.aligned[key].astype(np.complex64)
+            assert np.array_equal(reader.load(f"{key}_aligned"), expected)
         assert np.array_equal(reader.load("region"), evaluation.region.mask)
 
 
@@ -96,7 +91,7 @@ def test_table_has_all_methods_and_columns(
     print_table(evaluation.metrics, TITLE)
     printed = capsys.readouterr().out
     assert TITLE in printed
-    for name in (NETWORK, GROUP_START, FLAT):
+    for name in (*NAMES.values(), "limit", "limit with prior"):
         assert name in printed
     for word in " ".join(COLUMNS).split():
         assert word in printed
@@ -111,7 +106,8 @@ def test_a_score_that_does_not_exist_is_a_dash(
     evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flat = evaluation.metrics["methods"][FLAT]
-    metrics = {**evaluation.metrics, "methods": {FLAT: {**flat, "phase": dict.fromkeys(flat["phase"])}}}
+    without = {**flat, "phase": dict.fromkeys(flat["phase"])}
+    metrics = {**evaluation.metrics, "methods": {FLAT: without}}
     print_table(metrics, TITLE)
     row = next(line for line in capsys.readouterr().out.splitlines() if FLAT in line)
     assert row.replace("│", " ").split().count("-") == 3

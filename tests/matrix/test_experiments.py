@@ -1,77 +1,22 @@
-"""Commands that fail say why in one line, and logs tell which stages ran."""
+"""The queue's files: which stages ran, which jobs live."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.matrix.experiments import (
     JOBS,
     WORKERS,
     Job,
-    _reason,
     _runs,
     jobs_beside,
-    run_command,
     stages_run,
     worker_pids,
 )
-
-FAILING = """
-import sys
-print("working")
-print("ERROR: failed to fetch data", file=sys.stderr)
-print("Having any troubles? Ask for help", file=sys.stderr)
-sys.exit(3)
-"""
-
-
-def test_a_command_returns_what_it_printed_on_standard_output() -> None:
-    code = "import sys; print('one'); print('two'); print('three', file=sys.stderr)"
-    assert run_command(sys.executable, "-c", code) == "one\ntwo\n"
-
-
-def test_a_command_reads_nothing_from_the_terminal() -> None:
-    assert run_command(sys.executable, "-c", "import sys; print(repr(sys.stdin.read()))") == "''\n"
-
-
-def test_a_failed_command_is_refused_with_its_last_error() -> None:
-    with pytest.raises(StudyError) as caught:
-        run_command(sys.executable, "-c", FAILING)
-    message = str(caught.value)
-    assert message.startswith(f"{sys.executable}: ")
-    assert message.endswith("ended with status 3: ERROR: failed to fetch data")
-    assert "\n" not in message
-
-
-def test_the_refusal_names_the_work() -> None:
-    with pytest.raises(StudyError, match=r"^cell 1000-dense: git no-such-thing ended with status 1"):
-        run_command("git", "no-such-thing", where="cell 1000-dense")
-
-
-def test_a_missing_program_is_refused() -> None:
-    with pytest.raises(StudyError, match=r"^no-such-program: is not installed; activate"):
-        run_command("no-such-program", "--version")
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "no message"),
-        (" \n\n", "no message"),
-        ("one\n  two  \n\n", "two"),
-        ("ERROR: first\nERROR: second\nadvice\n", "ERROR: second"),
-        ("fatal: not a git repository\nhint: make one\n", "fatal: not a git repository"),
-        ("error: params.yaml: no such file\nmore\n", "error: params.yaml: no such file"),
-    ],
-)
-def test_the_reason_is_the_last_error_or_else_the_last_line(text: str, reason: str) -> None:
-    assert _reason(text) == reason
 
 
 def test_the_stages_of_a_log_in_their_order(tmp_path: Path) -> None:

@@ -14,8 +14,17 @@ from safetensors.torch import save_file
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.errors import MissingFileError, StudyError
-from fly64_dose_overlap.networks.bundle import FORMAT, METADATA_KEY, BundleInfo, load_bundle, save_bundle
+from fly64_dose_overlap.networks.bundle import (
+    FORMAT,
+    METADATA_KEY,
+    SUPERVISED_FORMAT,
+    BundleInfo,
+    load_bundle,
+    load_supervised,
+    save_bundle,
+)
 from fly64_dose_overlap.networks.corrector import build_corrector
+from fly64_dose_overlap.networks.supervised import SupervisedInfo, build_supervised
 
 INFO = BundleInfo(
     width=4,
@@ -27,6 +36,7 @@ INFO = BundleInfo(
     training={"seed": 1, "loss": "poisson", "val_loss": 0.5},
     record=provenance.new_record("test"),
 )
+SUPERVISED_INFO = SupervisedInfo(4, 32, 28, 1003.5, {"seed": 1}, provenance.new_record("test"))
 
 
 @pytest.fixture
@@ -124,3 +134,35 @@ def test_weights_without_metadata_are_refused(bundle: Path) -> None:
 def test_metadata_that_do_not_fit_are_refused(bundle: Path, content: str) -> None:
     write_foreign(bundle, content)
     assert "is not a readable model bundle" in refusal(bundle)
+
+
+# The supervised network
+
+
+@pytest.fixture
+def supervised_bundle(tmp_path: Path) -> Path:
+    path = tmp_path / "supervised.safetensors"
+    save_bundle(path, build_supervised(SUPERVISED_INFO, seed=1), SUPERVISED_INFO)
+    return path
+
+
+def test_supervised_round_trip_keeps_weights_info_and_bytes(supervised_bundle: Path, tmp_path: Path) -> None:
+    network, info = load_supervised(supervised_bundle)
+    assert info == SUPERVISED_INFO
+    assert not network.training
+    wanted = build_supervised(SUPERVISED_INFO, seed=1).state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in network.state_dict().items())
+    save_bundle(tmp_path / "again.safetensors", network, info)
+    assert (tmp_path / "again.safetensors").read_bytes() == supervised_bundle.read_bytes()
+
+
+def test_the_bundle_of_another_arm_is_refused(bundle: Path, supervised_bundle: Path) -> None:
+    with pytest.raises(StudyError, match=f"is no model bundle of format {FORMAT}; train again"):
+        load_bundle(supervised_bundle)
+    with pytest.raises(StudyError, match=f"is no model bundle of format {SUPERVISED_FORMAT}; train again"):
+        load_supervised(bundle)
+
+
+def test_missing_supervised_bundle(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="no such model bundle; train one with: dvc repro supervise"):
+        load_supervised(tmp_path / "none")

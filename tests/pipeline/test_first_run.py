@@ -7,13 +7,15 @@ import json
 import re
 from typing import Any
 
-from study_copy import RESULTS, stages_run
+from study_copy import CELL_STAGES, RESULTS, stages_run
 
-CELL = {"check", "base", "simulate@10000", "overlap@10000-dense", "train", "evaluate"}
+DATA = {"base", "simulate@10000", "overlap@10000-dense"}
+LIMIT = {"simulate@1000", "overlap@1000-dense", "limit@dense"}
+"""The limit serves all doses and is found from the first."""
 
 
 def test_only_what_the_cell_needs_runs(first_run: Any) -> None:
-    assert stages_run(first_run.output) == CELL
+    assert stages_run(first_run.output) == CELL_STAGES | DATA | LIMIT
 
 
 def test_nothing_is_left_to_run(first_run: Any) -> None:
@@ -32,8 +34,9 @@ def test_only_the_lock_file_and_metrics_change_for_git(first_run: Any) -> None:
 def test_a_table_is_printed_and_the_picture_named(first_run: Any) -> None:
     printed = first_run.output.stdout
     assert "10000 photons per frame, view dense" in printed
-    rows = dict(re.findall(r"^│ (network|group start|flat object) +│ +(-?\d+\.\d+) │", printed, re.MULTILINE))
     scores = json.loads((first_run.study.root / "metrics/evaluation.json").read_text())["methods"]
+    names = "|".join(map(re.escape, scores))
+    rows = dict(re.findall(rf"^│ ({names}) +│ +(-?\d+\.\d+) │", printed, re.MULTILINE))
     expected = {name: f"{methods['amplitude']['psnr_db']:.2f}" for name, methods in scores.items()}
     assert rows == expected
     named = re.findall(r"^picture: (.+)$", first_run.output.stderr, re.MULTILINE)
@@ -44,6 +47,7 @@ def test_a_table_is_printed_and_the_picture_named(first_run: Any) -> None:
 def test_the_outputs_of_the_cell_are_there(first_run: Any) -> None:
     root = first_run.study.root
     outs = {out["path"] for stage in first_run.study.lock().values() for out in stage["outs"]}
+    assert outs >= {"reconstructions/iterative", "reconstructions/learned", "metrics/limit/dense.json"}
     assert outs >= {"models/cell/model.safetensors", "metrics/train/metrics.json", "metrics/frc.csv"}
     assert [path for path in outs if not (root / path).exists()] == []
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import factories
 from fly64_dose_overlap.networks.bundle import BundleInfo, save_bundle
 from fly64_dose_overlap.networks.corrector import build_corrector
-from fly64_dose_overlap.stages import base, evaluate, overlap, simulate, train
+from fly64_dose_overlap.stages import base, evaluate, infer, overlap, simulate, train
 from fly64_dose_overlap.stages._cli import command
 from study_copy import TINY_TRAINING
 from tiny_study import write_params
@@ -33,11 +33,12 @@ STAGES: dict[str, tuple[Any, list[str], str]] = {
     "simulate": (simulate, ["--dose", "10000"], BASE),
     "overlap": (overlap, ["--dose", "10000", "--view", "dense"], "data/dose/10000/train.npz"),
     "train": (train, [], VIEW),
+    "infer": (infer, [], "data/views/10000/dense/test.npz"),
     "evaluate": (evaluate, [], "data/views/10000/dense/test.npz"),
 }
 """Module, arguments and the file that the stage reads."""
 READ_BY_ANY = list(STAGES)
-READ_AS_DATASET = ["overlap", "train", "evaluate"]
+READ_AS_DATASET = ["overlap", "train", "infer", "evaluate"]
 
 
 def valid_arrays() -> Arrays:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scoring.align import align_to
@@ -60,11 +62,13 @@ def _gauss11(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ssim_maps(
-    a: NDArray[np.float64], b: NDArray[np.float64], peak: float
+    a: NDArray[np.float64], b: NDArray[np.float64], peak: float, weights: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """SSIM and its contrast-structure part (Wang et al. 2004) where whole windows fit."""
-    ma, mb = _gauss11(a), _gauss11(b)
-    va, vb, cov = _gauss11(a * a) - ma**2, _gauss11(b * b) - mb**2, _gauss11(a * b) - ma * mb
+    weights = np.ones_like(a) if weights is None else weights
+    lit = np.maximum(_gauss11(weights), 1e-30)
+    ma, mb, aa, bb, ab = (_gauss11(weights * image) / lit for image in (a, b, a * a, b * b, a * b))
+    va, vb, cov = aa - ma**2, bb - mb**2, ab - ma * mb
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     contrast = (2 * cov + c2) / (va + vb + c2)
     return contrast * (2 * ma * mb + c1) / (ma**2 + mb**2 + c1), contrast
@@ -111,24 +115,45 @@ def test_ssim_is_the_mean_over_windows_inside_the_mask(truth: Complex, region: R
     assert result["amplitude"]["ssim"] == pytest.approx(expected[whole].mean(), abs=1e-6)
 
 
-def test_ms_ssim_is_the_weighted_product_over_halved_scales(truth: Complex) -> None:
-    whole = scan_region(np.ones((SIDE, SIDE)), np.array([[0.0, 0.0], [SIDE, SIDE]]), 0.1)
+@pytest.mark.parametrize("holes", [0.0, 0.4])
+def test_ms_ssim_is_the_weighted_product_over_halved_scales(truth: Complex, holes: float) -> None:
+    lit = generator(3, "holes").uniform(size=(SIDE, SIDE)) >= holes
+    lit[30:44, 50:80] &= holes == 0
+    region = scan_region(lit.astype(float), np.array([[0.0, 0.0], [SIDE, SIDE]]), 0.1)
     predicted = _noisy(truth, 0.03)
-    result = score(truth, predicted, whole)
-    a, b = np.abs(truth), np.abs(predicted)
-    peak = float(np.ptp(a))
+    result = score(truth, predicted, region)
+    a, b, weights = np.abs(truth), np.abs(predicted), lit.astype(float)
+    peak = float(np.ptp(a[lit]))
     betas = np.array(MS_SSIM_BETAS[:4]) / sum(MS_SSIM_BETAS[:4])
     expected = 1.0
     for scale, beta in enumerate(betas):
         if scale == 3:
-            ssim, _ = _ssim_maps(np.pad(a, 5, mode="reflect"), np.pad(b, 5, mode="reflect"), peak)
-            expected *= ssim.mean() ** beta
+            a_, b_, weights_ = (np.pad(image, 5, mode="reflect") for image in (a, b, weights))
+            local, _ = _ssim_maps(a_, b_, peak, weights_)
+            expected *= np.average(local, weights=weights) ** beta
         else:
-            expected *= _ssim_maps(a, b, peak)[1].mean() ** beta
-        a, b = (_halved(image) for image in (a, b))
-    assert result["amplitude"]["ms_ssim"] == pytest.approx(expected, abs=1e-6)
+            _, local = _ssim_maps(a, b, peak, weights)
+            expected *= np.average(local, weights=weights[5:-5, 5:-5]) ** beta
+        quarter = np.maximum(_halved(weights), 1e-30)
+        a, b, weights = _halved(a * weights) / quarter, _halved(b * weights) / quarter, _halved(weights)
+    assert result["amplitude"]["ms_ssim"] == pytest.approx(expected, abs=1e-9)
     assert result["conventions"]["ms_ssim_scales"] == 4
     assert result["conventions"]["ms_ssim_betas"] == pytest.approx(list(betas))
+
+
+def test_ms_ssim_of_a_full_mask_is_that_of_torchmetrics(truth: Complex) -> None:
+    whole = scan_region(np.ones((SIDE, SIDE)), np.array([[0.0, 0.0], [SIDE, SIDE]]), 0.1)
+    predicted = _noisy(truth, 0.05)
+    result = score(truth, predicted, whole)
+    first, second = (torch.from_numpy(np.abs(field))[None, None] for field in (predicted, truth))
+    expected = multiscale_structural_similarity_index_measure(
+        first,
+        second,
+        data_range=float(np.ptp(np.abs(truth))),
+        betas=ms_ssim_betas((SIDE, SIDE)),
+        normalize="relu",
+    )
+    assert result["amplitude"]["ms_ssim"] == pytest.approx(float(expected), abs=1e-9)
 
 
 def test_pixels_outside_the_mask_earn_and_cost_nothing(truth: Complex, region: Region) -> None:
@@ -136,9 +161,18 @@ def test_pixels_outside_the_mask_earn_and_cost_nothing(truth: Complex, region: R
     spoilt = predicted.copy()
     spoilt[~region.mask] = np.nan
     assert score(truth, spoilt, region) == score(truth, predicted, region)
-    assert score(truth, truth, region)["conventions"]["ms_ssim_filled_fraction"] == pytest.approx(
-        200 / (110 * 104)
+
+
+def test_holes_do_not_raise_ms_ssim(truth: Complex) -> None:
+    lit = generator(3, "holes").uniform(size=(SIDE, SIDE)) >= 0.5
+    everywhere = np.array([[0.0, 0.0], [SIDE, SIDE]])
+    whole, holed = (scan_region(light, everywhere, 0.1) for light in (np.ones((SIDE, SIDE)), 1.0 * lit))
+    whole_score, holed_score, filled_score = (
+        score(truth, np.where(right, truth, _noisy(truth, 0.1)), region)["phase"]["ms_ssim"]
+        for right, region in ((False, whole), (False, holed), (~lit, whole))
     )
+    assert filled_score > whole_score + 0.03
+    assert holed_score < whole_score
 
 
 def test_mask_without_whole_windows_is_averaged_over_itself(truth: Complex) -> None:

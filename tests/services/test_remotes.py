@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.remotes import CELLS, READABLE, cached, checksums, log_of, queue_cells, run_queue
-from study_copy import DOSES, VIEWS, StudyCopy, stages_run
+from study_copy import CELL_STAGES, DOSES, VIEWS, StudyCopy, stages_run
 
 pytestmark = [
     pytest.mark.services,
@@ -34,7 +34,7 @@ def test_queued_jobs_fetch_what_they_need_and_make_no_data(clone: StudyCopy, ori
     queue_cells(clone)
     assert run_queue(clone) == {"m-1": "Success", "m-2": "Success"}
     for experiment in ("m-1", "m-2"):
-        assert stages_run(log_of(clone, experiment)) == {"check", "train", "evaluate"}
+        assert stages_run(log_of(clone, experiment)) == CELL_STAGES
     needed = checksums(origin, *(f"data/views/1000/{view}/" for view in CELLS))
     assert len(needed) == 4
     assert cached(clone) & set(checksums(origin).values()) == set(needed.values())

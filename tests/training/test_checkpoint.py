@@ -11,7 +11,7 @@ import torch
 
 import tiny_scan
 from fly64_dose_overlap.training import checkpoint
-from fly64_dose_overlap.training.checkpoint import CheckpointStore, checkpoint_folder, repository_root
+from fly64_dose_overlap.training.checkpoint import CheckpointStore, checkpoint_folder
 
 
 @pytest.fixture
@@ -109,39 +109,23 @@ def test_clear_forgets_all_states(store: CheckpointStore) -> None:
 # Where checkpoints lie
 
 
-def test_the_folder_depends_on_config_data_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_depends_on_arm_settings_data_and_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc").mkdir()
     first, second = tmp_path / "first.npz", tmp_path / "second.npz"
     first.write_bytes(b"one dose")
     second.write_bytes(b"another dose")
-    config = tiny_scan.train_params()
+    settings = tiny_scan.train_params().model_dump()
     folders = [
-        checkpoint_folder(config, first),
-        checkpoint_folder(config, second),
-        checkpoint_folder(tiny_scan.train_params(epochs=7), first),
+        checkpoint_folder("train", settings, first),
+        checkpoint_folder("train", settings, second),
+        checkpoint_folder("supervise", settings, first),
+        checkpoint_folder("train", {**settings, "epochs": 7}, first),
     ]
-    assert checkpoint_folder(config, first) == folders[0]
+    assert checkpoint_folder("train", settings, first) == folders[0]
     monkeypatch.setattr(checkpoint, "CODE", ("physics",))
-    folders.append(checkpoint_folder(config, first))
-    assert len(set(folders)) == 4
+    folders.append(checkpoint_folder("train", settings, first))
+    assert len(set(folders)) == 5
     assert {folder.parent for folder in folders} == {tmp_path / ".dvc/tmp/checkpoints"}
-
-
-@pytest.mark.parametrize(
-    "inside", [".", "data/views", ".dvc/tmp/exps/standalone/tmpabc", ".dvc/tmp/exps/temp/x/src"]
-)
-def test_the_repository_is_found_from_inside_also_of_its_temporary_copies(
-    tmp_path: Path, inside: str
-) -> None:
-    (tmp_path / ".dvc").mkdir()
-    start = tmp_path / inside
-    start.mkdir(parents=True, exist_ok=True)
-    assert repository_root(start) == tmp_path.resolve()
-    if "exps" in inside:
-        (tmp_path / ".dvc/tmp/exps/standalone/tmpabc/.dvc").mkdir(parents=True, exist_ok=True)
-        assert repository_root(start) == tmp_path.resolve()
-
-
-def test_without_a_repository_it_is_the_start(tmp_path: Path) -> None:
-    assert repository_root(tmp_path) == tmp_path.resolve()

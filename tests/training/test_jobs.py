@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import logging
 import os
 import re
@@ -26,10 +25,11 @@ from fly64_dose_overlap.training import (
     TrainingJob,
     build_training_jobs,
     cell_job,
+    execute_supervised_job,
     execute_training_job,
     run_training_job,
 )
-from fly64_dose_overlap.training.jobs import SkippedJob, write_manifest
+from fly64_dose_overlap.training.jobs import SkippedJob
 
 DOSES = (1000, 10000, 100000)
 
@@ -334,11 +334,14 @@ def test_a_log_that_cannot_be_written_is_refused(params: Params, job: TrainingJo
         run_job(job, params)
 
 
-def test_the_default_runner_is_the_trainer(
-    params: Params, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("runner", "arm"), [(execute_training_job, "PhysicsInformed"), (execute_supervised_job, "Supervised")]
+)
+def test_a_runner_trains_its_arm(
+    params: Params, job: TrainingJob, monkeypatch: pytest.MonkeyPatch, runner: Any, arm: str
 ) -> None:
-    def train_cell(*, config: Any, job: TrainingJob, log: logging.Logger) -> dict[str, Any]:
-        log.info("training with %s", config.loss)
+    def train_cell(arm: Any, *, config: Any, job: TrainingJob, log: logging.Logger) -> dict[str, Any]:
+        log.info("training %s with %s", arm.__name__, config.loss)
         return factories.write_bundle(config=config, job=job, log_path=job.log_path)
 
     trainer = types.ModuleType("trainer")
@@ -346,51 +349,14 @@ def test_the_default_runner_is_the_trainer(
     monkeypatch.setitem(sys.modules, "fly64_dose_overlap.training.trainer", trainer)
     loggers = set(logging.root.manager.loggerDict)
 
-    found = run_training_job(job, config=params.train, neighbor_count=7)
+    found = run_training_job(job, config=params.train, neighbor_count=7, runner=runner)
 
     assert found["status"] == "success"
-    assert re.search(r"INFO training with poisson\nthe trainer was here\n", job.log_path.read_text())
+    log = job.log_path.read_text()
+    assert re.search(rf"INFO training {arm} with poisson\nthe trainer was here\n", log)
     assert set(logging.root.manager.loggerDict) == loggers
+
+
+def test_the_default_runner_is_the_physics_informed_one() -> None:
     default = inspect.signature(run_training_job).parameters["runner"].default
     assert default is execute_training_job is training.execute_training_job
-
-
-# Manifest
-
-
-def test_manifest_lists_jobs_results_and_skipped_views(
-    params: Params, job: TrainingJob, tmp_path: Path
-) -> None:
-    skipped = [SkippedJob(1000, "sparse", "train.npz not found")]
-    path = Path("models/jobs/training_manifest.json")
-    result = run_job(job, params)
-    write_manifest(path, [(job, result)], skipped)
-    assert json.loads(path.read_text()) == {
-        "jobs": [
-            {
-                "dose": 1000,
-                "view": "dense",
-                "gridsize": 2,
-                "train_path": "data/views/1000/dense/train.npz",
-                "test_path": "data/views/1000/dense/test.npz",
-                "log_path": "models/jobs/dose_1000/dense/gs2/train.log",
-                "result": result,
-            }
-        ],
-        "skipped_views": [{"dose": 1000, "view": "sparse", "reason": "train.npz not found"}],
-        "skipped_count": 1,
-    }
-
-
-def test_manifest_has_relative_paths_and_the_same_bytes_anywhere(params: Params, tmp_path: Path) -> None:
-    texts: list[str] = []
-    for root in (tmp_path / "one", tmp_path / "two"):
-        data = root / "data/views"
-        factories.write_views(data, params)
-        jobs, _ = build_training_jobs(params, data_root=data, artifact_root=root / "models/jobs")
-        outcomes = [(job, run_job(job, params)) for job in jobs[:2]]
-        write_manifest(root / "manifest.json", outcomes, root=root)
-        texts.append((root / "manifest.json").read_text())
-    assert texts[0] == texts[1]
-    assert str(tmp_path) not in texts[0]
-    assert json.loads(texts[0])["jobs"][0]["log_path"] == "models/jobs/dose_1000/baseline/gs1/train.log"

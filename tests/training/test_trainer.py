@@ -17,7 +17,9 @@ import tiny_scan
 from fly64_dose_overlap.data.contract import write_dataset
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.bundle import load_bundle
-from fly64_dose_overlap.training import TrainingJob, trainer, validation
+from fly64_dose_overlap.results.timings import Stopwatch, Timing, read_timing
+from fly64_dose_overlap.training import TrainingJob, physics_informed, trainer, validation
+from fly64_dose_overlap.training.physics_informed import PhysicsInformed
 from fly64_dose_overlap.training.trainer import resolve_precision, train_cell
 from fly64_dose_overlap.training.validation import Validation
 
@@ -30,7 +32,9 @@ BUNDLE = JOB.artifact_dir / trainer.BUNDLE_NAME
 
 def train(**changes: Any) -> dict[str, Any]:
     values = {"epochs": EPOCHS, "steps_per_epoch": 2, "start_iterations": 1, **changes}
-    return train_cell(config=tiny_scan.train_params(**values), job=JOB, log=logging.Logger("test"))
+    return train_cell(
+        PhysicsInformed, config=tiny_scan.train_params(**values), job=JOB, log=logging.Logger("test")
+    )
 
 
 def results() -> dict[str, bytes]:
@@ -79,6 +83,9 @@ def test_outcome_and_bundle_agree() -> None:
         assert outcome[key] == (2 if key == "epochs" else info.training[key])
     assert outcome["status"] == "success"
     assert outcome["size_bytes"] == BUNDLE.stat().st_size
+    timing = read_timing(Path.cwd(), outcome["sha256"])
+    assert timing is not None
+    assert 0 < timing.cpu_seconds < 60
     assert not list(Path(".dvc/tmp/checkpoints").iterdir())
 
 
@@ -102,7 +109,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    losses, calls = trainer.loss_of, 0
+    losses, calls = physics_informed.loss_of, 0
 
     def interrupted(*arguments: Any) -> Tensor:
         nonlocal calls
@@ -112,7 +119,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
         return losses(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "loss_of", interrupted)
+        patch.setattr(physics_informed, "loss_of", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train()
     assert not BUNDLE.exists()
@@ -124,11 +131,29 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
 
 def test_the_checkpoint_of_another_training_is_not_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save_bundle", _interrupt)
+        patch.setattr(physics_informed, "save_bundle", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(epochs=1, steps_per_epoch=1)
     assert train(epochs=1, steps_per_epoch=1, seed=9)["resumed_from_epoch"] == 0
     assert train(epochs=1, steps_per_epoch=1)["resumed_from_epoch"] == 1
+
+
+def test_time_before_an_interruption_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(physics_informed, "save_bundle", _interrupt)
+        patch.setattr(trainer, "Stopwatch", hour_old)
+        with pytest.raises(KeyboardInterrupt):
+            train(epochs=1)
+    timing = read_timing(Path.cwd(), train(epochs=1)["sha256"])
+    assert timing is not None
+    assert 3600 < timing.seconds < 3900
+    assert 1800 < timing.cpu_seconds < 1900
+
+
+def hour_old() -> Stopwatch:
+    stopwatch = Stopwatch()
+    stopwatch.add(Timing(seconds=3600, cpu_seconds=1800))
+    return stopwatch
 
 
 def _interrupt(*_: Any) -> None:
@@ -137,7 +162,7 @@ def _interrupt(*_: Any) -> None:
 
 def diverge_at(call: int) -> Callable[..., Tensor]:
     calls = 0
-    losses = trainer.loss_of
+    losses = physics_informed.loss_of
 
     def loss_of(*arguments: Any) -> Tensor:
         nonlocal calls
@@ -148,7 +173,7 @@ def diverge_at(call: int) -> Callable[..., Tensor]:
 
 
 def test_a_loss_that_is_not_finite_stops_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "loss_of", diverge_at(4))
+    monkeypatch.setattr(physics_informed, "loss_of", diverge_at(4))
     message = (
         r"^train dense/dose=10000: the loss is nan in epoch 2, step 2; "
         r"the last checkpoint is kept; lower train\.learning_rate$"

@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from fly64_dose_overlap.data.atomic import atomic_path, write_json_atomic
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.data.npz import write_npz
-from fly64_dose_overlap.evaluation.reconstruct import FLAT, Reconstructions
 from fly64_dose_overlap.evaluation.scoring import Evaluation
 from fly64_dose_overlap.provenance import dumps
+from fly64_dose_overlap.scoring.limit import Limit
 from fly64_dose_overlap.scoring.picture import comparison_picture, frc_picture
+
+PICTURED = ("network", "refined", "supervised", "map", "lsqml", "group_start", "flat_object")
+"""Short names of the methods in the pictures, as far as they are there: all would not fit."""
+UNCURVED = ("flat_object",)
 
 COLUMNS = {
     "amp PSNR dB": ("amplitude", "psnr_db", ".2f"),
@@ -27,49 +32,51 @@ COLUMNS = {
     "phase MS-SSIM": ("phase", "ms_ssim", ".3f"),
     "FRC50 / Nyquist": ("frc", "frc50", ".3f"),
     "NRMSE": ("complex_nrmse", None, ".4f"),
+    "dose efficiency": ("dose_efficiency", None, ".2f"),
 }
 """Columns of the table: title, keys of the score and format."""
 
 
 def write_report(
     evaluation: Evaluation,
-    reconstructions: Reconstructions,
     dataset: Dataset,
+    limit: Limit,
+    dose: int,
     title: str,
     *,
     metrics_dir: Path,
     reports_dir: Path,
 ) -> Path:
-    """Write scores, FRC curves, reconstructions and pictures; return the comparison picture.
+    """Write scores, FRC curves, aligned reconstructions and pictures; return the comparison picture.
 
     Parameters
     ----------
     evaluation : Evaluation
-    reconstructions : dict of (y, x) complex64
-        As they came from each method, before alignment.
     dataset : Dataset
         The test half.
+    limit : Limit
+        Of the same scan.
+    dose : int, photons per frame
     title : str
         Names the cell.
     metrics_dir, reports_dir : Path
         Folders of the small text files and of the large files.
     """
     write_json_atomic(metrics_dir / "evaluation.json", evaluation.metrics)
-    _write_curves(metrics_dir / "frc.csv", evaluation)
+    _write_curves(metrics_dir / "frc.csv", evaluation, limit.frc(dose))
     members: dict[str, Any] = {"objectGuess": dataset.obj}
-    for name, reconstruction in reconstructions.items():
-        key = name.replace(" ", "_")
-        members[key] = reconstruction
-        members[f"{key}_aligned"] = evaluation.aligned[name].astype(np.complex64)
+    for key, field in evaluation.aligned.items():
+        members[f"{key}_aligned"] = field.astype(np.complex64)
     members["region"] = evaluation.region.mask
     members["_metadata"] = np.array(dumps(dataset.record))
     write_npz(reports_dir / "reconstruction.npz", members)
+    labels = {scores["key"]: name for name, scores in evaluation.metrics["methods"].items()}
+    shown = [key for key in PICTURED if key in labels]
+    captions = {labels[key]: _caption(evaluation.metrics["methods"][labels[key]]) for key in shown}
+    fields = {labels[key]: evaluation.aligned[key] for key in shown}
     picture = reports_dir / "comparison.png"
-    captions = {name: _caption(scores) for name, scores in evaluation.metrics["methods"].items()}
-    comparison_picture(
-        picture, dataset.obj, evaluation.aligned, evaluation.region, title=title, captions=captions
-    )
-    curves = {name: curve for name, curve in evaluation.curves.items() if name != FLAT}
+    comparison_picture(picture, dataset.obj, fields, evaluation.region, title=title, captions=captions)
+    curves = {labels[key]: evaluation.curves[key] for key in shown if key not in UNCURVED}
     frc_picture(reports_dir / "frc.png", curves, title=title)
     return picture
 
@@ -82,7 +89,9 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
         table.add_column(name, justify="right")
     for method, scores in metrics["methods"].items():
         table.add_row(method, *(_cell(scores, *keys) for keys in COLUMNS.values()))
-    console = Console(width=None if Console().is_terminal else 120)
+    for name, bound in (("limit", metrics["limit"]), ("limit with prior", metrics["limit"]["bayesian"])):
+        table.add_row(name, *(_bound(bound, *keys) for keys in COLUMNS.values()), style="dim")
+    console = Console(width=None if Console().is_terminal else 150)
     console.print(table)
     conventions = metrics["conventions"]
     region, peak = conventions["region"], conventions["peak"]
@@ -91,8 +100,7 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
         f"with more than {region['illumination_threshold']:g} of the largest illumination; "
         "peaks are the truth's own range: "
         f"amplitude {peak['amplitude']:.3f}, phase {peak['phase']:.3f} rad; "
-        f"MS-SSIM on {conventions['ms_ssim_scales']} scales of the rectangle, "
-        f"{conventions['ms_ssim_filled_fraction']:.0%} of it outside the region and taken as right; "
+        f"MS-SSIM on {conventions['ms_ssim_scales']} scales; "
         f"all methods aligned alike: {conventions['alignment']}",
         soft_wrap=True,
         highlight=False,
@@ -104,16 +112,24 @@ def _cell(scores: dict[str, Any], first: str, second: str | None, style: str) ->
     return "-" if value is None else format(value, style)
 
 
+def _bound(bound: dict[str, Any], first: str, second: str | None, style: str) -> str:
+    """Return the physical limit of a score, a dash where there is none."""
+    key = "nrmse" if first == "complex_nrmse" else f"{first}_{second}"
+    value = bound.get(key)
+    return "-" if value is None else format(value, style)
+
+
 def _caption(scores: dict[str, Any]) -> str:
     return f"phase PSNR {_cell(scores, 'phase', 'psnr_db', '.1f')} dB, NRMSE {scores['complex_nrmse']:.3f}"
 
 
-def _write_curves(path: Path, evaluation: Evaluation) -> None:
+def _write_curves(path: Path, evaluation: Evaluation, limit: NDArray[np.float64]) -> None:
     curves = evaluation.curves
     rings = next(iter(curves.values()))
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["nyquist_fraction", "half_bit", *(name.replace(" ", "_") for name in curves)])
-        columns = [rings.nyquist_fraction, rings.threshold("half-bit"), *(c.frc for c in curves.values())]
+        writer.writerow(["nyquist_fraction", "half_bit", "limit", *curves])
+        columns = [rings.nyquist_fraction, rings.threshold("half-bit"), limit]
+        columns += [curve.frc for curve in curves.values()]
         for row in zip(*columns, strict=True):
             writer.writerow([f"{value:.6f}" for value in row])

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.matrix import experiments
 from fly64_dose_overlap.matrix.cells import Cell
 from fly64_dose_overlap.matrix.engines import Outcome
 from fly64_dose_overlap.matrix.node import CellJob
@@ -39,12 +39,12 @@ def cluster_jobs(
     StudyError
         If files that cells depend on are not committed, or a remote is missing.
     """
-    changed = experiments.run_command("git", "status", "--porcelain", "--", *INPUTS).splitlines()
+    changed = run_command("git", "status", "--porcelain", "--", *INPUTS).splitlines()
     if changed:
         raise StudyError(
             changed[0][3:], "differs from the commit, which is all that nodes see", "commit and push it"
         )
-    url = experiments.run_command("git", "remote", "get-url", git_remote).strip()
+    url = run_command("git", "remote", "get-url", git_remote).strip()
     settings = _remote_settings()
     return [
         CellJob(
@@ -104,7 +104,7 @@ def collect(
         if error is None:
             arrived.append(job.name)
     if arrived:
-        experiments.run_command("dvc", "exp", "pull", git_remote, *arrived)
+        run_command("dvc", "exp", "pull", git_remote, *arrived)
     for name in arrived:
         lines[name].state = DONE
     return list(lines.values())

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import yaml
 
+from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import Params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.matrix.cells import Cell
-from fly64_dose_overlap.matrix.experiments import RAN, run_command
+from fly64_dose_overlap.matrix.experiments import RAN
 
 LOCK = Path("dvc.lock")
 

@@ -9,17 +9,14 @@ may have none.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
+from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.matrix.cells import Cell
 
@@ -27,7 +24,6 @@ COPIES = Path(".dvc/tmp/exps")
 """Where DVC copies the repository to, once per running job."""
 JOBS = COPIES / "run"
 WORKERS = COPIES / "celery"
-COMMAND_LIMIT_S = 600.0
 STOP_LIMIT_S = 20.0
 RAN = "Running stage '"
 
@@ -57,51 +53,6 @@ class Job:
     def is_alive(self) -> bool:
         """Whether its process runs."""
         return self.returncode is None and _runs(self.pid, "exec-run")
-
-
-def run_command(*line: str, where: str = "") -> str:
-    """Return what a command of dvc or git printed.
-
-    Raises
-    ------
-    StudyError
-        If it fails, with the last line that it printed; `where` names the work.
-    """
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    shown = " ".join(line)
-    # Files and not pipes: workers outlive `dvc queue start` and would hold a pipe open.
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        try:
-            found = subprocess.run(
-                line,
-                env={**os.environ, "PATH": path},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                timeout=COMMAND_LIMIT_S,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise StudyError(line[0], "is not installed", "activate the project's environment") from None
-        except subprocess.TimeoutExpired:
-            raise StudyError(where or shown, f"no end after {COMMAND_LIMIT_S:.0f} s: {shown}") from None
-        printed, complaint = (_content(file) for file in (output, errors))
-    if found.returncode:
-        problem = f"{shown} ended with status {found.returncode}: {_reason(complaint or printed)}"
-        raise StudyError(where or line[0], problem)
-    return printed
-
-
-def _content(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()
-
-
-def _reason(text: str) -> str:
-    """Return the error in what DVC printed, which may be followed by advice."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith(("ERROR", "error", "fatal"))]
-    return (errors or lines or ["no message"])[-1]
 
 
 def baseline() -> str:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fly64_dose_overlap.networks.layers import ResidualBlock, build_seeded, set_to_zero
 from fly64_dose_overlap.networks.mosaic import Mosaic
 from fly64_dose_overlap.physics.start import WEAK_ILLUMINATION
 
@@ -24,21 +25,6 @@ TILE_PX = 512
 TILE_MARGIN_PX = 64
 
 Complex64 = NDArray[np.complex64]
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions beside an identity; the block is the identity at first."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        _zero_bias(self.second)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, channel, y, x) to the same shape."""
-        return x + self.second(F.silu(self.first(x)))
 
 
 class Corrector(nn.Module):
@@ -66,8 +52,7 @@ class Corrector(nn.Module):
         self.decoders = nn.ModuleList(ResidualBlock(w) for w in widths)
         self.head = nn.Conv2d(width, 4 * OUTPUT_PLANES, 3, padding=1)
         self.unfold = nn.PixelShuffle(2)
-        nn.init.zeros_(self.head.weight)
-        _zero_bias(self.head)
+        set_to_zero(self.head)
 
     def forward(self, planes: Tensor) -> Tensor:
         """Map (batch, 6, y, x) to (batch, 2, y, x); y and x are multiples of 8."""
@@ -85,20 +70,9 @@ class Corrector(nn.Module):
         return self.unfold(self.head(x))
 
 
-def _zero_bias(layer: nn.Conv2d) -> None:
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
 def build_corrector(width: int, seed: int) -> Corrector:
     """Return a network with weights drawn from ``seed``; the global generator is restored."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Corrector(width)
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
-    return network
+    return build_seeded(lambda: Corrector(width), seed)
 
 
 def input_planes(mosaic: Mosaic) -> Tensor:

@@ -1,10 +1,13 @@
-"""Losses between expected intensity and counted photons, of order one at every dose."""
+"""How well expected intensity explains counted photons."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
+
+from fly64_dose_overlap.physics.propagation import intensity
+from fly64_dose_overlap.physics.scan import ScanModel
 
 BACKGROUND_PHOTONS = 0.1
 """Added to the expected intensity: most pixels count no photon, and a logarithm or a
@@ -41,3 +44,73 @@ def amplitude_error(
 ) -> Float[Tensor, ""]:
     """Return the mean absolute error of amplitudes, sqrt(photons)."""
     return ((expected + background).sqrt() - counts.sqrt()).abs().mean()
+
+
+def scan_likelihood(
+    model: ScanModel,
+    counts: Float[Tensor, "frame y x"],
+    obj: Complex[Tensor, "h w"],
+    background: float = BACKGROUND_PHOTONS,
+) -> tuple[float, Complex[Tensor, "h w"]]:
+    """Return the negative log likelihood of an object under all frames, and its gradient.
+
+    Parameters
+    ----------
+    model : ScanModel
+    counts : (frame, y, x) float, photons
+        Zero frequency in the corner.
+    obj : (y, x) complex
+    background : float, photons
+
+    Returns
+    -------
+    value : float, nats
+        Sum of I + b - n log(I + b), which leaves out what only depends on the counts.
+    gradient : (y, x) complex
+        The value changes by the real part of sum conj(gradient) change.
+    """
+    value = 0.0
+    gradient = model.blank(obj.dtype)
+    for frames in model.batches():
+        field = model.far_field(obj, frames)
+        rate = intensity(field).sum(dim=1) + background
+        seen = counts[frames]
+        value += float(rate.sum(dtype=torch.float64) - (seen * rate.log()).sum(dtype=torch.float64))
+        model.back_project(field * (2 - 2 * seen / rate)[:, None], frames, gradient)
+    return value, gradient[:-1, :-1]
+
+
+def scan_deviance(
+    model: ScanModel,
+    counts: Float[Tensor, "frame y x"],
+    obj: Complex[Tensor, "h w"],
+    background: float = BACKGROUND_PHOTONS,
+) -> float:
+    """Return the mean Poisson deviance per detector pixel of an object under all frames."""
+    total = 0.0
+    for frames in model.batches():
+        share = (frames.stop - frames.start) / model.frames
+        total += share * float(poisson_deviance(model.expected(obj, frames), counts[frames], background))
+    return total
+
+
+def r_factor(model: ScanModel, counts: Float[Tensor, "frame y x"], obj: Complex[Tensor, "h w"]) -> float:
+    """Return the Fourier R-factor: sum of abs(sqrt(n) - sqrt(I)) over the sum of sqrt(n).
+
+    The measure of fit of measured frames, which have no ground truth. Noise alone gives
+    about 0.4 over the mean amplitude, so that it cannot be compared between doses.
+
+    Parameters
+    ----------
+    model : ScanModel
+    counts : (frame, y, x) float, photons
+        Zero frequency in the corner.
+    obj : (y, x) complex
+    """
+    apart = seen = 0.0
+    for frames in model.batches():
+        measured = counts[frames].sqrt()
+        expected = model.expected(obj, frames).sqrt()
+        apart += float((measured - expected).abs().sum(dtype=torch.float64))
+        seen += float(measured.sum(dtype=torch.float64))
+    return apart / seen

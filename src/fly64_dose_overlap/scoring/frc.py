@@ -105,9 +105,9 @@ def fourier_ring_correlation(
         is constant, or the window is unknown.
     """
     _check(reference, prediction)
-    weights = _window(reference.shape, window)
-    first, second = (_spectrum(image, weights) for image in (reference, prediction))
-    ring, rings = _ring_index(reference.shape)
+    weights = apodisation(reference.shape, window)
+    first, second = (windowed_spectrum(image, weights) for image in (reference, prediction))
+    ring, rings = ring_index(reference.shape)
 
     def over_rings(values: NDArray[np.float64]) -> Curve:
         sums = np.bincount(ring.ravel(), weights=values.ravel(), minlength=rings + 2)
@@ -176,7 +176,8 @@ def first_crossing(values: NDArray[np.floating], threshold: float) -> float:
     return float(before + fraction * (after - before))
 
 
-def _window(shape: tuple[int, ...], name: WindowName) -> NDArray[np.float64]:
+def apodisation(shape: tuple[int, ...], name: WindowName) -> NDArray[np.float64]:
+    """Return the weights (y, x) of a window."""
     if name == "none":
         return np.ones(shape)
     if name not in _FADED:
@@ -184,7 +185,10 @@ def _window(shape: tuple[int, ...], name: WindowName) -> NDArray[np.float64]:
     return np.outer(*(edge_taper(n, _FADED[name] * n) for n in shape))
 
 
-def _spectrum(image: NDArray[np.complexfloating], weights: NDArray[np.float64]) -> NDArray[np.complex128]:
+def windowed_spectrum(
+    image: NDArray[np.complexfloating], weights: NDArray[np.float64]
+) -> NDArray[np.complex128]:
+    """Return the Fourier transform of an image about its weighted mean, under a window."""
     mean = np.sum(weights * image) / np.sum(weights)
     return np.fft.fft2(weights * (image - mean)).astype(np.complex128)
 
@@ -206,7 +210,7 @@ def _independent_pixels(ring: NDArray[np.intp], rings: int, weights: NDArray[np.
     return (pixels[1 : rings + 1] ** 2 / pairs[1 : rings + 1]).astype(np.float64)
 
 
-def _ring_index(shape: tuple[int, ...]) -> tuple[NDArray[np.intp], int]:
+def ring_index(shape: tuple[int, ...]) -> tuple[NDArray[np.intp], int]:
     """Return each Fourier pixel's ring, and the last ring; pixels beyond Nyquist get the next one."""
     shorter = min(shape)
     rings = shorter // 2

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim_of
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scoring.region import Region
@@ -35,16 +34,18 @@ def score(
     and SSIM is the reference's own range over the mask, never 255 or 2 pi. The phase error
     is angle(prediction * conj(reference)); the phase images compared by SSIM are the
     reference's phase about its circular mean, and that plus the error, so that no wrap
-    of the prediction shows as an edge.
+    of the prediction shows as an edge. Both are counted from the reference's least phase
+    on the mask: SSIM is made for brightness, and where means lie on both sides of zero,
+    inverted contrast times inverted luminance would pass for likeness.
 
     SSIM uses an 11-tap Gaussian window of sigma 1.5 px and needs whole rectangles. Outside
     the mask the prediction is replaced by the reference, alike for every method. The SSIM
     map is then averaged over the mask pixels whose whole window lies inside the mask, so
     that the replaced pixels earn nothing; where these are under a tenth of the mask, a
-    scan with holes, it is averaged over the whole mask. MS-SSIM averages over the
-    rectangle, replaced pixels included: ``ms_ssim_filled_fraction`` says how many. Images
-    are not blurred first; the amplitude blur of sigma 1 px belongs to the variant of
-    MS-SSIM used with earlier versions of this study.
+    scan with holes, it is averaged over the whole mask. MS-SSIM weighs pixels by the mask
+    at every scale, in windows, in halving and in averages, so that replaced pixels enter
+    nowhere. Images are not blurred first. docs/metrics.md compares these conventions with
+    those of `ancestor_scores`.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def score(
     phase, error = phase_and_error(truth, predicted, mask)
     parts = {
         "amplitude": (np.abs(truth), np.abs(predicted) - np.abs(truth)),
-        "phase": (phase, error),
+        "phase": (phase - phase[mask].min(), error),
     }
     residual = np.linalg.norm((predicted - truth)[mask]) / np.linalg.norm(truth[mask])
     return {
@@ -88,7 +89,6 @@ def score(
             "ssim_pixels": int(support.sum()),
             "ms_ssim_scales": len(betas),
             "ms_ssim_betas": list(betas),
-            "ms_ssim_filled_fraction": float(1 - mask.mean()),
         },
     }
 
@@ -117,8 +117,8 @@ def phase_and_error(
 def ms_ssim_betas(shape: tuple[int, int]) -> tuple[float, ...]:
     """Return the exponents of the scales that fit into an image, summing to one.
 
-    The 11-tap window must fit into the image halved at each further scale. torchmetrics
-    asks for a side of 11 (scales - 1)^2 besides, which is more for four scales only.
+    The 11-tap window must fit into the image halved at each further scale, and the side
+    be 11 (scales - 1)^2 at least, as torchmetrics asks: that is more for four scales only.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def _score_image(
     return {
         "psnr_db": _psnr_db(error[mask], peak),
         "ssim": float(local[support].mean()),
-        "ms_ssim": _ms_ssim(image, predicted, peak, betas),
+        "ms_ssim": _ms_ssim(image, predicted, mask, peak, betas),
         "mae": mae,
     }
 
@@ -167,19 +167,59 @@ def _ssim_map(image: Image, predicted: Image, peak: float) -> Image:
     return np.asarray(local, dtype=np.float64)
 
 
-def _ms_ssim(image: Image, predicted: Image, peak: float, betas: tuple[float, ...]) -> float:
-    """Return MS-SSIM; contrast anticorrelated with the truth counts as none (``relu``), not as NaN."""
-    first, second = (torch.as_tensor(a, dtype=torch.float64)[None, None] for a in (predicted, image))
-    value = ms_ssim_of(
-        first,
-        second,
-        sigma=WINDOW_SIGMA_PX,
-        kernel_size=WINDOW_TAPS,
-        data_range=peak,
-        betas=betas,
-        normalize="relu",
-    )
-    return float(value)
+def _ms_ssim(
+    image: Image, predicted: Image, mask: NDArray[np.bool_], peak: float, betas: tuple[float, ...]
+) -> float:
+    """Return MS-SSIM over the mask; contrast anticorrelated with the truth counts as none, not as NaN.
+
+    Contrast counts at all scales, luminance at the last one only, and all but that one
+    leave out the rectangle's rim. A mask without holes gives what torchmetrics gives.
+    """
+    weights = mask.astype(np.float64)
+    value = 1.0
+    for scale, beta in enumerate(betas, start=1):
+        luminance, local = _masked_ssim_maps(image, predicted, weights, peak)
+        margin = slice(WINDOW_TAPS // 2, -(WINDOW_TAPS // 2))
+        if scale == len(betas):
+            local *= luminance
+        if scale == len(betas) or not weights[margin, margin].any():
+            margin = slice(None)
+        mean = float(np.average(local[margin, margin], weights=weights[margin, margin]))
+        value *= max(0.0, mean) ** beta
+        quarters = _quarter_sums(weights)
+        image, predicted = (_ratio(_quarter_sums(a * weights), quarters) for a in (image, predicted))
+        weights = quarters / 4
+    return value
+
+
+def _masked_ssim_maps(first: Image, second: Image, weights: Image, peak: float) -> tuple[Image, Image]:
+    """Return SSIM's factors luminance and contrast-structure (Wang et al. 2004) of weighted windows."""
+    lit = _windowed(weights)
+
+    def mean(values: Image) -> Image:
+        return _ratio(_windowed(values * weights), lit)
+
+    mean1, mean2 = mean(first), mean(second)
+    spread = mean(first**2) - mean1**2 + mean(second**2) - mean2**2
+    covariance = mean(first * second) - mean1 * mean2
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    luminance = (2 * mean1 * mean2 + c1) / (mean1**2 + mean2**2 + c1)
+    return luminance, (2 * covariance + c2) / (spread + c2)
+
+
+def _windowed(image: Image) -> Image:
+    radius = WINDOW_TAPS // 2
+    return np.asarray(gaussian_filter(image, WINDOW_SIGMA_PX, mode="mirror", radius=radius), dtype=np.float64)
+
+
+def _quarter_sums(image: Image) -> Image:
+    """Return the sums of 2 x 2 blocks; an odd last row or column is left out."""
+    rows, columns = (n // 2 for n in image.shape)
+    return image[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).sum(axis=(1, 3))
+
+
+def _ratio(sums: Image, weights: Image) -> Image:
+    return np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0)
 
 
 def _ssim_support(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

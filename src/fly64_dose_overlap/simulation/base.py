@@ -15,6 +15,7 @@ from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.simulation.objects import siemens_star, texture
 from fly64_dose_overlap.simulation.probe import ZonePlate, zone_plate_probe
 from fly64_dose_overlap.simulation.scan import raster_scan
+from fly64_dose_overlap.simulation.star_bench import STAR_BENCH, make_star_bench
 
 MARGIN_PX = 2
 """Object pixels beyond the outermost windows, so that interpolation stays inside."""
@@ -31,7 +32,8 @@ def make_synthetic_base(params: BaseParams) -> BaseSet:
     Parameters
     ----------
     params : BaseParams
-        Section ``base`` of ``params.yaml``, with ``source: synthetic``.
+        Section ``base`` of ``params.yaml``, with ``source: synthetic``, or ``star-bench``
+        for the baseline raster of `make_star_bench`, which takes the seed alone.
 
     Returns
     -------
@@ -44,6 +46,8 @@ def make_synthetic_base(params: BaseParams) -> BaseSet:
     StudyError
         If the source is not synthetic, or a length does not fit the others.
     """
+    if params.source == STAR_BENCH:
+        return make_star_bench("baseline", params.seed)
     if not params.is_synthetic:
         raise StudyError("base.source", f"must be 'synthetic' to make a base set, got {params.source!r}")
     optics = ZonePlate()

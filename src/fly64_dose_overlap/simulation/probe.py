@@ -42,11 +42,13 @@ class ZonePlate:
     detector_distance_m: float = 1.95
     apodisation: float = 0.8
     """Radius where the amplitude is 1/e, fraction of the aperture radius; ``inf`` for a uniform pupil."""
+    rim_width: float = 0.0
+    """Width over which aperture and stop fade, fraction of the aperture radius; at least one sample."""
 
     def __post_init__(self) -> None:
         """Refuse optics that cannot exist."""
         for name, value in vars(self).items():
-            if not (value > 0 or (value == 0 and name == "central_stop_m")):
+            if not (value > 0 or (value == 0 and name in ("central_stop_m", "rim_width"))):
                 raise StudyError(f"ZonePlate.{name}", f"must be positive, got {value}")
         if self.central_stop_m >= self.diameter_m:
             raise StudyError(
@@ -133,13 +135,14 @@ def zone_plate_probe(
 
 
 def _pupil(radial_frequency: NDArray[np.float64], step: float, optics: ZonePlate) -> NDArray[np.float64]:
-    """Return the pupil's amplitude with rims one sample wide, which keeps them round."""
+    """Return the pupil's amplitude with rims one sample wide or more, which keeps them round."""
     rim = optics.cutoff_per_m
+    width = max(step, optics.rim_width * rim)
     amplitude = np.exp(-((radial_frequency / (rim * optics.apodisation)) ** 2))
-    amplitude *= np.clip(0.5 + (rim - radial_frequency) / step, 0.0, 1.0)
+    amplitude *= np.clip(0.5 + (rim - radial_frequency) / width, 0.0, 1.0)
     if optics.central_stop_m > 0:
         stop = rim * optics.central_stop_m / optics.diameter_m
-        amplitude *= np.clip(0.5 + (radial_frequency - stop) / step, 0.0, 1.0)
+        amplitude *= np.clip(0.5 + (radial_frequency - stop) / width, 0.0, 1.0)
     return amplitude
 
 

@@ -7,18 +7,22 @@ from fly64_dose_overlap.data.canonical import read_user_base
 from fly64_dose_overlap.data.contract import write_base
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.simulation.base import make_synthetic_base
+from fly64_dose_overlap.simulation.star_bench import STAR_BENCH
 from fly64_dose_overlap.stages._cli import BASE_FILE, ParamsOption, run
 
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     """Write data/base/base.npz: object, probe and scan positions of the study.
 
-    With `base.source: synthetic` they are made from `base.seed`; otherwise they come from
-    the NPZ file that `base.source` names.
+    With `base.source: synthetic` they are made from `base.seed`, and with `star-bench` they
+    are a fixed test case, of which `base.seed` draws the jitter; otherwise they come from the
+    NPZ file that `base.source` names.
     """
     params = load_params(params_file)
     if params.base.is_synthetic:
         base = make_synthetic_base(params.base)
+        if params.base.source == STAR_BENCH:
+            say(f"base: {STAR_BENCH} is a fixed test case; of section base only the seed is used")
     else:
         base = read_user_base(params.base.source)
         # A DVC dependency would have to exist everywhere: for the synthetic set, and in every

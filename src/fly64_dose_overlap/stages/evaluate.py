@@ -1,15 +1,17 @@
-"""Stage evaluate: reconstruct the test half, score every method alike, report."""
+"""Stage evaluate: every reconstruction of the test half scored alike, beside the physical limit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
+from fly64_dose_overlap.data.atomic import sha256_of
 from fly64_dose_overlap.data.contract import read_dataset
 from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.results.reconstruction import read_reconstructions
 from fly64_dose_overlap.stages._cli import ParamsOption, run
 
-BUNDLE = Path("models/cell/model.safetensors")
+RECONSTRUCTIONS = (Path("reconstructions/learned"), Path("reconstructions/iterative"))
 METRICS = Path("metrics")
 REPORTS = Path("reports")
 
@@ -17,25 +19,21 @@ REPORTS = Path("reports")
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     """Write metrics/evaluation.json, metrics/frc.csv and reports/ for the cell of `dose` and `view`."""
     # torch and matplotlib take seconds to import, which --help need not wait for.
-    import torch
-
-    from fly64_dose_overlap.evaluation.reconstruct import reconstruct
     from fly64_dose_overlap.evaluation.report import print_table, write_report
     from fly64_dose_overlap.evaluation.scoring import evaluate
-    from fly64_dose_overlap.networks.bundle import load_bundle
+    from fly64_dose_overlap.scoring.limit import read_limit
 
     params = load_params(params_file)
-    settings = params.evaluate
-    torch.set_num_threads(settings.threads)
-    network, info = load_bundle(BUNDLE)
-    path = Path(f"data/views/{params.dose}/{params.view}/test.npz")
-    dataset = read_dataset(path)
-    reconstructions = reconstruct(dataset, network, info, where=path, device=settings.device)
-    evaluation = evaluate(dataset, reconstructions, settings)
-    title = f"{params.dose} photons per frame, view {params.view}"
-    picture = write_report(
-        evaluation, reconstructions, dataset, title, metrics_dir=METRICS, reports_dir=REPORTS
-    )
+    dose, view = params.dose, params.view
+    dataset = read_dataset(Path(f"data/views/{dose}/{view}/test.npz"))
+    limit = read_limit(METRICS / "limit" / f"{view}.json")
+    reconstructions = [each for folder in RECONSTRUCTIONS for each in read_reconstructions(folder)]
+    digests = {
+        path.stem: sha256_of(path) for folder in RECONSTRUCTIONS for path in sorted(folder.glob("*.npz"))
+    }
+    evaluation = evaluate(dataset, reconstructions, params.evaluate, limit=limit, dose=dose, digests=digests)
+    title = f"{dose} photons per frame, view {view}"
+    picture = write_report(evaluation, dataset, limit, dose, title, metrics_dir=METRICS, reports_dir=REPORTS)
     print_table(evaluation.metrics, title)
     say(f"picture: {picture}")
 

@@ -26,8 +26,8 @@ from fly64_dose_overlap.training.jobs import (
     execute_training_job,
     reason_of,
     run_training_job,
-    write_manifest,
 )
+from fly64_dose_overlap.training.manifest import write_manifest
 
 MANIFEST_NAME = "training_manifest.json"
 

@@ -24,6 +24,7 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
     """
     # SciPy takes a second to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.overlap.views import make_view
+    from fly64_dose_overlap.simulation.calibration import with_calibration_errors
 
     params = load_params(params_file)
     require_listed(dose, params.doses)
@@ -31,7 +32,9 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
     sampling = params.overlap.views[view]
     metrics: dict[str, dict[str, Any]] = {}
     for half in HALVES:
-        kept, metrics[half] = make_view(read_dataset(dose_file(dose, half)), sampling, overlap, name=view)
+        source = dose_file(dose, half)
+        told = with_calibration_errors(read_dataset(source), params.calibration, where=str(source))
+        kept, metrics[half] = make_view(told, sampling, overlap, name=view)
         path = Path(f"data/views/{dose}/{view}/{half}.npz")
         write_dataset(path, kept)
         read_dataset(path, gridsize=sampling.gridsize, neighbor_count=overlap.neighbor_count)

@@ -1,18 +1,20 @@
-"""Train the network of each cell of the study, as independent jobs."""
+"""Train the networks of each cell of the study, as independent jobs."""
 
 from fly64_dose_overlap.training.jobs import (
     TrainingJob,
     build_training_jobs,
     cell_job,
+    execute_supervised_job,
     execute_training_job,
     run_training_job,
-    write_manifest,
 )
+from fly64_dose_overlap.training.manifest import write_manifest
 
 __all__ = [
     "TrainingJob",
     "build_training_jobs",
     "cell_job",
+    "execute_supervised_job",
     "execute_training_job",
     "run_training_job",
     "write_manifest",

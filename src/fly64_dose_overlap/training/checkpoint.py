@@ -8,55 +8,35 @@ repository finds its own again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import fly64_dose_overlap
-from fly64_dose_overlap.config import TrainParams
 from fly64_dose_overlap.data.atomic import atomic_path, sha256_of
 from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.results.repository import repository_root, work_key
 
 CODE = ("data", "physics", "networks", "scoring", "training", "seeding.py")
 """Parts of the package whose change makes a checkpoint worthless."""
-KEY_DIGITS = 20
 
 
-def checkpoint_folder(config: TrainParams, train_path: Path) -> Path:
-    """Return the folder of the checkpoints of one training."""
-    return repository_root(Path.cwd()) / ".dvc" / "tmp" / "checkpoints" / _key(config, train_path)
+def checkpoint_folder(arm: str, settings: Mapping[str, Any], train_path: Path) -> Path:
+    """Return the folder of the checkpoints of one training.
 
-
-def repository_root(start: Path) -> Path:
-    """Return the DVC repository around ``start``; of a temporary copy, the repository it was made from.
-
-    Without a repository it is ``start`` itself.
+    Parameters
+    ----------
+    arm : str
+        Name of the way of training.
+    settings : mapping
+        JSON-able; all parameters that the training reads.
+    train_path : Path
+        Training data.
     """
-    start = start.resolve()
-    for folder in (start, *start.parents):
-        if (folder / ".dvc").is_dir():
-            parts = folder.parts
-            for index in range(1, len(parts) - 2):
-                if parts[index : index + 3] == (".dvc", "tmp", "exps"):
-                    return Path(*parts[:index])
-            return folder
-    return start
-
-
-def _key(config: TrainParams, train_path: Path) -> str:
-    digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode())
-    digest.update(sha256_of(train_path).encode())
-    package = Path(fly64_dose_overlap.__file__).parent
-    for part in CODE:
-        path = package / part
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.read_bytes())
-    digest.update(torch.__version__.encode())
-    return digest.hexdigest()[:KEY_DIGITS]
+    key = work_key(arm, dict(settings), sha256_of(train_path), code=CODE)
+    return repository_root(Path.cwd()) / ".dvc" / "tmp" / "checkpoints" / key
 
 
 class CheckpointStore:

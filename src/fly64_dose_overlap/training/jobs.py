@@ -8,15 +8,14 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from fly64_dose_overlap.config import Params, TrainParams, ViewName
-from fly64_dose_overlap.data.atomic import sha256_of, write_json_atomic
+from fly64_dose_overlap.data.atomic import sha256_of
 from fly64_dose_overlap.data.contract import read_dataset
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.progress import say
@@ -216,7 +215,7 @@ def _missing_error(job: TrainingJob, missing: Sequence[Path]) -> MissingFileErro
 
 
 def execute_training_job(*, config: TrainParams, job: TrainingJob, log_path: Path) -> Mapping[str, Any]:
-    """Train the job's network; this is the default runner of `run_training_job`.
+    """Train the physics-informed network; this is the default runner of `run_training_job`.
 
     Parameters
     ----------
@@ -233,10 +232,20 @@ def execute_training_job(*, config: TrainParams, job: TrainingJob, log_path: Pat
         ``status`` "success", ``bundle`` (path relative to ``job.artifact_dir``), its
         ``sha256`` and ``size_bytes``, and the figures of the training.
     """
+    from fly64_dose_overlap.training.physics_informed import PhysicsInformed
     from fly64_dose_overlap.training.trainer import train_cell
 
     with _open_log(log_path, job.name) as log:
-        return train_cell(config=config, job=job, log=log)
+        return train_cell(PhysicsInformed, config=config, job=job, log=log)
+
+
+def execute_supervised_job(*, config: TrainParams, job: TrainingJob, log_path: Path) -> Mapping[str, Any]:
+    """Train the supervised network, like `execute_training_job`."""
+    from fly64_dose_overlap.training.supervised import Supervised
+    from fly64_dose_overlap.training.trainer import train_cell
+
+    with _open_log(log_path, job.name) as log:
+        return train_cell(Supervised, config=config, job=job, log=log)
 
 
 def run_training_job(
@@ -359,38 +368,3 @@ def _checked_result(job: TrainingJob, result: Mapping[str, Any]) -> dict[str, An
             problem = f"{key} is {value}, but the trainer reported {result[key]}"
             raise StudyError(str(path), problem, "something else wrote to it; train again")
     return dict(result)
-
-
-def write_manifest(
-    path: Path,
-    outcomes: Sequence[tuple[TrainingJob, Mapping[str, Any]]],
-    skipped: Sequence[SkippedJob] = (),
-    *,
-    root: Path | None = None,
-) -> None:
-    """Write which jobs ran, what came of them and which were skipped, as JSON.
-
-    There is no time, host or absolute path in it: equal results give equal bytes. Paths
-    are POSIX and relative to ``root``, bundles relative to the folder of their job's log.
-
-    Parameters
-    ----------
-    path : Path
-        File to create or replace.
-    outcomes : sequence of (TrainingJob, mapping)
-        Jobs with their results.
-    skipped : sequence of SkippedJob
-        Jobs that were left out.
-    root : Path, optional
-        Folder that paths are relative to; the working directory if not given.
-    """
-    start = root or Path.cwd()
-    entries: list[dict[str, Any]] = []
-    for job, result in outcomes:
-        entry = job.describe()
-        outcome = {key: value for key, value in result.items() if key not in entry}
-        for key in ("train_path", "test_path", "log_path"):
-            entry[key] = Path(os.path.relpath(entry[key], start)).as_posix()
-        entries.append({**entry, "result": outcome})
-    views = [asdict(job) for job in skipped]
-    write_json_atomic(path, {"jobs": entries, "skipped_views": views, "skipped_count": len(views)})

@@ -1,14 +1,14 @@
-"""Train the network of one cell, without ground truth."""
+"""Train the network of one cell; the arm says which, on what and with which loss."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,33 +16,27 @@ import torch
 from dvclive.fabric import DVCLiveLogger
 from dvclive.live import Live
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from fly64_dose_overlap.config import TrainParams
 from fly64_dose_overlap.data.atomic import sha256_of
-from fly64_dose_overlap.data.contract import Dataset, read_dataset
+from fly64_dose_overlap.data.contract import read_dataset
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.networks.bundle import BundleInfo, save_bundle
-from fly64_dose_overlap.networks.corrector import Corrector, build_corrector
-from fly64_dose_overlap.networks.mosaic import load_scan
 from fly64_dose_overlap.progress import say, track
-from fly64_dose_overlap.seeding import generator, torch_seed
+from fly64_dose_overlap.results.repository import repository_root
+from fly64_dose_overlap.results.timings import Stopwatch, Timing, record_timing
+from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.training.arm import ArmFactory, Metrics
 from fly64_dose_overlap.training.checkpoint import CheckpointStore, checkpoint_folder
-from fly64_dose_overlap.training.examples import Crop, CropSampler, Realisation, realise
 from fly64_dose_overlap.training.jobs import TrainingJob
-from fly64_dose_overlap.training.validation import Validation, loss_of, split_frames
 
 BUNDLE_NAME = "model.safetensors"
-KEPT_EPOCHS = 4
-"""Epochs whose realisation stays in use."""
 WARMUP_FRACTION = 0.05
 FINAL_LEARNING_RATE = 0.05
 """Last learning rate over the largest one."""
 ADAM_BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 1e-4
 MAX_GRADIENT_NORM = 1.0
-
-Metrics = dict[str, float]
 
 
 @dataclass
@@ -60,11 +54,15 @@ class Progress:
         return len(self.history)
 
 
-def train_cell(*, config: TrainParams, job: TrainingJob, log: logging.Logger) -> dict[str, Any]:
-    """Train the network of one cell and write its bundle.
+def train_cell(
+    arm: ArmFactory, *, config: TrainParams, job: TrainingJob, log: logging.Logger
+) -> dict[str, Any]:
+    """Train the network of one cell, write its bundle and record how long that took.
 
     Parameters
     ----------
+    arm : callable
+        Makes what is to be trained, such as `PhysicsInformed`.
     config : TrainParams
         The ``train`` section of params.yaml.
     job : TrainingJob
@@ -84,11 +82,12 @@ def train_cell(*, config: TrainParams, job: TrainingJob, log: logging.Logger) ->
         If the data are unusable, or the loss is no longer finite.
     """
     with _threads(config.threads):
-        return _Training(config, job, log).run()
+        return _Training(arm, config, job, log).run()
 
 
 class _Training:
-    def __init__(self, config: TrainParams, job: TrainingJob, log: logging.Logger) -> None:
+    def __init__(self, arm: ArmFactory, config: TrainParams, job: TrainingJob, log: logging.Logger) -> None:
+        self.stopwatch = Stopwatch()
         self.config = config
         self.job = job
         self.log = log
@@ -98,24 +97,17 @@ class _Training:
         self.fabric = Fabric(
             accelerator=accelerator, devices=1, precision=resolve_precision(config), loggers=logger
         )
-        dataset = read_dataset(job.train_path)
-        self.dataset = dataset
-        self.scan = load_scan(dataset, self.fabric.device)
-        training, held_back = split_frames(dataset.positions_px, config.validation_fraction)
-        self.sampler = CropSampler(self.scan, training, config.crop_px, config.frames_per_step)
-        self.validation = Validation(dataset, self.scan, held_back, config)
-        self.network = build_corrector(config.width, torch_seed(config.seed, "train", "weights"))
+        self.arm = arm(config, read_dataset(job.train_path), self.fabric.device)
         optimizer = torch.optim.AdamW(
-            self.network.parameters(),
+            self.arm.network.parameters(),
             config.learning_rate,
             betas=ADAM_BETAS,
             weight_decay=WEIGHT_DECAY,
             fused=True,
         )
-        self.module, self.optimizer = self.fabric.setup(self.network, optimizer)
+        self.module, self.optimizer = self.fabric.setup(self.arm.network, optimizer)
         self.progress = Progress()
-        self.store = CheckpointStore(checkpoint_folder(config, job.train_path))
-        self.kept: deque[Realisation] = deque(maxlen=KEPT_EPOCHS)
+        self.store = CheckpointStore(checkpoint_folder(self.arm.name, self.arm.settings, job.train_path))
 
     def run(self) -> dict[str, Any]:
         resumed_from = self._resume()
@@ -128,48 +120,40 @@ class _Training:
             self._tell(f"{self._describe(self.progress.history[-1])}, {remaining * per_epoch:.0f} s left")
         self.live.end()
         result = self._save(resumed_from)
+        record_timing(repository_root(Path.cwd()), result["sha256"], self.stopwatch.read())
         self.store.clear()
         return result
 
     def _epoch(self, epoch: int) -> None:
-        self._fill(epoch)
+        self.arm.start_epoch(epoch)
         rng = generator(self.config.seed, "train", "order", epoch)
         steps = self.config.steps_per_epoch
         losses: list[float] = []
-        label = f"train epoch {epoch + 1}/{self.config.epochs}"
+        label = f"{self.arm.name} epoch {epoch + 1}/{self.config.epochs}"
         for step in track(range(steps), total=steps, label=label, unit="step"):
             self._set_learning_rate((epoch + step / steps) / self.config.epochs)
-            realisation = self.kept[int(rng.integers(len(self.kept)))]
-            loss = self._step(self.sampler.draw(realisation, rng))
+            loss = self._step(rng)
             self._require_finite("loss", loss, f"epoch {epoch + 1}, step {step + 1}")
             losses.append(loss)
-        metrics = {"train/loss": float(np.mean(losses)), **self.validation.measure(self.module)}
+        metrics = {"train/loss": float(np.mean(losses)), **self.arm.validate(self.module)}
         self._require_finite("validation loss", metrics["val/loss"], f"epoch {epoch + 1}")
         self.progress.history.append(metrics)
         if metrics["val/loss"] < self.progress.best_loss:
             self.progress.best_loss = metrics["val/loss"]
             self.progress.best_epoch = epoch + 1
-            self.progress.best_weights = _copy(self.network)
+            self.progress.best_weights = _copy(self.arm.network)
         self.fabric.log_dict(metrics, step=epoch + 1)
 
     def _require_finite(self, name: str, value: float, when: str) -> None:
         if not math.isfinite(value):
             raise StudyError(
-                f"train {self.job.name}",
+                f"{self.arm.name} {self.job.name}",
                 f"the {name} is {value} in {when}",
                 "the last checkpoint is kept; lower train.learning_rate",
             )
 
-    def _fill(self, epoch: int) -> None:
-        """Thin the scan for this epoch and, after an interruption, for those before."""
-        first = epoch if self.kept else max(0, epoch - KEPT_EPOCHS + 1)
-        for number in range(first, epoch + 1):
-            rng = generator(self.config.seed, "train", "thinning", number)
-            label = f"thin and stitch for epoch {number + 1}"
-            self.kept.append(realise(self.scan, self.config.target, self.config.start_iterations, rng, label))
-
-    def _step(self, crop: Crop) -> float:
-        loss = loss_of(self.config, crop.predict(self.module), crop.target)
+    def _step(self, rng: np.random.Generator) -> float:
+        loss = self.arm.loss(self.module, rng)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.fabric.clip_gradients(
@@ -192,12 +176,13 @@ class _Training:
         progress = self.progress
         self.store.save(
             {
-                "weights": _copy(self.network),
+                "weights": _copy(self.arm.network),
                 "optimizer": self.optimizer.state_dict(),
                 "history": progress.history,
                 "best_epoch": progress.best_epoch,
                 "best_loss": progress.best_loss,
                 "best_weights": progress.best_weights,
+                "spent": asdict(self.stopwatch.read()),
             }
         )
 
@@ -206,7 +191,8 @@ class _Training:
         state = self.store.load()
         if state is None:
             return 0
-        self.network.load_state_dict(state["weights"])
+        self.stopwatch.add(Timing(**state["spent"]))
+        self.arm.network.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(
             state["history"], state["best_epoch"], state["best_loss"], state["best_weights"]
@@ -218,26 +204,15 @@ class _Training:
 
     def _save(self, resumed_from: int) -> dict[str, Any]:
         progress = self.progress
-        self.network.load_state_dict(progress.best_weights)
-        geometry = self.scan.geometry
+        self.arm.network.load_state_dict(progress.best_weights)
         outcome = {
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
             "train_loss": progress.history[progress.best_epoch - 1]["train/loss"],
             "val_loss": progress.best_loss,
         }
-        info = BundleInfo(
-            width=self.config.width,
-            start_iterations=self.config.start_iterations,
-            frame_side_px=self.dataset.amplitude.shape[-1],
-            support_side_px=geometry.support_side,
-            gridsize=math.isqrt(self.scan.groups.shape[1]),
-            photons_per_frame=_mean_photons(self.dataset),
-            training={**self.config.model_dump(), **outcome},
-            record=self.dataset.record,
-        )
         path = self.job.artifact_dir / BUNDLE_NAME
-        save_bundle(path, self.network, info)
+        self.arm.save(path, {**self.arm.settings, **outcome})
         self._tell(
             f"kept the network of epoch {progress.best_epoch}, validation loss {progress.best_loss:.5f}"
         )
@@ -255,7 +230,7 @@ class _Training:
         return f"epoch {self.progress.epoch}/{self.config.epochs}: {values}"
 
     def _tell(self, message: str) -> None:
-        say(f"train {self.job.name}: {message}")
+        say(f"{self.arm.name} {self.job.name}: {message}")
         self.log.info(message)
 
 
@@ -280,11 +255,5 @@ def _threads(count: int) -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def _copy(network: Corrector) -> dict[str, Tensor]:
+def _copy(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-
-
-def _mean_photons(dataset: Dataset) -> float:
-    blocks = range(0, len(dataset.amplitude), 1024)
-    total = sum(float(np.square(dataset.amplitude[i : i + 1024], dtype=np.float64).sum()) for i in blocks)
-    return total / len(dataset.amplitude)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from fly64_dose_overlap.config import TrainParams
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.networks.corrector import correct_image, input_planes
+from fly64_dose_overlap.networks.corrector import Complex64, correct_image, input_planes
 from fly64_dose_overlap.networks.mosaic import Scan, make_mosaic
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 from fly64_dose_overlap.scoring.align import align_to
-from fly64_dose_overlap.scoring.region import scan_region
+from fly64_dose_overlap.scoring.region import Region, scan_region
 from fly64_dose_overlap.scoring.scores import WINDOW_TAPS, score
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.training.examples import CropSampler, realise
@@ -90,11 +90,7 @@ class Validation:
         self._region = scan_region(scan.fluence, scan.positions_px[frames], REGION_THRESHOLD)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
-        """Return the validation loss, and PSNR and SSIM of the phase of the strip.
-
-        A strip narrower than the window of SSIM, a phase without contrast in the truth
-        and an image that is not finite have no scores.
-        """
+        """Return the validation loss, and the `strip_scores` of the corrected image."""
         network.eval()
         with torch.no_grad():
             losses = [
@@ -102,10 +98,23 @@ class Validation:
             ]
         image = correct_image(network, self._planes)
         network.train()
-        metrics = {"val/loss": float(np.mean(losses))}
-        if min(self._region.shape) >= WINDOW_TAPS and np.isfinite(image).all():
-            aligned = align_to(self._truth, image, self._region, upsampling=REGISTRATION_UPSAMPLING)
-            phase = score(self._truth, aligned.field, self._region)["phase"]
-            found = {"val/psnr": phase["psnr_db"], "val/ssim": phase["ssim"]}
-            metrics |= {name: value for name, value in found.items() if value is not None}
-        return metrics
+        return {"val/loss": float(np.mean(losses)), **strip_scores(self._truth, image, self._region)}
+
+
+def strip_scores(truth: Complex64, image: Complex64, region: Region) -> dict[str, float]:
+    """Return PSNR and SSIM of the phase of a strip, as ``val/psnr`` and ``val/ssim``.
+
+    A strip narrower than the window of SSIM, a phase without contrast in the truth and
+    an image that is not finite have no scores.
+
+    Parameters
+    ----------
+    truth, image : (y, x) complex64
+    region : Region
+    """
+    if min(region.shape) < WINDOW_TAPS or not np.isfinite(image).all():
+        return {}
+    aligned = align_to(truth, image, region, upsampling=REGISTRATION_UPSAMPLING)
+    phase = score(truth, aligned.field, region)["phase"]
+    found = {"val/psnr": phase["psnr_db"], "val/ssim": phase["ssim"]}
+    return {name: value for name, value in found.items() if value is not None}

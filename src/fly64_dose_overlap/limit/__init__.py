@@ -1,0 +1,1 @@
+"""The physical limit: least errors that the photons of a scan allow."""

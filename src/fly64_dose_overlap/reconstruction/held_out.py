@@ -1,0 +1,115 @@
+"""Decide without ground truth: photons that a method did not see tell when it starts to fit noise.
+
+Counts are divided binomially into two independent Poisson sets. The method sees the
+first; the likelihood of the second falls while structure is found and rises when noise
+is. Known in statistics as data thinning (Neufeld et al., J. Mach. Learn. Res. 25, 2024).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fly64_dose_overlap.physics.likelihood import scan_deviance
+from fly64_dose_overlap.progress import say, track
+from fly64_dose_overlap.reconstruction.problem import Problem, Solver
+from fly64_dose_overlap.seeding import generator
+
+BACKGROUND_PHOTONS = 1e-3
+"""Added to the expected held-out photons: just so much that a photon where none is expected
+is no proof. More would reward an object that is too smooth for scattering too little."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How photons are held out and when waiting ends.
+
+    Attributes
+    ----------
+    fraction : float
+        Part of the photons that validates.
+    patience : int, epochs
+        A method is stopped when its validation has not improved for this long.
+    seed : int
+        Of the division of the photons.
+    """
+
+    fraction: float
+    patience: int
+    seed: int
+
+    def split(self, problem: Problem) -> tuple[Problem, Problem]:
+        """Return the problem to fit and the one to validate on; the same for every method."""
+        return problem.split_photons(1 - self.fraction, generator(self.seed, "reconstruct", "held-out"))
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What a method reached while photons were held out.
+
+    Attributes
+    ----------
+    epoch : int
+        Epoch of the lowest deviance, from 1.
+    deviances : tuple of float
+        Mean Poisson deviance per detector pixel of the held-out photons, by epoch.
+    obj : (y, x) complex64
+        Object of that epoch, from the photons that were fitted.
+    """
+
+    epoch: int
+    deviances: tuple[float, ...]
+    obj: Tensor
+
+    @property
+    def deviance(self) -> float:
+        """Lowest deviance of the held-out photons."""
+        return self.deviances[self.epoch - 1]
+
+
+def follow(
+    objects: Iterator[Tensor], validation: Problem, *, epochs: int, patience: int, label: str
+) -> Course:
+    """Run a method until held-out photons say that it gets worse, or for all its epochs.
+
+    Parameters
+    ----------
+    objects : iterator of (y, x) complex64
+        From a `Solver` on the photons that may be fitted.
+    validation : Problem
+        The held-out photons.
+    epochs, patience : int
+    label : str
+        Names the work in the progress line.
+    """
+    model = validation.model()
+    best, best_epoch, best_object = math.inf, 0, None
+    deviances: list[float] = []
+    for epoch in track(range(1, epochs + 1), total=epochs, label=label, unit="epoch"):
+        obj = next(objects)
+        deviances.append(scan_deviance(model, validation.counts, obj, BACKGROUND_PHOTONS))
+        if deviances[-1] < best:
+            best, best_epoch, best_object = deviances[-1], epoch, obj.clone()
+        if epoch - best_epoch >= patience:
+            break
+    if best_object is None:
+        raise RuntimeError("no epoch has a finite deviance")
+    say(f"{label}: held-out photons are explained best after epoch {best_epoch}")
+    return Course(best_epoch, tuple(deviances), best_object)
+
+
+def snapshots(
+    solver: Solver, problem: Problem, seed: int, epochs: set[int], *, label: str
+) -> dict[int, Tensor]:
+    """Run a method on all photons and keep its object after some epochs."""
+    last = max(epochs)
+    kept: dict[int, Tensor] = {}
+    objects = solver(problem, seed)
+    for epoch in track(range(1, last + 1), total=last, label=label, unit="epoch"):
+        obj = next(objects)
+        if epoch in epochs:
+            kept[epoch] = obj.clone()
+    return kept

@@ -1,0 +1,1 @@
+"""One page, one table: all cells of the study side by side."""

@@ -1,0 +1,206 @@
+"""The physical limit of a scan, at any dose, for comparison with what a method reached.
+
+The limit is the Cramer-Rao bound: the least error of an unbiased estimator that knows the
+probe. A method with a prior, or with a bias, may do better where photons are few; the
+Bayesian (van Trees) bound with the stated prior is the one to look at there.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.data.atomic import write_json_atomic
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.scoring.scores import PSNR_CEILING_DB
+
+FORMAT_VERSION = 1
+LEAST_PEAK = 1e-6
+"""A truth with a smaller range (rad, or transmission) is flat, as in `score`."""
+
+REMAKE = "remake it with: dvc repro limit"
+
+Part = Literal["phase", "amplitude", "complex"]
+PARTS: tuple[Part, ...] = ("phase", "amplitude", "complex")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Error bounds of one scan geometry and object, over the scored region, after alignment.
+
+    The mean squared errors are in rad^2 for ``phase``, in transmission^2 for ``amplitude``,
+    and relative to the truth's power for ``complex``, the square of the complex NRMSE.
+
+    Attributes
+    ----------
+    unbiased : dict of str to float
+        Cramer-Rao bound by part at one photon per frame; it falls as 1 / dose.
+    doses : list of float, photons per frame
+        Grid of the Bayesian bound, increasing.
+    bayesian : dict of str to list of float
+        Van Trees bound by part at each of ``doses``.
+    prior : dict of str to float
+        ``std_real`` and ``std_imaginary`` of the Gaussian prior of every object pixel,
+        the truth's own over the region.
+    peak : dict of str to float
+        Range of the truth's ``phase`` (rad) and ``amplitude`` over the region, the peaks of PSNR.
+    photons_per_pixel : float
+        Mean fluence over the region at one photon per frame.
+    frequency : list of float, cycles per pixel
+        Rings of the region's rectangle, those of `fourier_ring_correlation`.
+    signal, noise : list of float
+        Power of the truth about its mean, and of the unbiased error at one photon per
+        frame, per pixel in each ring, both under ``window``. Pixels of the rectangle that
+        are not scored count as free of error.
+    window : str
+        Apodisation of both.
+    region : dict
+        ``pixels``, ``rows`` and ``columns``, to tell the scored region by.
+    solver : dict
+        How the bounds were computed: seed, vectors, iterations, residuals, spread.
+    """
+
+    unbiased: dict[str, float]
+    doses: list[float]
+    bayesian: dict[str, list[float]]
+    prior: dict[str, float]
+    peak: dict[str, float]
+    photons_per_pixel: float
+    frequency: list[float]
+    signal: list[float]
+    noise: list[float]
+    window: str
+    region: dict[str, Any]
+    solver: dict[str, Any]
+
+    @property
+    def kappa(self) -> float:
+        """Phase variance over 1 / (2 n) at the region's mean fluence n; 1 is shot noise alone."""
+        return 2 * self.photons_per_pixel * self.unbiased["phase"]
+
+    @property
+    def converged(self) -> bool:
+        """Whether the unbiased bound is the tightest; if not, it is a bound, but too low."""
+        return all(self.solver["unbiased"]["converged"])
+
+    def mean_squared_error(self, part: Part, dose: float, *, prior: bool = False) -> float:
+        """Return the least mean squared error of a part at a dose.
+
+        Parameters
+        ----------
+        part : {"phase", "amplitude", "complex"}
+        dose : float, photons per frame
+        prior : bool
+            The Bayesian bound, interpolated between its doses in logarithms, instead of
+            the unbiased one.
+
+        Raises
+        ------
+        StudyError
+            If the dose is not positive or, for the Bayesian bound, off its grid.
+        """
+        _require_positive(dose)
+        if not prior:
+            return self.unbiased[part] / dose
+        first, last = self.doses[0], self.doses[-1]
+        if not first <= dose <= last:
+            problem = f"is tabulated from {first:g} to {last:g} photons per frame, got {dose:g}"
+            raise StudyError("Bayesian bound", problem)
+        return float(np.exp(np.interp(np.log(dose), np.log(self.doses), np.log(self.bayesian[part]))))
+
+    def psnr_db(
+        self, part: Literal["phase", "amplitude"], dose: float, *, prior: bool = False
+    ) -> float | None:
+        """Return the PSNR ceiling at a dose, peak and conventions as in `score`.
+
+        None where the truth is flat in that part and PSNR has no peak.
+        """
+        peak = self.peak[part]
+        if peak <= LEAST_PEAK:
+            return None
+        error = self.mean_squared_error(part, dose, prior=prior)
+        return min(10 * float(np.log10(peak**2 / error)), PSNR_CEILING_DB)
+
+    def nrmse(self, dose: float, *, prior: bool = False) -> float:
+        """Return the least complex NRMSE at a dose."""
+        return self.mean_squared_error("complex", dose, prior=prior) ** 0.5
+
+    def photons_per_pixel_at(self, dose: float) -> float:
+        """Return the region's mean fluence at a dose, photons."""
+        return self.photons_per_pixel * dose
+
+    def frc(self, dose: float) -> NDArray[np.float64]:
+        """Return the expected FRC against the truth of an estimate at the limit.
+
+        S / sqrt(S (S + N / dose)) in each ring. A filter that weighs whole rings, such as
+        Wiener's, changes no FRC, so that this is also what the best linear denoising of
+        an unbiased estimate reaches.
+
+        Returns
+        -------
+        (ring,) float64, 0..1
+            At `frequency`.
+        """
+        _require_positive(dose)
+        signal = np.asarray(self.signal)
+        total = signal + np.asarray(self.noise) / dose
+        return np.sqrt(np.divide(signal, total, out=np.zeros_like(signal), where=total > 0))
+
+    def dose_efficiency(self, part: Part, mean_squared_error: float, dose: float) -> float:
+        """Return the dose at which the bound equals an error, over the dose spent on it.
+
+        It may exceed 1: a prior or a bias can beat the bound, which holds for unbiased
+        estimators only.
+
+        Parameters
+        ----------
+        part : {"phase", "amplitude", "complex"}
+        mean_squared_error : float
+            Reached over the region; for ``complex`` the squared NRMSE.
+        dose : float, photons per frame
+        """
+        if not mean_squared_error > 0:
+            raise StudyError("mean squared error", f"must be > 0, got {mean_squared_error}")
+        return self.mean_squared_error(part, dose) / mean_squared_error
+
+
+def write_limit(path: Path | str, limit: Limit) -> None:
+    """Write a limit as JSON: the same limit gives the same bytes."""
+    write_json_atomic(path, {"format_version": FORMAT_VERSION, "kappa": limit.kappa, **asdict(limit)})
+
+
+def read_limit(path: Path | str) -> Limit:
+    """Read a limit.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    StudyError
+        If it is no limit, or one of another version.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFileError(str(path), "no such file", "make it with: dvc repro limit") from None
+    except ValueError as error:
+        raise StudyError(str(path), f"is not valid JSON ({error})", REMAKE) from None
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise StudyError(str(path), "is no limit", REMAKE)
+    version = content.pop("format_version")
+    if version != FORMAT_VERSION:
+        raise StudyError(str(path), f"has format version {version}, expected {FORMAT_VERSION}", REMAKE)
+    try:
+        return Limit(**{key: value for key, value in content.items() if key != "kappa"})
+    except TypeError as error:
+        raise StudyError(str(path), f"is no limit ({error})", REMAKE) from None
+
+
+def _require_positive(dose: float) -> None:
+    if not dose > 0:
+        raise StudyError("dose", f"must be > 0 photons per frame, got {dose}")

@@ -1,0 +1,71 @@
+"""Reconstructions of the tiny scan, made from its truth, and a limit to go with them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import factories
+import tiny_scan
+from fly64_dose_overlap.physics.fluence import fluence_map
+from fly64_dose_overlap.results.reconstruction import Kind, Reconstruction
+from fly64_dose_overlap.scoring.limit import Limit
+from fly64_dose_overlap.scoring.region import scan_region
+
+DOSE = tiny_scan.DOSE
+NAMES = {"network": "network", "lsqml_held_out": "LSQML held-out", "flat_object": "flat object"}
+"""Methods by their short names, best first."""
+KINDS: dict[str, Kind] = {"network": "learned", "lsqml_held_out": "iterative", "flat_object": "reference"}
+
+
+def reconstructions() -> list[Reconstruction]:
+    """Return the truth behind a phase, the truth with noise, and an empty object."""
+    dataset = tiny_scan.scan_dataset()
+    truth = dataset.obj
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, *truth.shape))
+    objects = {
+        "network": truth * np.exp(0.9j),
+        "lsqml_held_out": truth + noise[0] + 1j * noise[1],
+        "flat_object": np.ones_like(truth),
+    }
+    return [
+        Reconstruction(
+            method=key,
+            label=NAMES[key],
+            kind=KINDS[key],
+            obj=obj.astype(np.complex64),
+            probe=dataset.probe[None],
+            positions_px=dataset.positions_px,
+            loss=np.zeros(0),
+            settings={},
+            record=dataset.record,
+        )
+        for key, obj in objects.items()
+    ]
+
+
+def limit_of(threshold: float | None = None) -> Limit:
+    """Return a made-up limit over the region that evaluation scores."""
+    dataset = tiny_scan.scan_dataset()
+    rows, columns = dataset.obj.shape
+    fluence = fluence_map(dataset.probe, dataset.positions_px, (rows, columns))
+    chosen = factories.study_params().evaluate.region_threshold if threshold is None else threshold
+    region = scan_region(fluence, dataset.positions_px, chosen)
+    y, x = region.rectangle
+    rings = min(region.shape) // 2
+    frequency = np.arange(1, rings + 1) / min(region.shape)
+    unbiased = {"phase": 2.0, "amplitude": 2.0, "complex": 2.0}
+    doses = [10.0, 1e4, 1e7]
+    return Limit(
+        unbiased=unbiased,
+        doses=doses,
+        bayesian={part: [0.5 * bound / dose for dose in doses] for part, bound in unbiased.items()},
+        prior={"std_real": 0.1, "std_imaginary": 0.1},
+        peak={"phase": 1.0, "amplitude": 0.3},
+        photons_per_pixel=0.01,
+        frequency=frequency.tolist(),
+        signal=[1.0] * rings,
+        noise=[10.0] * rings,
+        window="hann",
+        region={"pixels": region.pixels, "rows": [y.start, y.stop], "columns": [x.start, x.stop]},
+        solver={},
+    )

@@ -1,0 +1,52 @@
+"""How long results took to make."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.results.timings import Stopwatch, Timing, read_timing, record_timing
+
+DIGEST = "0" * 64
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    assert read_timing(tmp_path, DIGEST) is None
+    timing = Timing(seconds=12.5, cpu_seconds=11.25)
+    path = record_timing(tmp_path, DIGEST, timing)
+    assert path == tmp_path / f".dvc/tmp/timings/{DIGEST}.json"
+    assert read_timing(tmp_path, DIGEST) == timing
+    record_timing(tmp_path, DIGEST, Timing(1.0, 2.0))
+    assert read_timing(tmp_path, DIGEST) == Timing(1.0, 2.0)
+    assert read_timing(tmp_path, "1" * 64) is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"seconds": 1}', '{"seconds": "x", "cpu_seconds": 1}'])
+def test_a_damaged_record_is_refused(tmp_path: Path, content: str) -> None:
+    path = record_timing(tmp_path, DIGEST, Timing())
+    path.write_text(content)
+    with pytest.raises(StudyError, match=r"0\.json: is no record of a time \(.*\); delete it$"):
+        read_timing(tmp_path, DIGEST)
+
+
+def test_a_stopwatch_tells_waiting_from_working() -> None:
+    stopwatch = Stopwatch()
+    time.sleep(0.05)
+    waited = stopwatch.read()
+    assert waited.seconds >= 0.05 > waited.cpu_seconds >= 0
+    end = time.process_time() + 0.02
+    while time.process_time() < end:
+        pass
+    worked = stopwatch.read()
+    assert worked.cpu_seconds - waited.cpu_seconds >= 0.02
+
+
+def test_earlier_time_counts() -> None:
+    stopwatch = Stopwatch()
+    stopwatch.add(Timing(seconds=100, cpu_seconds=50))
+    found = stopwatch.read()
+    assert 100 <= found.seconds < 101
+    assert 50 <= found.cpu_seconds < 51

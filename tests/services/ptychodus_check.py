@@ -1,0 +1,110 @@
+"""Products that the real ptychodus reads, simulates and finds to agree with our frames.
+
+ptychodus.sh runs it twice: ``make FOLDER`` with the project's Python writes the products and
+the frames that we expect, ``check FOLDER`` with ptychodus's own opens and simulates them.
+That a file opens says little; half a pixel or swapped axes show in the frames only.
+"""
+
+# ptychodus has an environment of its own.
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIDE = 128
+DOSE = 10000
+LOSS = (3.0, 2.0, 1.5)
+PRODUCTS = ("right", "shifted", "swapped")
+FRAMES = "frames.npz"
+
+
+def make(folder: Path) -> None:
+    """Write a right product of a true object, two wrong ones, and the frames expected of it.
+
+    ptychodus shifts the probe by fractions of a pixel where we interpolate the object. Both
+    are the same physics for a smooth object under a probe whose pupil the frame contains,
+    hence this object and this frame.
+    """
+    from dataclasses import replace
+
+    from scipy.ndimage import gaussian_filter
+
+    from fly64_dose_overlap.config import load_params
+    from fly64_dose_overlap.results.product import recorded_optics, write_product
+    from fly64_dose_overlap.results.reconstruction import Reconstruction
+    from fly64_dose_overlap.simulation.base import make_synthetic_base
+    from fly64_dose_overlap.simulation.diffraction import dose_factor, expected_intensity, with_dose
+
+    params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+    scan = {"frame_side_px": SIDE, "field_px": 48.0, "step_px": 12.0, "jitter_px": 1.0}
+    base = make_synthetic_base(params.base.model_copy(update=scan))
+    noise = gaussian_filter(np.random.default_rng(1).normal(size=(2, *base.obj.shape)), (0, 6, 6))
+    amplitude, phase = noise / noise.std()
+    base = replace(base, obj=((0.9 + 0.03 * amplitude) * np.exp(1j * phase)).astype(np.complex64))
+    base = with_dose(base, dose_factor(base, DOSE))
+    truth = Reconstruction(
+        method="truth",
+        label="Truth",
+        kind="reference",
+        obj=base.obj,
+        probe=base.probe[None],
+        positions_px=base.positions_px,
+        loss=np.array(LOSS),
+        settings={},
+        record=base.record,
+    )
+    optics = recorded_optics(base.record, where="base set")
+    moved = (base.positions_px, base.positions_px + 0.5, base.positions_px[:, ::-1])
+    for name, positions_px in zip(PRODUCTS, moved, strict=True):
+        write_product(folder / f"{name}.h5", replace(truth, positions_px=positions_px), **optics)
+    detector_pixel_m = base.record["physics_parameters"]["detector_pixel_m"]
+    np.savez(folder / FRAMES, photons=expected_intensity(base), detector_pixel_m=detector_pixel_m)
+
+
+def check(folder: Path) -> None:
+    """Open the products by ptychodus's registry and compare its simulation with the frames."""
+    from ptychodus.api.plugins import PluginRegistry
+
+    reader = PluginRegistry.load_plugins().product_file_readers.get_strategy_by_name("HDF5")
+    products = {name: reader.read(folder / f"{name}.h5") for name in PRODUCTS}
+    right = products["right"]
+    assert right.metadata.name == "Truth"
+    assert [(loss.epoch, loss.value) for loss in right.losses] == list(enumerate(LOSS))
+    assert right.probes.get_array().shape == (1, 1, SIDE, SIDE)
+    assert right.object_.num_layers == 1
+    with np.load(folder / FRAMES) as frames:
+        photons, detector_pixel_m = frames["photons"], float(frames["detector_pixel_m"])
+    assert abs(simulate(right)[1] / detector_pixel_m - 1) < 1e-6
+    residual = {name: amplitude_residual(product, photons) for name, product in products.items()}
+    print(*(f"{name}: amplitude residual {value:.4f}" for name, value in residual.items()), sep="\n")
+    assert residual["right"] < 0.01
+    assert residual["shifted"] > 0.03
+    assert residual["swapped"] > 0.2
+
+
+def amplitude_residual(product: Any, photons: Any) -> float:
+    """Return norm(simulated - expected) / norm(expected) of the amplitudes, with nothing fitted."""
+    difference = np.sqrt(simulate(product)[0]) - np.sqrt(photons)
+    return float(np.linalg.norm(difference) / np.linalg.norm(np.sqrt(photons)))
+
+
+def simulate(product: Any) -> tuple[Any, float]:
+    """Return ptychodus's frames, (frame, y, x) photons, and its detector pixel in metres.
+
+    Its wavefields are densities: photons are their squared modulus times the area of a pixel,
+    in units of the object's, where the probe counts photons per pixel.
+    """
+    from ptychodus.api.simulate.diffraction import generate_diffraction_data
+
+    data = generate_diffraction_data(product)
+    detector, pixel = data.get_pixel_geometry(), product.object_.get_pixel_geometry()
+    return data.get_patterns() * (detector.get_area_m2() / pixel.get_area_m2()), detector.width_m
+
+
+if __name__ == "__main__":
+    {"make": make, "check": check}[sys.argv[1]](Path(sys.argv[2]))

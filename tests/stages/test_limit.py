@@ -1,0 +1,50 @@
+"""Stage limit: the bounds of a view's test half."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fly64_dose_overlap.data.contract import write_dataset
+from fly64_dose_overlap.errors import MissingFileError
+from fly64_dose_overlap.physics.fluence import fluence_map
+from fly64_dose_overlap.scoring.limit import read_limit
+from fly64_dose_overlap.scoring.region import scan_region
+from fly64_dose_overlap.stages import limit
+from tiny_scan import DOSE, scan_dataset
+from tiny_study import write_params
+
+SETTINGS = {"seed": 1, "vectors": 1, "iterations": 40, "tolerance": 0.01}
+
+
+@pytest.fixture(autouse=True)
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / f"data/views/{DOSE}/dense/test.npz", scan_dataset())
+    return write_params(tmp_path, limit=SETTINGS, doses=[DOSE])
+
+
+def test_limit_of_a_view_is_written_for_the_scored_region(study: Path) -> None:
+    limit.main("dense", study)
+    found, data = read_limit("metrics/limit/dense.json"), scan_dataset()
+    fluence = fluence_map(data.probe, data.positions_px, (data.obj.shape[0], data.obj.shape[1]))
+    region = scan_region(fluence, data.positions_px, found.region["illumination_threshold"])
+    assert found.region["pixels"] == region.pixels
+    assert found.photons_per_pixel_at(DOSE) == pytest.approx(fluence[region.mask].mean(), rel=1e-5)
+    assert 1 < found.kappa < 20
+    assert np.all(np.diff(found.bayesian["phase"]) < 0)
+
+
+def test_the_same_parameters_give_the_same_bytes(study: Path) -> None:
+    path = Path("metrics/limit/dense.json")
+    limit.main("dense", study)
+    first = path.read_bytes()
+    limit.main("dense", study)
+    assert path.read_bytes() == first
+
+
+def test_a_view_without_data_is_named(study: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"data/views/10000/sparse/test.npz: no such file"):
+        limit.main("sparse", study)

@@ -1,0 +1,61 @@
+"""Commands that fail say why in one line."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from fly64_dose_overlap.commands import _reason, run_command
+from fly64_dose_overlap.errors import StudyError
+
+FAILING = """
+import sys
+print("working")
+print("ERROR: failed to fetch data", file=sys.stderr)
+print("Having any troubles? Ask for help", file=sys.stderr)
+sys.exit(3)
+"""
+
+
+def test_a_command_returns_what_it_printed_on_standard_output() -> None:
+    code = "import sys; print('one'); print('two'); print('three', file=sys.stderr)"
+    assert run_command(sys.executable, "-c", code) == "one\ntwo\n"
+
+
+def test_a_command_reads_nothing_from_the_terminal() -> None:
+    assert run_command(sys.executable, "-c", "import sys; print(repr(sys.stdin.read()))") == "''\n"
+
+
+def test_a_failed_command_is_refused_with_its_last_error() -> None:
+    with pytest.raises(StudyError) as caught:
+        run_command(sys.executable, "-c", FAILING)
+    message = str(caught.value)
+    assert message.startswith(f"{sys.executable}: ")
+    assert message.endswith("ended with status 3: ERROR: failed to fetch data")
+    assert "\n" not in message
+
+
+def test_the_refusal_names_the_work() -> None:
+    with pytest.raises(StudyError, match=r"^cell 1000-dense: git no-such-thing ended with status 1"):
+        run_command("git", "no-such-thing", where="cell 1000-dense")
+
+
+def test_a_missing_program_is_refused() -> None:
+    with pytest.raises(StudyError, match=r"^no-such-program: is not installed; activate"):
+        run_command("no-such-program", "--version")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no message"),
+        (" \n\n", "no message"),
+        ("one\n  two  \n\n", "two"),
+        ("ERROR: first\nERROR: second\nadvice\n", "ERROR: second"),
+        ("fatal: not a git repository\nhint: make one\n", "fatal: not a git repository"),
+        ("error: params.yaml: no such file\nmore\n", "error: params.yaml: no such file"),
+    ],
+)
+def test_the_reason_is_the_last_error_or_else_the_last_line(text: str, reason: str) -> None:
+    assert _reason(text) == reason
