@@ -26,7 +26,7 @@ PICTURE = ROOT / "reports" / "comparison.png"
 COPY = ROOT / "docs" / "comparison.png"
 BEGIN = "<!-- result: written by docs/readme_table.py -->"
 END = "<!-- end of result -->"
-PICTURE_WIDTH_PX = 1400
+PICTURE_WIDTH_PX = 1800
 PICTURE_COLOURS = 256
 
 COLUMNS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -39,6 +39,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], str]] = {
     "FRC 0.5 (Nyquist)": (("frc", "frc50"), ".3f"),
     "FRC half-bit (Nyquist)": (("frc", "frc_half_bit"), ".3f"),
     "complex NRMSE": (("complex_nrmse",), ".4f"),
+    "dose efficiency": (("dose_efficiency",), ".2f"),
 }
 """Columns of the table: title, path of the value among a method's scores, format."""
 
@@ -54,6 +55,13 @@ def result_block(metrics: dict[str, Any], params: dict[str, Any]) -> str:
     ]
     order = ["network", *(name for name in methods if name not in ("network", "flat object")), "flat object"]
     lines += [f"| {name} | {' | '.join(_cells(methods[name]))} |" for name in order]
+    for name, bound in (("limit", metrics["limit"]), ("limit with prior", metrics["limit"]["bayesian"])):
+        known = {
+            "phase PSNR (dB)": f"{bound['phase_psnr_db']:.2f}",
+            "amplitude PSNR (dB)": f"{bound['amplitude_psnr_db']:.2f}",
+            "complex NRMSE": f"{bound['nrmse']:.4f}",
+        }
+        lines.append(f"| *{name}* | {' | '.join(known.get(column, '') for column in COLUMNS)} |")
     return "\n".join(lines)
 
 

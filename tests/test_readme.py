@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPT = ROOT / "docs" / "readme_table.py"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 VIEWS: tuple[ViewName, ...] = ("baseline", "dense", "sparse")
-TOP_LEVEL = r"(?:\.ci|\.dvc|\.venv|benchmarks|data|docs|metrics|models|reports|src|tests)"
+TOP_LEVEL = r"(?:\.ci|\.dvc|\.venv|benchmarks|data|docs|metrics|models|reconstructions|reports|src|tests)"
 PATH = re.compile(
     rf"(?<![\w./=:-])({TOP_LEVEL}(?:/[\w.*<>{{}},-]+)+|[\w-]+\.(?:yaml|lock|toml|cff|md))(?![\w/])"
 )
@@ -146,9 +146,11 @@ def test_every_parameter_is_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([^`]+)` \| ([^|]*) \|", section, re.MULTILINE))
     content = recorded_params()
     views = content["overlap"].pop("views")
+    epochs = content["reconstruct"].pop("epochs")
     expected = {name: _value(content, name) for name in keys(content)}
     for key in ("s_img", "n_groups", "gridsize"):
         expected[f"overlap.views.<view>.{key}"] = ", ".join(_text(views[name][key]) for name in VIEWS)
+    expected["reconstruct.epochs.<method>"] = ", ".join(map(_text, epochs.values()))
     assert rows == expected
 
 

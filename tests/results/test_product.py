@@ -16,8 +16,12 @@ import pytest
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.data.atomic import sha256_of
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.results.product import Optics, recorded_optics, write_product
-from fly64_dose_overlap.results.reconstruction import Reconstruction, write_reconstruction
+from fly64_dose_overlap.results.product import Optics, recorded_optics, write_product, write_products
+from fly64_dose_overlap.results.reconstruction import (
+    Reconstruction,
+    write_reconstruction,
+    write_reconstructions,
+)
 from fly64_dose_overlap.simulation.probe import ZonePlate
 
 PIXEL_M = 50e-9
@@ -166,3 +170,18 @@ def test_optics_that_are_not_recorded_are_named(record: dict[str, Any], missing:
     message = rf"base\.npz: the provenance has no {missing}.*; ptychodus needs them"
     with pytest.raises(StudyError, match=message):
         recorded_optics(record, where="base.npz")
+
+
+def test_a_folder_gets_a_product_for_every_reconstruction(
+    reconstruction: Reconstruction, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"object_pixel_m": PIXEL_M, "energy_ev": 8800.0, "detector_distance_m": 1.95}
+    record = provenance.with_physics(reconstruction.record, **known)
+    other = replace(reconstruction, method="epie", record=record)
+    write_reconstructions(tmp_path / "a", [replace(reconstruction, record=record), other])
+    write_products(tmp_path / "a")
+    assert sorted(path.name for path in (tmp_path / "a").glob("*.h5")) == ["epie.h5", "rpie.h5"]
+    write_reconstructions(tmp_path / "b", [reconstruction])
+    write_products(tmp_path / "b")
+    assert not list((tmp_path / "b").glob("*.h5"))
+    assert "no product for ptychodus: " in capsys.readouterr().err

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap.data.atomic import atomic_path
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.provenance import Record
-from fly64_dose_overlap.results.reconstruction import Reconstruction, checked
+from fly64_dose_overlap.results.reconstruction import Reconstruction, checked, read_reconstructions
 
 _FORMAT = ("v108", "v108")
 """Oldest and newest version of the file format that is written; any h5py 3 reads it."""
@@ -113,6 +114,22 @@ def write_product(
         _dataset(file, "object_layer_spacing_m", np.zeros(0))
         _dataset(file, "loss_epochs", np.arange(len(r.loss)))
         _dataset(file, "loss_values", r.loss)
+
+
+def write_products(folder: Path) -> None:
+    """Write a product beside every reconstruction of a folder.
+
+    Where the provenance lacks what a product must say, none is written, and one line says
+    why.
+    """
+    for reconstruction in read_reconstructions(folder):
+        path = folder / f"{reconstruction.method}.h5"
+        try:
+            optics = recorded_optics(reconstruction.record, where=str(path))
+        except StudyError as error:
+            say(f"no product for ptychodus: {error}")
+            return
+        write_product(path, reconstruction, **optics)
 
 
 def _root_attributes(r: Reconstruction, optics: Optics) -> dict[str, str | float | bool]:

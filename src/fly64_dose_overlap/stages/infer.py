@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fly64_dose_overlap.config import PARAMS_FILE, load_params
+from fly64_dose_overlap.config import PARAMS_FILE, InferParams, load_params
 from fly64_dose_overlap.data.atomic import sha256_of
-from fly64_dose_overlap.data.contract import read_dataset
+from fly64_dose_overlap.data.contract import Dataset, read_dataset
 from fly64_dose_overlap.provenance import with_step
+from fly64_dose_overlap.results.product import write_products
 from fly64_dose_overlap.results.reconstruction import Kind, Reconstruction, write_reconstructions
 from fly64_dose_overlap.results.repository import repository_root
 from fly64_dose_overlap.results.timings import Stopwatch, Timing, record_timing
@@ -19,16 +20,43 @@ NETWORK = Path("models/cell/model.safetensors")
 SUPERVISED = Path("models/supervised/model.safetensors")
 RESULTS = Path("reconstructions/learned")
 
+Made = tuple[Any, list[float], dict[str, Any]]
+"""Object (y, x), loss by iteration, settings."""
+
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     """Write reconstructions/learned for the cell of `dose` and `view`.
 
-    The network, the classical iterations that it starts from, the network's image refined
-    by maximum likelihood, the supervised network, and the empty object that a method must
-    beat. The truth gives the size of the grid and nothing else.
+    The network, its image refined by maximum likelihood, the supervised network, the
+    classical iterations that the network starts from, and the empty object that a method
+    must beat. The truth gives the size of the grid and nothing else.
     """
     # torch takes seconds to import, which --help need not wait for.
-    import numpy as np
+    import torch
+
+    params = load_params(params_file)
+    torch.set_num_threads(params.infer.threads)
+    path = Path(f"data/views/{params.dose}/{params.view}/test.npz")
+    dataset = read_dataset(path)
+    timings: dict[str, Timing] = {}
+
+    def results() -> Iterator[Reconstruction]:
+        for method, label, kind, make in _methods(dataset, path, params.infer):
+            watch = Stopwatch()
+            made = make()
+            timings[method] = watch.read()
+            yield _reconstruction(method, label, kind, made, dataset)
+
+    write_reconstructions(RESULTS, results())
+    write_products(RESULTS)
+    for method, timing in timings.items():
+        record_timing(repository_root(Path.cwd()), sha256_of(RESULTS / f"{method}.npz"), timing)
+
+
+def _methods(
+    dataset: Dataset, path: Path, settings: InferParams
+) -> list[tuple[str, str, Kind, Callable[[], Made]]]:
+    """Return short name, name and kind of each method, and what makes its image."""
     import torch
 
     from fly64_dose_overlap.networks.apply import load_imager
@@ -38,70 +66,48 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     from fly64_dose_overlap.reconstruction.problem import Problem, load_problem
     from fly64_dose_overlap.reconstruction.refine import refine
 
-    params = load_params(params_file)
-    settings = params.infer
-    torch.set_num_threads(settings.threads)
-    path = Path(f"data/views/{params.dose}/{params.view}/test.npz")
-    dataset = read_dataset(path)
     network, info = load_bundle(NETWORK)
     imager = load_imager(dataset, network, info, where=path, device=settings.device)
     taught, taught_info = load_supervised(SUPERVISED)
     problem = load_problem(dataset)
-    timings: dict[str, Timing] = {}
+    own_model = {"model_sha256": sha256_of(NETWORK)}
 
-    def result(
-        method: str, label: str, kind: Kind, make: Callable[[], tuple[Any, list[float], dict[str, Any]]]
-    ) -> Reconstruction:
-        watch = Stopwatch()
-        obj, loss, used = make()
-        timings[method] = watch.read()
-        return Reconstruction(
-            method=method,
-            label=label,
-            kind=kind,
-            obj=np.asarray(obj),
-            probe=dataset.probe[None],
-            positions_px=dataset.positions_px,
-            loss=np.array(loss),
-            settings=used,
-            record=with_step(dataset.record, "infer", label, **used),
-        )
+    def image(seen: Problem, fraction: float) -> torch.Tensor:
+        return torch.from_numpy(imager.images(seen.counts, fraction)[0])
 
-    def refined() -> tuple[Any, list[float], dict[str, Any]]:
-        def image(seen: Problem, fraction: float) -> torch.Tensor:
-            return torch.from_numpy(imager.images(seen.counts, fraction)[0])
-
+    def refined() -> Made:
         held = HeldOut(settings.held_out_fraction, settings.patience, settings.seed)
         obj, course = refine(problem, image, held, settings.refine_epochs)
-        used = {"epochs": course.epoch, "stop": "held-out photons", "model_sha256": sha256_of(NETWORK)}
-        return obj, list(course.deviances), used
+        used = {"epochs": course.epoch, "stop": "held-out photons", **own_model}
+        return obj.numpy(), list(course.deviances), used
 
-    def results() -> Iterator[Reconstruction]:
-        start: list[Any] = []
+    def supervised() -> Made:
+        return supervised_image(taught, taught_info, dataset), [], {"model_sha256": sha256_of(SUPERVISED)}
 
-        def images() -> tuple[Any, list[float], dict[str, Any]]:
-            corrected, late = imager.images(imager.scan.counts, 1.0)
-            start.append(late)
-            return corrected, [], {"model_sha256": sha256_of(NETWORK)}
+    return [
+        ("network", "network", "learned", lambda: (imager.images(problem.counts, 1.0)[0], [], own_model)),
+        ("refined", "refined", "learned", refined),
+        ("supervised", "supervised", "learned", supervised),
+        ("group_start", "group start", "reference", lambda: (imager.images(problem.counts, 1.0)[1], [], {})),
+        ("flat_object", "flat object", "reference", lambda: (problem.flat_object().numpy(), [], {})),
+    ]
 
-        yield result("network", "network", "learned", images)
-        yield result("refined", "refined", "learned", refined)
-        yield result(
-            "supervised",
-            "supervised",
-            "learned",
-            lambda: (
-                supervised_image(taught, taught_info, dataset),
-                [],
-                {"model_sha256": sha256_of(SUPERVISED)},
-            ),
-        )
-        yield result("group_start", "group start", "reference", lambda: (start[0], [], {}))
-        yield result("flat_object", "flat object", "reference", lambda: (problem.flat_object(), [], {}))
 
-    write_reconstructions(RESULTS, results())
-    for method, timing in timings.items():
-        record_timing(repository_root(Path.cwd()), sha256_of(RESULTS / f"{method}.npz"), timing)
+def _reconstruction(method: str, label: str, kind: Kind, made: Made, dataset: Dataset) -> Reconstruction:
+    import numpy as np
+
+    obj, loss, settings = made
+    return Reconstruction(
+        method=method,
+        label=label,
+        kind=kind,
+        obj=obj,
+        probe=dataset.probe[None],
+        positions_px=dataset.positions_px,
+        loss=np.array(loss),
+        settings=settings,
+        record=with_step(dataset.record, "infer", label, **settings),
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.reconstruction.jobs import cell_jobs, clear, collect, run_jobs
+from fly64_dose_overlap.results.product import write_products
 from fly64_dose_overlap.stages._cli import ParamsOption, run
 
 RESULTS = Path("reconstructions/iterative")
@@ -22,6 +23,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     views = params.overlap.views
     jobs = cell_jobs(params.dose, params.view, views[params.view].gridsize, params.reconstruct)
     collect(run_jobs(jobs, params_file=params_file, workers=params.reconstruct.workers), RESULTS)
+    write_products(RESULTS)
     clear(jobs)
 
 
