@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Callable, Generator
@@ -11,6 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+# Operations of tests are small: threads would only wait for one another, and spin while
+# they do. OpenMP reads this once, when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Before anything imports the package: shapes and dtypes in its signatures are then
 # checked at every call.

@@ -27,7 +27,7 @@ from matrix_study import (
     states,
     wait_until,
 )
-from study_copy import CELL_STAGES, DOSES, VIEWS, Completed, StudyCopy
+from study_copy import CELL_STAGES, DOSES, PACKAGE, VIEWS, Completed, StudyCopy
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +77,20 @@ def test_nine_cells_run_and_no_dataset_is_made(nine: NineCells) -> None:
     assert executed(nine.study.dvc("queue", "logs", "1000-sparse").stdout) == CELL_STAGES
     assert data_made(nine.logs_between) == set()
     assert "datasets made: none" in nine.first.stderr
+
+
+def test_the_report_shows_all_cells(nine: NineCells, tmp_path: Path) -> None:
+    line = ["env", "PYTHONPATH=src", "python", "-m", f"{PACKAGE}.cli", "report", "--output", str(tmp_path)]
+    found = nine.study.run(*line)
+    assert "complete: 9 of 9 cells" in found.stderr
+    assert found.stdout == f"report: {tmp_path / 'index.html'}\n"
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert {(row["dose"], row["view"]) for row in rows} == {
+        (str(dose), view) for dose in DOSES for view in VIEWS
+    }
+    assert {"network", "refined", "supervised", "ML", "ML held-out", "limit"} <= {
+        row["method"] for row in rows
+    }
 
 
 def test_only_the_datasets_of_the_cells_are_fetched(nine: NineCells) -> None:

@@ -20,7 +20,7 @@ RECORD = Path(".dvc/tmp/matrix.json")
 """Cells of the last matrix with their states and the stages that DVC executed for each."""
 SCORES = "metrics/evaluation.json"
 DATA_STAGES = ("base", "simulate", "overlap")
-TABLE_WIDTH = 160
+TABLE_WIDTH = 180
 SHOWN = ("flat object", "group start", "supervised", "network", "refined", "MAP")
 """Methods with a column of their own, as far as a cell has them; the report shows all."""
 PTYCHI = ("LSQML", "rPIE", "ePIE", "AD Poisson")
