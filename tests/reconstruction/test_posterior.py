@@ -87,8 +87,8 @@ def test_likelihood_finds_the_object_without_noise() -> None:
     posed = double(problem())
     model = posed.model()
     exact = torch.cat([model.expected(TRUTH.to(torch.complex128), frames) for frames in model.batches()])
-    found = last_of(Posterior(background=1e-3), replace(posed, counts=exact), 150)
-    assert complex_error(found) < 1e-3
+    found = last_of(Posterior(background=1e-7), replace(posed, counts=exact), 200)
+    assert complex_error(found) < 1e-4
 
 
 def test_each_iteration_comes_nearer_to_the_minimum() -> None:
