@@ -26,6 +26,7 @@ PICTURE = ROOT / "reports" / "comparison.png"
 COPY = ROOT / "docs" / "comparison.png"
 BEGIN = "<!-- result: written by docs/readme_table.py -->"
 END = "<!-- end of result -->"
+KINDS = ("learned", "iterative", "reference")
 PICTURE_WIDTH_PX = 1800
 PICTURE_COLOURS = 256
 
@@ -53,7 +54,7 @@ def result_block(metrics: dict[str, Any], params: dict[str, Any]) -> str:
         f"| method | {' | '.join(COLUMNS)} |",
         f"|---|{'---:|' * len(COLUMNS)}",
     ]
-    order = ["network", *(name for name in methods if name not in ("network", "flat object")), "flat object"]
+    order = sorted(methods, key=lambda name: KINDS.index(methods[name]["kind"]))
     lines += [f"| {name} | {' | '.join(_cells(methods[name]))} |" for name in order]
     for name, bound in (("limit", metrics["limit"]), ("limit with prior", metrics["limit"]["bayesian"])):
         known = {

@@ -15,6 +15,8 @@ NETWORK = "network"
 LIMIT = "limit"
 BAYESIAN_LIMIT = "limit with prior"
 
+KINDS = ("learned", "iterative", "reference")
+
 SUCCESS = "success"
 MISSING = "missing"
 
@@ -143,12 +145,13 @@ class Cell:
 
     @property
     def methods(self) -> dict[str, str]:
-        """Kind of each method (learned, iterative or reference), in the files' order."""
-        return {
-            name: str(scores.get("kind", "reference"))
+        """Kind of each method, by kind as in `KINDS` and then in the files' order."""
+        found = {
+            name: str(scores.get("kind", KINDS[-1]))
             for run in self.runs
             for name, scores in run.methods.items()
         }
+        return dict(sorted(found.items(), key=lambda item: KINDS.index(item[1])))
 
     def value(self, method: str, metric: Metric) -> Value | None:
         """Return a score of a method, averaged over the repeats."""
