@@ -33,7 +33,7 @@ from fly64_dose_overlap.scoring.scores import score
 from fly64_dose_overlap.simulation.star_bench_counts import star_bench_dataset, star_bench_region
 
 LOOKS = (5, 10, 20, 30, 50, 70, 100)
-MAP_EPOCHS = 100
+MAP_EPOCHS = 120
 DOSES = (1000, 10000, 100000)
 SEED = 42
 

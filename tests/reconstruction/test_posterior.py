@@ -14,7 +14,7 @@ import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.physics.likelihood import poisson_deviance, scan_deviance, scan_likelihood
-from fly64_dose_overlap.reconstruction.posterior import Posterior, total_variation
+from fly64_dose_overlap.reconstruction.posterior import BACKGROUNDS, Graduated, Posterior, total_variation
 from fly64_dose_overlap.reconstruction.problem import Problem, load_problem
 from fly64_dose_overlap.scoring.align import align_to
 from fly64_dose_overlap.scoring.region import scan_region
@@ -111,6 +111,16 @@ def test_it_goes_on_from_a_start() -> None:
     first = last_of(Posterior(start=start), posed, 1)
     assert complex_error(first) < complex_error(last_of(Posterior(), posed, 1))
     assert torch.equal(start, TRUTH)
+
+
+def test_graduated_goes_on_with_a_smaller_background_from_where_it_stands() -> None:
+    posed, start = problem(), None
+    for (background, _), iterations in zip(BACKGROUNDS, (2, 2, 8), strict=True):
+        start = last_of(Posterior(3.0, start, background), posed, iterations)
+    found = list(islice(Graduated(3.0, 10)(posed, 0), 12))
+    assert start is not None
+    assert torch.equal(found[-1], start)
+    assert complex_error(found[-1]) < complex_error(found[1])
 
 
 def test_same_problem_same_bytes() -> None:

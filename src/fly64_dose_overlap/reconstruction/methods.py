@@ -14,7 +14,7 @@ from fly64_dose_overlap.config import MethodName, ReconstructParams
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.provenance import with_step
 from fly64_dose_overlap.reconstruction.held_out import Course, HeldOut, follow, snapshots
-from fly64_dose_overlap.reconstruction.posterior import Posterior
+from fly64_dose_overlap.reconstruction.posterior import Graduated, Posterior
 from fly64_dose_overlap.reconstruction.problem import Problem, Solver, load_problem
 from fly64_dose_overlap.results.reconstruction import Reconstruction
 from fly64_dose_overlap.results.timings import Stopwatch, Timing
@@ -124,31 +124,27 @@ def fixed_and_held_out(
 
 
 def maximum_a_posteriori(problem: Problem, held: HeldOut, epochs: int) -> Iterator[Result]:
-    """Yield the maximum a posteriori object, the weight of its prior chosen on held-out photons."""
+    """Yield the maximum a posteriori object; held-out photons choose weight and epoch."""
     watch = Stopwatch()
     fit, validation = held.split(problem)
-    start: Tensor | None = None
 
     def attempt(relative: float) -> Course:
-        nonlocal start
-        solver = Posterior(weight=weight_of(relative, fit), start=start)
-        found = follow(
-            solver(fit, held.seed),
+        return follow(
+            Graduated(weight_of(relative, fit), epochs)(fit, held.seed),
             validation,
             epochs=epochs,
-            patience=held.patience,
+            patience=epochs,
             label=f"MAP, prior {relative:.3g}, photons held out",
         )
-        start = found.obj
-        return found
 
     courses = search(attempt, FIRST_WEIGHT)
     relative = best_between({weight: course.deviance for weight, course in courses.items()})
     course = min(courses.values(), key=lambda found: found.deviance)
-    solver = Posterior(weight=weight_of(relative, problem), start=course.obj)
-    obj = snapshots(solver, problem, held.seed, {epochs}, label=f"MAP, prior {relative:.3g}")[epochs]
+    solver = Graduated(weight_of(relative, problem), epochs)
+    label = f"MAP, prior {relative:.3g}"
+    obj = snapshots(solver, problem, held.seed, {course.epoch}, label=label)[course.epoch]
     weights = {f"{weight:.6g}": found.deviance for weight, found in sorted(courses.items())}
-    settings = {"epochs": epochs, "relative_weight": relative, "held_out_deviance_by_weight": weights}
+    settings = {"epochs": course.epoch, "relative_weight": relative, "held_out_deviance_by_weight": weights}
     yield Result("", obj, course, settings, watch.read())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -15,8 +16,10 @@ from fly64_dose_overlap.reconstruction.problem import Problem
 
 WEAK_ILLUMINATION = 0.01
 """Part of the largest illumination below which variables are scaled no further."""
-EDGE_CONTRAST = 0.1
+EDGE_CONTRAST = 0.05
 """Differences well below this count squared in total variation, so that it has a gradient everywhere."""
+BACKGROUNDS = ((1.0, 0.2), (0.1, 0.2), (0.02, 0.6))
+"""Backgrounds of `Graduated`, photons per detector pixel, each with its part of the epochs."""
 HISTORY = 10
 """Pairs of steps and gradients that L-BFGS keeps."""
 
@@ -82,6 +85,37 @@ class Posterior:
                     f"the negative log posterior is {float(value)} in iteration {epoch}",
                 )
             yield objective.to_object(variables.detach())
+
+
+@dataclass(frozen=True)
+class Graduated:
+    """A `Solver`: `Posterior` with a background that falls in steps, `BACKGROUNDS`.
+
+    A photon where none is expected costs log(I + b) with I near zero: the smaller the background,
+    the closer the likelihood is to that of the counts, and the more do wrong phases hold
+    each other in place. A large background first finds the shape, a small one the rest
+    (graduated non-convexity: Blake and Zisserman, Visual Reconstruction, 1987). After
+    ``epochs`` the last background stays.
+
+    Attributes
+    ----------
+    weight : float, nats per unit of object contrast and pixel
+    epochs : int
+        Iterations that the steps divide.
+    """
+
+    weight: float
+    epochs: int
+
+    def __call__(self, problem: Problem, seed: int) -> Iterator[Tensor]:
+        """Yield the object after every iteration; nothing is random, ``seed`` is not used."""
+        start: Tensor | None = None
+        for background, part in BACKGROUNDS:
+            last = background == BACKGROUNDS[-1][0]
+            solver = Posterior(self.weight, start, background)
+            for obj in islice(solver(problem, seed), None if last else round(part * self.epochs)):
+                start = obj
+                yield obj
 
 
 class _Objective:
