@@ -1,79 +1,114 @@
-"""Write the result table of README.md from metrics/evaluation.json, and copy the picture.
+"""Write the result tables of README.md from metrics/matrix.csv, and copy tables and pictures of the report.
 
-Run it after the default cell has been recorded anew::
+Run it after all cells have been made anew::
 
-    python docs/readme_table.py           # rewrite the table, copy reports/comparison.png
-    python docs/readme_table.py --check   # exit 1 if the table is not that of the recorded results
+    dose-overlap matrix && dose-overlap report
+    python docs/readme_table.py           # take over what reports/ holds, rewrite the tables of README.md
+    python docs/readme_table.py --check   # exit 1 if the tables are not those of the recorded results
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import csv
+import io
+import shutil
+import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import yaml
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-METRICS = "metrics/evaluation.json"
-PARAMS = "params.yaml"
-PICTURE = ROOT / "reports" / "comparison.png"
+RESULTS = "metrics/matrix.csv"
+REPORTS = ROOT / "reports"
+COPIES = {
+    "table.csv": ROOT / RESULTS,
+    "table.md": ROOT / "docs" / "results.md",
+    "dose_response.svg": ROOT / "docs" / "dose_response.svg",
+}
+"""What is taken over from the report, and where it goes."""
+PICTURE = REPORTS / "comparison.png"
 COPY = ROOT / "docs" / "comparison.png"
 BEGIN = "<!-- result: written by docs/readme_table.py -->"
 END = "<!-- end of result -->"
-KINDS = ("learned", "iterative", "reference")
+LIMITS = "limit"
 PICTURE_WIDTH_PX = 1800
 PICTURE_COLOURS = 256
 
-COLUMNS: dict[str, tuple[tuple[str, ...], str]] = {
-    "phase PSNR (dB)": (("phase", "psnr_db"), ".2f"),
-    "amplitude PSNR (dB)": (("amplitude", "psnr_db"), ".2f"),
-    "phase SSIM": (("phase", "ssim"), ".3f"),
-    "amplitude SSIM": (("amplitude", "ssim"), ".3f"),
-    "phase MS-SSIM": (("phase", "ms_ssim"), ".3f"),
-    "amplitude MS-SSIM": (("amplitude", "ms_ssim"), ".3f"),
-    "FRC 0.5 (Nyquist)": (("frc", "frc50"), ".3f"),
-    "FRC half-bit (Nyquist)": (("frc", "frc_half_bit"), ".3f"),
-    "complex NRMSE": (("complex_nrmse",), ".4f"),
-    "dose efficiency": (("dose_efficiency",), ".2f"),
-}
-"""Columns of the table: title, path of the value among a method's scores, format."""
+Cell = tuple[int, str]
+Scores = dict[Cell, dict[tuple[str, str], float]]
+"""By cell, then by method and metric."""
 
 
-def result_block(metrics: dict[str, Any], params: dict[str, Any]) -> str:
-    """Return the text between the two marks."""
-    methods: dict[str, Any] = metrics["methods"]
-    lines = [
-        f"Test half of the scan, {params['dose']:,} photons per frame, view {params['view']}:",
-        "",
-        f"| method | {' | '.join(COLUMNS)} |",
-        f"|---|{'---:|' * len(COLUMNS)}",
+def result_block(text: str) -> str:
+    """Return the text between the two marks, from the plain study of a table of the report."""
+    scores: Scores = {}
+    kinds: dict[str, str] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        if not row["variant"]:
+            cell = int(row["dose"]), row["view"]
+            scores.setdefault(cell, {})[row["method"], row["metric"]] = float(row["mean"])
+            kinds[row["method"]] = row["kind"]
+    methods = {name: kind for name, kind in kinds.items() if kind != LIMITS}
+    limits = [name for name, kind in kinds.items() if kind == LIMITS]
+    blocks = [
+        "Phase PSNR (dB) on the test half; the best method of each cell is bold:",
+        _table(scores, [*limits, *methods], methods, "phase_psnr_db", ".1f", max),
+        "Complex NRMSE:",
+        _table(scores, [*limits, *methods], methods, "complex_nrmse", ".3f", min),
+        "Seconds on the processor for one cell, mean over the doses, and those of the network's training:",
+        _times(scores, methods),
     ]
-    order = sorted(methods, key=lambda name: KINDS.index(methods[name]["kind"]))
-    lines += [f"| {name} | {' | '.join(_cells(methods[name]))} |" for name in order]
-    for name, bound in (("limit", metrics["limit"]), ("limit with prior", metrics["limit"]["bayesian"])):
-        known = {
-            "phase PSNR (dB)": f"{bound['phase_psnr_db']:.2f}",
-            "amplitude PSNR (dB)": f"{bound['amplitude_psnr_db']:.2f}",
-            "complex NRMSE": f"{bound['nrmse']:.4f}",
-        }
-        lines.append(f"| *{name}* | {' | '.join(known.get(column, '') for column in COLUMNS)} |")
-    return "\n".join(lines)
+    return "\n\n".join(blocks)
 
 
-def _cells(scores: dict[str, Any]) -> list[str]:
-    cells: list[str] = []
-    for path, style in COLUMNS.values():
-        value: Any = scores
-        for key in path:
-            value = value[key]
-        cells.append("-" if value is None else format(value, style))
-    return cells
+def _table(
+    scores: Scores,
+    names: list[str],
+    methods: dict[str, str],
+    metric: str,
+    style: str,
+    best_of: Callable[[list[float]], float],
+) -> str:
+    best = {
+        cell: format(best_of([found[name, metric] for name in methods if (name, metric) in found]), style)
+        for cell, found in scores.items()
+    }
+
+    def field(name: str, cell: Cell) -> str:
+        value = scores[cell].get((name, metric))
+        text = "-" if value is None else format(value, style)
+        return f"**{text}**" if name in methods and text == best[cell] else text
+
+    heads = [f"{dose:.0e} {view}".replace("+0", "") for dose, view in scores]
+    rows = [
+        [name if name in methods else f"*{name}*", *(field(name, cell) for cell in scores)] for name in names
+    ]
+    return _markdown(["method", *heads], rows)
+
+
+def _times(scores: Scores, methods: dict[str, str]) -> str:
+    views = list(dict.fromkeys(view for _, view in scores))
+
+    def mean(view: str, key: tuple[str, str]) -> str:
+        values = [found[key] for cell, found in scores.items() if cell[1] == view and key in found]
+        return format(statistics.fmean(values), ".0f") if values else ""
+
+    def field(name: str, view: str) -> str:
+        parts = [mean(view, (name, metric)) for metric in ("cpu_seconds", "training_cpu_seconds")]
+        return " + ".join(filter(None, parts)) or "-"
+
+    rows = [[name, *(field(name, view) for view in views)] for name in methods]
+    return _markdown(["method", *views], rows)
+
+
+def _markdown(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def split_readme(text: str) -> tuple[str, str, str]:
@@ -98,27 +133,27 @@ def recorded(path: str) -> str:
 
 
 def check() -> None:
-    """Exit with status 1 if the table is another than that of the recorded results."""
-    expected = result_block(json.loads(recorded(METRICS)), yaml.safe_load(recorded(PARAMS)))
+    """Exit with status 1 if the tables are other than those of the recorded results."""
+    expected = result_block(recorded(RESULTS))
     if split_readme(README.read_text(encoding="utf-8"))[1] != expected:
         sys.exit(
-            f"README.md: the table is not that of {METRICS} as git has it; "
-            f"run python docs/readme_table.py, then git add README.md docs {METRICS} {PARAMS}"
+            f"README.md: the tables are not those of {RESULTS} as git has it; "
+            f"run python docs/readme_table.py, then git add README.md docs {RESULTS}"
         )
 
 
 def write() -> None:
-    """Rewrite the table from the working tree and copy the picture, if there is one."""
-    metrics = json.loads((ROOT / METRICS).read_text(encoding="utf-8"))
-    params = yaml.safe_load((ROOT / PARAMS).read_text(encoding="utf-8"))
+    """Take over what the report wrote, if it did, and rewrite the tables."""
+    for name, target in COPIES.items():
+        if (REPORTS / name).is_file():
+            shutil.copyfile(REPORTS / name, target)
+            print(f"{target.relative_to(ROOT)}: written")
     before, _, after = split_readme(README.read_text(encoding="utf-8"))
-    block = result_block(metrics, params)
+    block = result_block((ROOT / RESULTS).read_text(encoding="utf-8"))
     README.write_text(f"{before}{BEGIN}\n\n{block}\n\n{END}{after}", encoding="utf-8", newline="\n")
-    print(f"{README.name}: table written")
+    print(f"{README.name}: tables written")
     if PICTURE.is_file():
         copy_picture()
-    else:
-        print(f"{PICTURE.relative_to(ROOT)} is not there, {COPY.relative_to(ROOT)} stays as it is")
 
 
 def copy_picture() -> None:

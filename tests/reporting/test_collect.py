@@ -145,7 +145,12 @@ def test_report_is_written_and_the_working_tree_left_alone(experiments: StudyCop
     before = experiments.changes()
     studies = write_report(experiments.root, tmp_path)
     assert [run.name for study in studies for run in study.runs if run.state == "failed"] == ["lost"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "table.csv", "table.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "dose_response.svg",
+        "index.html",
+        "table.csv",
+        "table.md",
+    ]
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert html.count('src="data:image/webp') == 3
     assert len(html) < 8_000_000

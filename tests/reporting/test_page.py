@@ -78,7 +78,7 @@ def test_names_are_escaped() -> None:
 
 
 def test_incomplete_matrix_and_failed_jobs_are_said(incomplete: Study) -> None:
-    html, text = page([incomplete], {}, {}, {}), markdown_text([incomplete])
+    html, text = page([incomplete], {}, {}, {}), markdown_text([incomplete], {})
     for content in (html, text):
         assert "incomplete: 1 of 9 cells; failed: 1000-dense; missing: 1000-sparse, 10000-baseline" in content
     assert '<span class="status incomplete">failed</span>' in html

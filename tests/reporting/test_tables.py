@@ -96,7 +96,7 @@ def test_repeats_are_printed_with_spread_and_number() -> None:
 def test_csv_holds_every_score_in_full_precision_and_marks_none_as_trained() -> None:
     odd = {**METHODS, "network": ("learned", 24.123456789, 0.05)}
     study = make_study(COMMIT, "", [new_run(1000, "dense", methods=odd)], baseline=BASELINE)
-    rows = list(csv.DictReader(io.StringIO(tables.csv_text([study]))))
+    rows = list(csv.DictReader(io.StringIO(tables.csv_text([study], {}))))
     own = [row for row in rows if row["method"] == "network"]
     assert [row["metric"] for row in own] == [metric.key for metric in ALL]
     assert float(own[0]["mean"]) == 24.123456789
@@ -127,6 +127,15 @@ def test_times_not_measured_are_shown_as_such() -> None:
     assert [entry.text for entry in _row(table, "network").entries[:3]] == ["learned", "-", "1.23 + 200"]
     assert _row(table, "LSQML").entries[2].text == "60"
     assert _row(table, "rPIE").entries[2].text == "-"
+    rows = csv.DictReader(io.StringIO(tables.csv_text([study], {"a1": 1.2345, "b2": 200.4, "c3": 60.0})))
+    found = {
+        (row["method"], row["metric"]): float(row["mean"]) for row in rows if row["metric"] in tables.TIMES
+    }
+    assert found == {
+        ("network", "cpu_seconds"): 1.2345,
+        ("network", "training_cpu_seconds"): 200.4,
+        ("LSQML", "cpu_seconds"): 60.0,
+    }
 
 
 def test_failed_experiment_is_listed() -> None:

@@ -1,4 +1,12 @@
-"""How well expected intensity explains counted photons."""
+"""How well expected intensity explains counted photons.
+
+Most pixels count no photon, and a logarithm or a ratio of nearly nothing would decide a
+fit. So a background b is added, to the expected photons and to the counted ones: the
+shifted Poisson model (Snyder, Hammoud and White, J. Opt. Soc. Am. A 10, 1014, 1993). Its
+mean gradient, (I - I_true) / (I + b), vanishes at the truth for every b. With b added to
+the expected photons alone it would not: where photons are few an object that scatters
+less would be preferred, down to nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +18,7 @@ from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.physics.scan import ScanModel
 
 BACKGROUND_PHOTONS = 0.1
-"""Added to the expected intensity: most pixels count no photon, and a logarithm or a
-ratio of nearly nothing would decide the fit."""
+"""Added to expected and counted photons, see above."""
 
 
 def poisson_deviance(
@@ -19,7 +26,7 @@ def poisson_deviance(
     counts: Float[Tensor, "*batch y x"],
     background: float = BACKGROUND_PHOTONS,
 ) -> Float[Tensor, ""]:
-    """Return the mean Poisson deviance per pixel.
+    """Return the mean Poisson deviance per pixel, both sides shifted by a background.
 
     Twice the negative log likelihood, less that of the saturated model. It has the
     gradient of the likelihood, is about one where the model is right and photons are
@@ -30,11 +37,10 @@ def poisson_deviance(
     ----------
     expected : (..., y, x) float, photons
     counts : (..., y, x) float, photons
-    background : float, photons
+    background : float, photons, > 0
     """
-    rate = expected + background
-    seen = counts.clamp_min(torch.finfo(counts.dtype).tiny)
-    return 2 * (rate - counts + counts * (seen.log() - rate.log())).mean()
+    rate, seen = expected + background, counts + background
+    return 2 * (rate - seen + seen * (seen.log() - rate.log())).mean()
 
 
 def amplitude_error(
@@ -42,8 +48,8 @@ def amplitude_error(
     counts: Float[Tensor, "*batch y x"],
     background: float = BACKGROUND_PHOTONS,
 ) -> Float[Tensor, ""]:
-    """Return the mean absolute error of amplitudes, sqrt(photons)."""
-    return ((expected + background).sqrt() - counts.sqrt()).abs().mean()
+    """Return the mean absolute error of amplitudes, both shifted by a background, sqrt(photons)."""
+    return ((expected + background).sqrt() - (counts + background).sqrt()).abs().mean()
 
 
 def scan_likelihood(
@@ -65,7 +71,7 @@ def scan_likelihood(
     Returns
     -------
     value : float, nats
-        Sum of I + b - n log(I + b), which leaves out what only depends on the counts.
+        Sum of I + b - (n + b) log(I + b), which leaves out what only depends on the counts.
     gradient : (y, x) complex
         The value changes by the real part of sum conj(gradient) change.
     """
@@ -74,7 +80,7 @@ def scan_likelihood(
     for frames in model.batches():
         field = model.far_field(obj, frames)
         rate = intensity(field).sum(dim=1) + background
-        seen = counts[frames]
+        seen = counts[frames] + background
         value += float(rate.sum(dtype=torch.float64) - (seen * rate.log()).sum(dtype=torch.float64))
         model.back_project(field * (2 - 2 * seen / rate)[:, None], frames, gradient)
     return value, gradient[:-1, :-1]
@@ -86,7 +92,7 @@ def scan_deviance(
     obj: Complex[Tensor, "h w"],
     background: float = BACKGROUND_PHOTONS,
 ) -> float:
-    """Return the mean Poisson deviance per detector pixel of an object under all frames."""
+    """Return the mean Poisson deviance per detector pixel of an object under all frames, shifted."""
     total = 0.0
     for frames in model.batches():
         share = (frames.stop - frames.start) / model.frames

@@ -18,9 +18,8 @@ from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.reconstruction.problem import Problem, Solver
 from fly64_dose_overlap.seeding import generator
 
-BACKGROUND_PHOTONS = 1e-3
-"""Added to the expected held-out photons: just so much that a photon where none is expected
-is no proof. More would reward an object that is too smooth for scattering too little."""
+BACKGROUND_PHOTONS = 0.02
+"""Of the shifted deviance of held-out photons: small, since a tenth of the photons is little."""
 
 
 @dataclass(frozen=True)

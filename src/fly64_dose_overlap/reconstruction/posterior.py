@@ -28,7 +28,7 @@ HISTORY = 10
 class Posterior:
     """A `Solver`: L-BFGS on the negative log posterior of the object.
 
-    The likelihood is that of Poisson counts with a background, I + b - n log(I + b) summed
+    The likelihood is the shifted Poisson one, I + b - (n + b) log(I + b) summed
     over pixels and frames. The prior is the total variation of the complex object,
     ``weight`` times the sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2), c = `EDGE_CONTRAST`; with
     weight 0 this is maximum likelihood. Variables are (O - 1) times the root of an estimate of
@@ -91,11 +91,10 @@ class Posterior:
 class Graduated:
     """A `Solver`: `Posterior` with a background that falls in steps, `BACKGROUNDS`.
 
-    A photon where none is expected costs log(I + b) with I near zero: the smaller the background,
-    the closer the likelihood is to that of the counts, and the more do wrong phases hold
-    each other in place. A large background first finds the shape, a small one the rest
-    (graduated non-convexity: Blake and Zisserman, Visual Reconstruction, 1987). After
-    ``epochs`` the last background stays.
+    The smaller the background, the better is each photon used, and the more do wrong phases
+    hold each other in place, since a photon where none is expected counts for much. A large
+    background first finds the shape, a small one the rest (graduated non-convexity: Blake
+    and Zisserman, Visual Reconstruction, 1987). After ``epochs`` the last background stays.
 
     Attributes
     ----------

@@ -52,6 +52,11 @@ class Picture:
     source: str
     caption: str
 
+    @property
+    def content(self) -> bytes:
+        """What a file of the picture holds."""
+        return base64.b64decode(self.source.partition(",")[2])
+
 
 @dataclass(frozen=True)
 class Charts:

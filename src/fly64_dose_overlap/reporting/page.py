@@ -35,7 +35,9 @@ def write_report(
     *,
     revisions: Sequence[str] = ("HEAD",),
 ) -> list[Study]:
-    """Write index.html, table.csv and table.md of all experiments of some commits.
+    """Write index.html, table.csv, table.md and dose_response.svg of all experiments of some commits.
+
+    The picture is the first chart of the first study that has a result.
 
     Parameters
     ----------
@@ -57,11 +59,13 @@ def write_report(
         If there is no result, or a file is damaged.
     """
     studies = collect_studies(root, revisions)
-    write_text_atomic(out / "table.csv", tables.csv_text(studies))
-    write_text_atomic(out / "table.md", markdown_text(studies))
+    seconds = cpu_seconds(repository_root(root))
+    write_text_atomic(out / "table.csv", tables.csv_text(studies, seconds))
+    write_text_atomic(out / "table.md", markdown_text(studies, seconds))
     charts = {study: draw_charts(study) for study in studies if study.done}
-    html = page(studies, charts, _images(root, studies), cpu_seconds(repository_root(root)))
-    write_text_atomic(out / "index.html", html)
+    picture = next(iter(charts.values())).responses[0].content
+    write_text_atomic(out / "dose_response.svg", picture.decode())
+    write_text_atomic(out / "index.html", page(studies, charts, _images(root, studies), seconds))
     for study in studies:
         say(f"{study.title}: {study.status}")
     return studies
@@ -189,16 +193,22 @@ def _span(values: Sequence[float], style: str) -> str:
     return " to ".join(texts)
 
 
-def markdown_text(studies: Sequence[Study]) -> str:
-    """Return the summary and the differences of every study as Markdown."""
+def markdown_text(studies: Sequence[Study], timings: Mapping[str, float]) -> str:
+    """Return summary, differences, measured values and times of every study as Markdown."""
     parts: list[str] = ["# Dose and overlap"]
     for study in studies:
         parts += [f"## {study.title.capitalize()}", f"{study.status}."]
         parts += [f"Changed parameters: {', '.join(study.changes)}."] if study.changes else []
         if study.done:
             parts.append(conventions(study))
-            for table in (*tables.summary_tables(study), *tables.delta_tables(study)):
-                parts += [f"### {table.title}", table.note, tables.markdown(table)]
+            for table in (
+                *tables.summary_tables(study),
+                *tables.delta_tables(study),
+                tables.dose_table(study),
+                tables.overlap_table(study),
+                tables.time_table(study, timings),
+            ):
+                parts += [f"### {table.title}", *filter(None, [table.note]), tables.markdown(table)]
     return "\n\n".join(parts) + "\n"
 
 

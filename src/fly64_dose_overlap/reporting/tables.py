@@ -40,6 +40,9 @@ CSV_HEAD = (
     "network_minus_method",
 )
 
+TIMES = ("cpu_seconds", "training_cpu_seconds")
+"""Times in the CSV, of the run of the lowest seed."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -272,13 +275,17 @@ def time_table(study: Study, seconds: Mapping[str, float]) -> Table:
 
 
 def _time(cell: Cell, method: str, seconds: Mapping[str, float]) -> str:
-    scores = cell.first.methods.get(method, {})
-    own = seconds.get(scores.get("sha256", ""))
+    own, training = _seconds(cell, method, seconds)
     if own is None:
         return MISSING
-    model = scores.get("settings", {}).get("model_sha256")
-    training = seconds.get(model) if model else None
     return f"{own:.3g} + {training:.3g}" if training is not None else f"{own:.3g}"
+
+
+def _seconds(cell: Cell, method: str, seconds: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """Return the time of a method itself and of the training of its network, where they are known."""
+    scores = cell.first.methods.get(method, {})
+    model = scores.get("settings", {}).get("model_sha256")
+    return seconds.get(scores.get("sha256", "")), seconds.get(model) if model else None
 
 
 def runs_table(study: Study) -> Table:
@@ -309,8 +316,8 @@ def markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
-def csv_text(studies: Sequence[Study]) -> str:
-    """Return every score of every study in full precision, one a line."""
+def csv_text(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
+    """Return every score of every study in full precision, one a line, and times as in `time_table`."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_HEAD)
@@ -329,6 +336,9 @@ def csv_text(studies: Sequence[Study]) -> str:
                         delta = cell.delta(method, metric)
                         scores = (metric.key, value.mean, value.spread, value.n, delta)
                         writer.writerow([*head, method, kind, *scores])
+                for name, time in zip(TIMES, _seconds(cell, method, seconds), strict=True):
+                    if time is not None:
+                        writer.writerow([*head, method, kind, name, time, None, 1, None])
     return file.getvalue()
 
 
