@@ -17,6 +17,7 @@ from fly64_dose_overlap.config import PARAMS_FILE, Params, TrainParams, load_par
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.stages._cli import ParamsOption, run
+from fly64_dose_overlap.stages._filters import DoseFilter, GridsizeFilter, ViewFilter
 from fly64_dose_overlap.training.jobs import (
     ARTIFACT_ROOT,
     Runner,
@@ -95,15 +96,9 @@ def _failure(reason: str) -> dict[str, Any]:
 
 
 def main(
-    dose: Annotated[
-        list[int] | None, typer.Option(metavar="PHOTONS", help="Only this dose; may be repeated.")
-    ] = None,
-    view: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this view; may be repeated.")
-    ] = None,
-    gridsize: Annotated[
-        list[int] | None, typer.Option(metavar="SIDE", help="Only this group side; may be repeated.")
-    ] = None,
+    dose: DoseFilter = None,
+    view: ViewFilter = None,
+    gridsize: GridsizeFilter = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the jobs and write the manifest, train nothing.")
     ] = False,

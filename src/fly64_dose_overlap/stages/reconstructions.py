@@ -12,20 +12,15 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.reconstruction.jobs import Outcome, run_jobs
 from fly64_dose_overlap.reconstruction.plan import REFERENCE_METHOD, plan_jobs, write_summaries
 from fly64_dose_overlap.stages._cli import ParamsOption, run
+from fly64_dose_overlap.stages._filters import DoseFilter, GridsizeFilter, ViewFilter
 
 OUTPUT_ROOT = Path("reconstructions/jobs")
 
 
 def main(
-    dose: Annotated[
-        list[int] | None, typer.Option(metavar="PHOTONS", help="Only this dose; may be repeated.")
-    ] = None,
-    view: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this view; may be repeated.")
-    ] = None,
-    gridsize: Annotated[
-        list[int] | None, typer.Option(metavar="SIDE", help="Only this group side; may be repeated.")
-    ] = None,
+    dose: DoseFilter = None,
+    view: ViewFilter = None,
+    gridsize: GridsizeFilter = None,
     split: Annotated[
         list[str] | None, typer.Option(metavar="HALF", help="Only train or test; may be repeated.")
     ] = None,
