@@ -14,5 +14,5 @@ ViewFilter = Annotated[
 ]
 GridsizeFilter = Annotated[
     list[int] | None,
-    typer.Option("--gridsize", metavar="SIDE", help="Only this group side; may be repeated."),
+    typer.Option("--gridsize", metavar="SIDE", help="Only groups of this side; may be repeated."),
 ]
