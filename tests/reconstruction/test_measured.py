@@ -70,8 +70,10 @@ def test_fit_and_agreement_of_halves(write: Write) -> None:
     measurement = read_measurement(write(), 0.1)
     problem = measurement.problem
     found = agreement(measurement, Posterior(), epochs=8, seed=1, label="test")
-    flat = r_factor(problem.model(), problem.counts, problem.flat_object())
-    assert found.r_factor < 0.75 * flat
+    # The fit explains its own noise too, and so the frames better than the truth does, whose
+    # R-factor of 0.156 is 0.745 of the empty object's. A bound below that would ask for bias.
+    truth = torch.from_numpy(tiny_scan.scan_dataset().obj)
+    assert found.r_factor < r_factor(problem.model(), problem.counts, truth)
     assert found.r_factor == r_factor(problem.model(), problem.counts, found.obj)
     assert list(found.frc) == ["even/odd", "thinned"]
     for curve in found.frc.values():
