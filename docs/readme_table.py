@@ -1,114 +1,47 @@
-"""Write the result tables of README.md from metrics/matrix.csv, and copy tables and pictures of the report.
+"""Take the result of README.md over from the report of `dose-overlap report`.
 
-Run it after all cells have been made anew::
+Run it after the cells have been made anew::
 
     dose-overlap matrix && dose-overlap report
-    python docs/readme_table.py           # take over what reports/ holds, rewrite the tables of README.md
-    python docs/readme_table.py --check   # exit 1 if the tables are not those of the recorded results
+    python docs/readme_table.py           # copy what reports/ holds, rewrite the tables of README.md
+    python docs/readme_table.py --check   # exit 1 if README.md shows other tables than docs/results.md
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import shutil
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-RESULTS = "metrics/matrix.csv"
 REPORTS = ROOT / "reports"
-COPIES = {
-    "table.csv": ROOT / RESULTS,
-    "table.md": ROOT / "docs" / "results.md",
-    "dose_response.svg": ROOT / "docs" / "dose_response.svg",
-}
+RESULTS = "docs/results.md"
+COPIES = {"table.md": ROOT / RESULTS, "dose_response.svg": ROOT / "docs" / "dose_response.svg"}
 """What is taken over from the report, and where it goes."""
 PICTURE = REPORTS / "comparison.png"
 COPY = ROOT / "docs" / "comparison.png"
 BEGIN = "<!-- result: written by docs/readme_table.py -->"
 END = "<!-- end of result -->"
-LIMITS = "limit"
+SECTIONS = ("phase PSNR (dB)", "complex NRMSE", "Method time")
+"""What README.md shows of the report's tables."""
+UNIT = " photons per frame "
 PICTURE_WIDTH_PX = 1800
 PICTURE_COLOURS = 256
 
-Cell = tuple[int, str]
-Scores = dict[Cell, dict[tuple[str, str], float]]
-"""By cell, then by method and metric."""
 
-
-def result_block(text: str) -> str:
-    """Return the text between the two marks, from the plain study of a table of the report."""
-    scores: Scores = {}
-    kinds: dict[str, str] = {}
-    for row in csv.DictReader(io.StringIO(text)):
-        if not row["variant"]:
-            cell = int(row["dose"]), row["view"]
-            scores.setdefault(cell, {})[row["method"], row["metric"]] = float(row["mean"])
-            kinds[row["method"]] = row["kind"]
-    methods = {name: kind for name, kind in kinds.items() if kind != LIMITS}
-    limits = [name for name, kind in kinds.items() if kind == LIMITS]
-    blocks = [
-        "Phase PSNR (dB) on the test half; the best method of each cell is bold:",
-        _table(scores, [*limits, *methods], methods, "phase_psnr_db", ".1f", max),
-        "Complex NRMSE:",
-        _table(scores, [*limits, *methods], methods, "complex_nrmse", ".3f", min),
-        "Seconds on the processor for one cell, mean over the doses, and those of the network's training:",
-        _times(scores, methods),
-    ]
+def result_block(results: str) -> str:
+    """Return the text between the two marks: state, conventions and some tables of the plain study."""
+    study = results.split("\n## ")[1]
+    head, *sections = study.split("\n### ")
+    by_title = dict(section.split("\n", 1) for section in sections)
+    blocks = [head.split("\n", 1)[1].strip(), "Columns of the tables: photons per frame, view."]
+    blocks += [f"**{title}**. {by_title[title].strip().replace(UNIT, ' ')}" for title in SECTIONS]
     return "\n\n".join(blocks)
-
-
-def _table(
-    scores: Scores,
-    names: list[str],
-    methods: dict[str, str],
-    metric: str,
-    style: str,
-    best_of: Callable[[list[float]], float],
-) -> str:
-    best = {
-        cell: format(best_of([found[name, metric] for name in methods if (name, metric) in found]), style)
-        for cell, found in scores.items()
-    }
-
-    def field(name: str, cell: Cell) -> str:
-        value = scores[cell].get((name, metric))
-        text = "-" if value is None else format(value, style)
-        return f"**{text}**" if name in methods and text == best[cell] else text
-
-    heads = [f"{dose:.0e} {view}".replace("+0", "") for dose, view in scores]
-    rows = [
-        [name if name in methods else f"*{name}*", *(field(name, cell) for cell in scores)] for name in names
-    ]
-    return _markdown(["method", *heads], rows)
-
-
-def _times(scores: Scores, methods: dict[str, str]) -> str:
-    views = list(dict.fromkeys(view for _, view in scores))
-
-    def mean(view: str, key: tuple[str, str]) -> str:
-        values = [found[key] for cell, found in scores.items() if cell[1] == view and key in found]
-        return format(statistics.fmean(values), ".0f") if values else ""
-
-    def field(name: str, view: str) -> str:
-        parts = [mean(view, (name, metric)) for metric in ("cpu_seconds", "training_cpu_seconds")]
-        return " + ".join(filter(None, parts)) or "-"
-
-    rows = [[name, *(field(name, view) for view in views)] for name in methods]
-    return _markdown(["method", *views], rows)
-
-
-def _markdown(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def split_readme(text: str) -> tuple[str, str, str]:
@@ -134,11 +67,10 @@ def recorded(path: str) -> str:
 
 def check() -> None:
     """Exit with status 1 if the tables are other than those of the recorded results."""
-    expected = result_block(recorded(RESULTS))
-    if split_readme(README.read_text(encoding="utf-8"))[1] != expected:
+    if split_readme(README.read_text(encoding="utf-8"))[1] != result_block(recorded(RESULTS)):
         sys.exit(
             f"README.md: the tables are not those of {RESULTS} as git has it; "
-            f"run python docs/readme_table.py, then git add README.md docs {RESULTS}"
+            f"run python docs/readme_table.py, then git add README.md docs"
         )
 
 

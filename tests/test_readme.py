@@ -77,7 +77,7 @@ def run_script(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """Return a copy of the files that the script reads and writes, outside any checkout."""
-    for name in ("README.md", "metrics/matrix.csv", f"docs/{SCRIPT.name}"):
+    for name in ("README.md", "docs/results.md", f"docs/{SCRIPT.name}"):
         target = tmp_path / name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes((ROOT / name).read_bytes())
@@ -93,15 +93,17 @@ def test_other_results_are_noticed_and_written(copy: Path) -> None:
     # The metrics of the working tree may be those of a run of one's own.
     assert run_script(copy).returncode == 0
     assert run_script(copy, "--check").returncode == 0
-    file = copy / "metrics" / "matrix.csv"
-    text, changed = re.subn(r"(,dense,network,learned,complex_nrmse),[^,]+", r"\1,0.98765", file.read_text())
-    assert changed > 0
+    file = copy / "docs" / "results.md"
+    text = file.read_text()
+    shown = re.search(r"### complex NRMSE.*?\| network .*?(0\.\d{4})", text, re.DOTALL)
+    assert shown
+    text = text[: shown.start(1)] + "0.9877" + text[shown.end(1) :]
     file.write_text(text)
     refused = run_script(copy, "--check")
     assert refused.returncode == 1
     assert "run python docs/readme_table.py" in refused.stderr
     assert run_script(copy).returncode == 0
-    assert "0.988" in (copy / "README.md").read_text()
+    assert "0.9877" in (copy / "README.md").read_text()
     assert run_script(copy, "--check").returncode == 0
 
 
