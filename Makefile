@@ -10,6 +10,9 @@ TORCH_ARGS ?=
 ARGS ?=
 LOCK_ARGS ?=
 
+# A process for each core, at most four: each one imports torch.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -36,7 +39,7 @@ remote: $(INSTALLED) ## name a folder as remote storage: make remote STORE=/fold
 	$(IN_VENV) dvc remote add --local --force --default storage "$$(realpath "$(STORE)")"
 
 test: $(INSTALLED) ## run the test suite without the slow tests
-	$(IN_VENV) pytest -m "not slow"
+	$(IN_VENV) pytest -m "not slow" $(PARALLEL)
 
 test-all: $(INSTALLED) ## run the whole test suite, then those with real services
 	$(IN_VENV) pytest
