@@ -18,9 +18,13 @@ from fly64_dose_overlap.data.contract import BaseSet, Dataset, read_dataset, wri
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.simulation.base import make_synthetic_base
-from fly64_dose_overlap.simulation.diffraction import draw_counts
+from fly64_dose_overlap.simulation.diffraction import draw_counts, expected_intensity
 from fly64_dose_overlap.simulation.star_bench import bench_star, make_star_bench
-from fly64_dose_overlap.simulation.star_bench_counts import star_bench_dataset, star_bench_region
+from fly64_dose_overlap.simulation.star_bench_counts import (
+    expected_of_shifted_probe,
+    star_bench_dataset,
+    star_bench_region,
+)
 
 VIEWS: tuple[ViewName, ...] = ("baseline", "dense", "sparse")
 
@@ -169,6 +173,30 @@ def test_rasters_share_the_counts_of_the_scans_frames(sets: dict[ViewName, BaseS
     assert len(shared) > 10
     np.testing.assert_array_equal(np.rint(sparse.amplitude[: len(shared)] ** 2), counts[shared])
     assert np.sum(np.abs(sparse.probe) ** 2) == pytest.approx(1304.24, rel=2e-3)
+
+
+def test_a_shifted_probe_agrees_with_a_shifted_object(sets: dict[ViewName, BaseSet]) -> None:
+    """At whole positions exactly, at fractional ones up to the interpolation, and not mirrored."""
+    base = sets["sparse"]
+    whole = np.rint(base.positions_px)
+    at_nodes = replace(base, positions_px=whole)
+    np.testing.assert_allclose(
+        next(expected_of_shifted_probe(at_nodes)), expected_intensity(at_nodes), rtol=1e-9, atol=1e-15
+    )
+    amplitude = np.sqrt(next(expected_of_shifted_probe(base)))
+    mirrored = replace(base, positions_px=2 * whole - base.positions_px)
+    apart, apart_mirrored = (
+        np.linalg.norm(amplitude - np.sqrt(expected_intensity(other))) / np.linalg.norm(amplitude)
+        for other in (base, mirrored)
+    )
+    assert apart < 0.06
+    assert apart_mirrored > 1.5 * apart
+
+
+def test_a_shifted_probe_gives_the_same_dose() -> None:
+    dataset = star_bench_dataset("baseline", 10000, 42, subpixel="probe")
+    photons = np.square(dataset.amplitude, dtype=np.float64).sum(axis=(1, 2))
+    assert photons.mean() == pytest.approx(10000, rel=1e-3)
 
 
 def test_dataset_is_written_and_says_how_it_was_made(sparse: Dataset, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class PtychiMethod:
     alpha : float
         Regularisation of rPIE, step length of ePIE.
     step : float
-        Learning rate of ``autodiff`` (Adam).
+        Learning rate of ``autodiff`` (Adam), factor on the updates of rPIE and ePIE.
     background_photons : float
         Added to the expected counts inside the logarithm of the likelihood (``autodiff``);
         without it the gradient is unbounded where no photon is expected.
@@ -73,7 +73,7 @@ class PtychiMethod:
     compact: bool = False
     momentum: float = 0.0
     alpha: float = 0.1
-    step: float = 0.0
+    step: float = 1.0
     background_photons: float = 0.0
     subpixel: Subpixel = "object"
 
@@ -238,7 +238,7 @@ def _options(method: PtychiMethod, side: int) -> Any:
         if method.subpixel == "object":
             solver.forward_model_class = _ObjectShiftModel
     else:
-        obj.alpha = method.alpha
+        obj.alpha, obj.step_size = method.alpha, method.step
     return options
 
 
