@@ -92,9 +92,9 @@ def test_a_shifted_probe_is_another_model_between_pixels(name: str) -> None:
         ("lsqml", 40, 1, 0.05),
         ("lsqml", 40, 2, 0.12),
         ("lsqml_compact", 40, 1, 0.03),
-        ("rpie", 15, 1, 0.06),
-        ("rpie", 15, 2, 0.06),
-        ("epie", 25, 1, 0.1),
+        ("rpie", 80, 1, 0.06),
+        ("rpie", 80, 2, 0.06),
+        ("epie", 50, 1, 0.1),
         ("ad_poisson", 60, 1, 0.03),
     ],
 )

@@ -57,7 +57,9 @@ class PtychiMethod:
     alpha : float
         Regularisation of rPIE, step length of ePIE.
     step : float
-        Learning rate of ``autodiff`` (Adam), factor on the updates of rPIE and ePIE.
+        Learning rate of ``autodiff`` (Adam), factor on the updates of rPIE and ePIE; over
+        the root of the `overlap`. The more often an epoch updates a pixel, the larger is
+        the noise that full steps leave on it.
     background_photons : float
         Added to the expected counts inside the logarithm of the likelihood (``autodiff``);
         without it the gradient is unbounded where no photon is expected.
@@ -107,9 +109,9 @@ METHODS = {
     for method in (
         PtychiMethod("lsqml", "lsqml", batch_frames=96),
         PtychiMethod("lsqml_compact", "lsqml", batch_frames=100, compact=True, momentum=0.5),
-        PtychiMethod("rpie", "rpie", batch_frames=10, alpha=0.2),
+        PtychiMethod("rpie", "rpie", batch_frames=10, alpha=0.5, step=0.45),
         PtychiMethod("epie", "epie", batch_frames=10, alpha=0.5),
-        PtychiMethod("ad_poisson", "autodiff", batch_frames=50, step=0.03, background_photons=0.5),
+        PtychiMethod("ad_poisson", "autodiff", batch_frames=25, step=0.04, background_photons=0.1),
     )
 }
 """The study's reference ``lsqml``, and each of pty-chi's methods at a setting that suits it."""
@@ -178,7 +180,7 @@ def build_task(method: PtychiMethod, problem: Problem, seed: int) -> Any:
     side = problem.probe.shape[-1]
     positions = torch.from_numpy(problem.positions_px)
     task: Any = _Task(
-        _options(method, side),
+        _options(method, side, method.step / overlap(problem) ** 0.5),
         diffraction_data=problem.counts,
         object_data=problem.flat_object()[None],
         probe_data=(problem.probe / side)[None],
@@ -198,7 +200,13 @@ def build_task(method: PtychiMethod, problem: Problem, seed: int) -> Any:
     return task
 
 
-def _options(method: PtychiMethod, side: int) -> Any:
+def overlap(problem: Problem) -> float:
+    """Return the light on the brightest object pixel over that at the peak of one probe."""
+    power = problem.probe.abs().square().sum(dim=0)
+    return float(problem.model().illumination().max() / power.max())
+
+
+def _options(method: PtychiMethod, side: int, step: float) -> Any:
     """Switch off all that would change the probe, the positions or the scale of the object."""
     classes = {
         "lsqml": api.LSQMLOptions,
@@ -234,11 +242,11 @@ def _options(method: PtychiMethod, side: int) -> Any:
     elif method.algorithm == "autodiff":
         solver.displayed_loss_function = None
         obj.optimizer = api.Optimizers.ADAM
-        obj.step_size = method.step
+        obj.step_size = step
         if method.subpixel == "object":
             solver.forward_model_class = _ObjectShiftModel
     else:
-        obj.alpha, obj.step_size = method.alpha, method.step
+        obj.alpha, obj.step_size = method.alpha, step
     return options
 
 
