@@ -62,3 +62,8 @@ def test_what_the_user_can_put_right(error: Exception, message: str) -> None:
 )
 def test_a_bug_is_no_refusal(error: Exception) -> None:
     assert as_refusal(error) is None
+
+
+def test_a_message_is_one_line_that_commands_no_terminal() -> None:
+    message = str(StudyError("a\x1b[2J\x00\udcff.npz", "two\nlines\t\u202e and \u00b5m", "hint"))
+    assert message == r"a\x1b[2J\x00\udcff.npz: two lines \u202e and µm; hint"

@@ -27,7 +27,13 @@ class StudyError(ValueError):
         self.problem = problem
         self.hint = hint
         message = f"{where}: {problem}" + (f"; {hint}" if hint else "")
-        super().__init__(" ".join(message.split()))
+        super().__init__(_one_line(message))
+
+
+def _one_line(text: str) -> str:
+    """Return text for a terminal, which characters of a hostile file name or key cannot command."""
+    joined = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 
 
 class MissingFileError(StudyError, FileNotFoundError):
