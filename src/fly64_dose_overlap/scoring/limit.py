@@ -31,8 +31,6 @@ REMAKE = "remake it with: dvc repro limit"
 
 Part = Literal["phase", "amplitude", "complex"]
 PARTS: tuple[Part, ...] = get_args(Part)
-PriorName = Literal["std_real", "std_imaginary"]
-PeakName = Literal["phase", "amplitude"]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
@@ -99,11 +97,11 @@ class Limit:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    unbiased: dict[Part, Positive]
+    unbiased: dict[str, Positive]
     doses: Annotated[list[Positive], Field(min_length=1)]
-    bayesian: dict[Part, list[Positive]]
-    prior: dict[PriorName, NotNegative]
-    peak: dict[PeakName, NotNegative]
+    bayesian: dict[str, list[Positive]]
+    prior: dict[str, NotNegative]
+    peak: dict[str, NotNegative]
     photons_per_pixel: Positive
     frequency: Annotated[list[NotNegative], Field(min_length=1)]
     signal: list[NotNegative]
@@ -249,12 +247,11 @@ def _contradiction(limit: Limit, kappa: Any) -> str:
     for name, found, wanted in (
         ("unbiased", limit.unbiased, PARTS),
         ("bayesian", limit.bayesian, PARTS),
-        ("prior", limit.prior, get_args(PriorName)),
-        ("peak", limit.peak, get_args(PeakName)),
+        ("prior", limit.prior, ("std_real", "std_imaginary")),
+        ("peak", limit.peak, ("phase", "amplitude")),
     ):
-        lacking = [key for key in wanted if key not in found]
-        if lacking:
-            return f"{name} lacks {', '.join(lacking)}"
+        if found.keys() != set(wanted):
+            return f"{name} must have {', '.join(wanted)}, got {', '.join(map(shown, found))}"
     if any(second <= first for first, second in pairwise(limit.doses)):
         return "doses do not rise"
     for part, bounds in limit.bayesian.items():
