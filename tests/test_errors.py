@@ -67,3 +67,10 @@ def test_a_bug_is_no_refusal(error: Exception) -> None:
 def test_a_message_is_one_line_that_commands_no_terminal() -> None:
     message = str(StudyError("a\x1b[2J\x00\udcff.npz", "two\nlines\t\u202e and \u00b5m", "hint"))
     assert message == r"a\x1b[2J\x00\udcff.npz: two lines \u202e and µm; hint"
+
+
+def test_a_message_keeps_its_measure_and_its_hint() -> None:
+    message = str(StudyError("a.npz", "x" * 100_000, "copy it again"))
+    assert message.startswith("a.npz: xxx")
+    assert message.endswith("x...; copy it again")
+    assert len(message) < 1000

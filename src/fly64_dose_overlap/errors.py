@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import re
 
+MAX_PROBLEM = 800
+"""Characters of a problem that are told; libraries quote what they read, which may be anything."""
+
 
 class StudyError(ValueError):
     """Refuse bad input in one line.
@@ -26,7 +29,8 @@ class StudyError(ValueError):
         self.where = where
         self.problem = problem
         self.hint = hint
-        message = f"{where}: {problem}" + (f"; {hint}" if hint else "")
+        told = problem if len(problem) <= MAX_PROBLEM else f"{problem[:MAX_PROBLEM]}..."
+        message = f"{where}: {told}" + (f"; {hint}" if hint else "")
         super().__init__(_one_line(message))
 
 
