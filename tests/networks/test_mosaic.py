@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tiny_scan
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks import mosaic
 from fly64_dose_overlap.networks.mosaic import Mosaic, Scan, load_scan, make_mosaic
 from fly64_dose_overlap.physics.propagation import centre
@@ -40,7 +41,7 @@ def test_frames_become_whole_photons_with_the_zero_frequency_in_the_corner() -> 
 
 
 def test_a_dataset_without_groups_is_refused() -> None:
-    with pytest.raises(ValueError, match="dataset has no groups"):
+    with pytest.raises(StudyError, match="training data: hold no groups; make the view again"):
         load_scan(replace(tiny_scan.scan_dataset(), groups=None), CPU)
 
 

@@ -21,6 +21,8 @@ REFUSED = [
         "dose=1e3",
         "error: params.yaml: dose must be a whole number of photons per frame, got 1000.0; write 1000",
     ),
+    ("dose=abc", "error: params.yaml: dose must be a whole number of photons per frame, got 'abc'"),
+    ("base.step_px=-1.0", "error: params.yaml: base.step_px: input should be greater than 0, got -1.0"),
     ("view=foo", "error: params.yaml: view: input should be 'baseline', 'dense' or 'sparse', got 'foo'"),
     (
         "train.learning_rate=nan",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import tiny_scan
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.likelihood import scan_deviance
 from fly64_dose_overlap.reconstruction.held_out import (
     BACKGROUND_PHOTONS,
@@ -34,6 +35,22 @@ def mixtures(*shares: float) -> Iterator[Tensor]:
     """Yield the truth mixed with an empty object; a share of 1 is the truth."""
     for share in shares:
         yield 1 + share * (TRUTH - 1)
+
+
+def broken(epochs: int) -> Iterator[Tensor]:
+    """Yield objects that are not finite."""
+    for _ in range(epochs):
+        yield TRUTH * torch.nan
+
+
+def test_a_method_that_explains_nothing_is_named() -> None:
+    with pytest.raises(StudyError, match=r"^ml, held-out: the deviance .* is nan after each of 2 epochs"):
+        follow(broken(2), problem(), epochs=2, patience=5, label="ml, held-out")
+
+
+def test_an_object_that_is_not_finite_names_its_epoch() -> None:
+    with pytest.raises(StudyError, match=r"^ml: the object is not finite after epoch 3$"):
+        snapshots(lambda *_: broken(3), problem(), 1, {3}, label="ml")
 
 
 def test_photons_are_divided_and_none_is_lost() -> None:

@@ -94,7 +94,8 @@ def test_a_failed_method_does_not_stop_the_others(params_file: Path) -> None:
     assert [outcome.returncode for outcome in outcomes] == [1, 0]
     assert "error: nowhere.npz: no such file" in broken.log_path.read_text()
     with pytest.raises(
-        StudyError, match=r"^reconstruct: 1 of 2 methods failed: ml \(.*ml\.log\); the others are kept"
+        StudyError,
+        match=r"^reconstruct: 1 of 2 methods failed: ml/dense/dose=10000/test \(.*; see .*ml\.log\);",
     ):
         collect(outcomes, Path("results"))
     assert not Path("results").exists()

@@ -102,6 +102,16 @@ def test_fewer_groups_than_wanted_are_one_line_of_warning(study: Path, tmp_path:
     assert all(text.startswith(("warning: ", "overlap: ")) for text in result.stderr.splitlines())
 
 
+def test_a_view_without_frames_is_named(study: Path, tmp_path: Path) -> None:
+    views = {
+        name: {"s_img": 1e-6, "n_groups": None, "gridsize": 1} for name in ("baseline", "dense", "sparse")
+    }
+    write_params(tmp_path, overlap={"views": views})
+    wanted = rf"^overlap, dose {DOSE}, view sparse, train half: s_img=1e-06 keeps none of \d+ frames; raise"
+    with pytest.raises(StudyError, match=wanted):
+        overlap.main(DOSE, "sparse", study)
+
+
 def test_a_dose_that_is_not_simulated_is_named(study: Path) -> None:
     with pytest.raises(MissingFileError, match=r"data/dose/10000/train.npz: no such file"):
         overlap.main(10000, "dense", study)

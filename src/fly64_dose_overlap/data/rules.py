@@ -208,10 +208,11 @@ def _check_per_frame(where: str, key: str, values: AnyArray, frames: int) -> Non
     if len(values) != frames:
         raise StudyError(where, f"'{key}' has {len(values)} entries but there are {frames} frames")
     if key == SCAN_INDEX:
-        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > np.iinfo(np.int64).max:
-            raise StudyError(
-                where, f"'{key}' must hold integers from 0 up, got {values.dtype} from {values.min()}"
-            )
+        if values.dtype.kind not in "iu":
+            raise StudyError(where, f"'{key}' must hold integers from 0 up, got {values.dtype}")
+        if values.min() < 0 or values.max() > np.iinfo(np.int64).max:
+            found = f"{values.min()} to {values.max()}"
+            raise StudyError(where, f"'{key}' must hold integers from 0 up to 2^63 - 1, got {found}")
     elif values.dtype.kind not in "iuf":
         raise StudyError(where, f"'{key}' must hold real numbers, got {values.dtype}")
     elif not np.isfinite(values).all():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fly64_dose_overlap.data.contract import Dataset
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.stitch import Stitcher
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.physics.groups import GroupGeometry, GroupModel, group_geometry, support_side_px
@@ -82,9 +83,14 @@ def load_scan(dataset: Dataset, device: torch.device, support_side: int | None =
 
     Amplitudes are squared to whole photons: files hold the square root of counts. The
     object in the dataset, which may be the truth, gives the size of the grid only.
+
+    Raises
+    ------
+    StudyError
+        If the dataset has no groups.
     """
     if dataset.groups is None:
-        raise ValueError("dataset has no groups")
+        raise StudyError("training data", "hold no groups", "make the view again: dvc repro overlap")
     probe = torch.from_numpy(dataset.probe).to(device)
     if support_side is None:
         support_side = support_side_px(probe, SUPPORT_POWER)

@@ -11,8 +11,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.likelihood import scan_deviance
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.reconstruction.problem import Problem, Solver
@@ -83,6 +85,11 @@ def follow(
     epochs, patience : int
     label : str
         Names the work in the progress line.
+
+    Raises
+    ------
+    StudyError
+        If no epoch explains them with a finite deviance.
     """
     model = validation.model()
     best, best_epoch, best_object = math.inf, 0, None
@@ -95,7 +102,8 @@ def follow(
         if epoch - best_epoch >= patience:
             break
     if best_object is None:
-        raise RuntimeError("no epoch has a finite deviance")
+        problem = f"the deviance of held-out photons is {deviances[-1]} after each of {len(deviances)} epochs"
+        raise StudyError(label, problem, "do probe and counts belong together?")
     say(f"{label}: held-out photons are explained best after epoch {best_epoch}")
     return Course(best_epoch, tuple(deviances), best_object)
 
@@ -103,12 +111,20 @@ def follow(
 def snapshots(
     solver: Solver, problem: Problem, seed: int, epochs: set[int], *, label: str
 ) -> dict[int, Tensor]:
-    """Run a method on all photons and keep its object after some epochs."""
+    """Run a method on all photons and keep its object after some epochs.
+
+    Raises
+    ------
+    StudyError
+        If one of them is not finite.
+    """
     last = max(epochs)
     kept: dict[int, Tensor] = {}
     objects = solver(problem, seed)
     for epoch in track(range(1, last + 1), total=last, label=label, unit="epoch"):
         obj = next(objects)
         if epoch in epochs:
+            if not bool(torch.isfinite(torch.view_as_real(obj)).all()):
+                raise StudyError(label, f"the object is not finite after epoch {epoch}")
             kept[epoch] = obj.clone()
     return kept

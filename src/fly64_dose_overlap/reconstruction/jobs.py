@@ -206,7 +206,9 @@ def collect(outcomes: Sequence[Outcome], folder: Path) -> None:
     """
     failed = [outcome for outcome in outcomes if outcome.returncode]
     if failed:
-        logs = ", ".join(f"{outcome.job.method} ({outcome.job.log_path})" for outcome in failed)
+        logs = ", ".join(
+            f"{each.job.name} ({_last_line(each.job.log_path)}; see {each.job.log_path})" for each in failed
+        )
         raise StudyError(
             "reconstruct", f"{len(failed)} of {len(outcomes)} methods failed: {logs}", "the others are kept"
         )

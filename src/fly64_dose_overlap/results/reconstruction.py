@@ -43,7 +43,7 @@ HEADING = "reconstruction"
 """Entry of the metadata that holds method, kind and settings."""
 MANIFEST = "manifest.json"
 
-_SLUG = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
+_SLUG = re.compile(r"(?=.{1,100}$)[a-z0-9]+([-_][a-z0-9]+)*")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import typer
 from fly64_dose_overlap.config import PARAMS_FILE, ViewName, load_params
 from fly64_dose_overlap.data.atomic import write_json_atomic
 from fly64_dose_overlap.data.contract import read_dataset, write_dataset
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.stages._cli import HALVES, DoseOption, ParamsOption, dose_file, require_listed, run
 
@@ -34,7 +35,11 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
     for half in HALVES:
         source = dose_file(dose, half)
         told = with_calibration_errors(read_dataset(source), params.calibration, where=str(source))
-        kept, metrics[half] = make_view(told, sampling, overlap, name=view)
+        try:
+            kept, metrics[half] = make_view(told, sampling, overlap, name=view)
+        except StudyError as error:
+            where = f"overlap, dose {dose}, view {view}, {half} half"
+            raise StudyError(where, error.problem, error.hint) from None
         path = Path(f"data/views/{dose}/{view}/{half}.npz")
         write_dataset(path, kept)
         read_dataset(path, gridsize=sampling.gridsize, neighbor_count=overlap.neighbor_count)

@@ -1,0 +1,493 @@
+"""Everything that reads files or values that others wrote, with good input to start from.
+
+A `Target` makes a bad input in the working directory, and reads it as the study does. What
+is accepted is also used, so that "accepted" means more than "not looked at".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from hypothesis import strategies as st
+
+import factories
+import made_reconstructions
+from faults.mutations import (
+    NONSENSE,
+    Arrays,
+    Payload,
+    json_bytes,
+    members_of,
+    mutate_bytes,
+    mutate_tree,
+    pack,
+)
+from faults.npz_mutations import make_bomb, mutate_npz
+from fly64_dose_overlap.config import load_params, parse_params
+from fly64_dose_overlap.data.canonical import read_user_base
+from fly64_dose_overlap.data.contract import read_base, read_dataset, write_base, write_dataset
+from fly64_dose_overlap.matrix.cells import Selection, plan_cells
+from fly64_dose_overlap.networks.bundle import (
+    DIGEST,
+    METADATA_KEY,
+    BundleInfo,
+    bundle_digest,
+    load_bundle,
+    load_supervised,
+    save_bundle,
+)
+from fly64_dose_overlap.networks.corrector import build_corrector
+from fly64_dose_overlap.networks.supervised import SupervisedInfo, build_supervised
+from fly64_dose_overlap.reconstruction.measured import read_measurement
+from fly64_dose_overlap.results.lock import parse_lock
+from fly64_dose_overlap.results.reconstruction import (
+    read_reconstructions,
+    write_reconstruction,
+    write_reconstructions,
+)
+from fly64_dose_overlap.results.timings import FOLDER, read_timing
+from fly64_dose_overlap.scoring.limit import read_limit, write_limit
+from fly64_dose_overlap.training.checkpoint import HEADER, MAGIC, VERSION, CheckpointStore
+
+SIDE, FRAMES = 8, 6
+PARAMS_TEXT = (factories.ROOT / "params.yaml").read_text(encoding="utf-8")
+PARAMS: dict[str, Any] = yaml.safe_load(PARAMS_TEXT)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that reads.
+
+    Attributes
+    ----------
+    make : callable
+        Writes a bad input into the working directory, returns what was done.
+    read : callable
+        Reads it, and uses what was read.
+    """
+
+    make: Callable[[random.Random], str]
+    read: Callable[[], Any]
+
+
+def dataset_arrays() -> Arrays:
+    """Return the arrays of a valid dataset with groups."""
+    dataset = factories.tiny_dataset(2, frames=FRAMES, side=SIDE)
+    return {
+        "diffraction": dataset.amplitude,
+        "objectGuess": dataset.obj,
+        "probeGuess": dataset.probe,
+        "xcoords": dataset.positions_px[:, 1],
+        "ycoords": dataset.positions_px[:, 0],
+        "xcoords_start": dataset.positions_px[:, 1],
+        "scan_index": dataset.scan_index,
+        "groups": dataset.groups,
+        "_metadata": np.array(json.dumps(dataset.record)),
+    }
+
+
+def user_arrays() -> Arrays:
+    """Return the arrays of a file that only the import understands: counts, several modes."""
+    arrays = dataset_arrays()
+    counts = np.rint(arrays.pop("diffraction") ** 2).astype(np.uint16)
+    probe = np.stack([arrays["probeGuess"], 0.2j * arrays["probeGuess"]])
+    return {**arrays, "counts": counts[..., None], "probeGuess": probe}
+
+
+def _written(name: str) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        path.unlink()
+    return path
+
+
+def npz_maker(name: str, arrays: Callable[[], Arrays]) -> Callable[[random.Random], str]:
+    """Return what makes a bad NPZ file, now and then a bomb or a link."""
+
+    def make(rng: random.Random) -> str:
+        path = _written(name)
+        if rng.random() < 0.01:
+            return make_link(rng, path, pack(members_of(arrays())))
+        if rng.random() < 0.005:
+            what, content = make_bomb(rng, arrays())
+        else:
+            what, content = mutate_npz(rng, arrays())
+        path.write_bytes(content)
+        return what
+
+    return make
+
+
+def make_link(rng: random.Random, path: Path, content: bytes) -> str:
+    """Put a symbolic link in the place of a file."""
+    good = path.with_name("good")
+    good.write_bytes(content)
+    target = rng.choice((good.name, path.name, "nowhere", ".", "/dev/zero", "/dev/null", "/proc/self/mem"))
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    return f"link to {target}"
+
+
+def text_maker(name: str, tree: Callable[[], Any], dump: Callable[[random.Random, Any], bytes]) -> Any:
+    """Return what makes bad text: wrong in one entry, in bytes, or in both."""
+
+    def make(rng: random.Random) -> str:
+        path = _written(name)
+        if rng.random() < 0.01:
+            return make_link(rng, path, dump(rng, tree()))
+        what, content = "", tree()
+        if rng.random() < 0.7:
+            what, content = mutate_tree(rng, content)
+        data = dump(rng, content)
+        if not what or rng.random() < 0.1:
+            done, data = mutate_bytes(rng, data)
+            what = f"{what} {done}"
+        path.write_bytes(data)
+        return what
+
+    return make
+
+
+def yaml_bytes(rng: random.Random, tree: Any) -> bytes:
+    """Write YAML, now and then with what only YAML has."""
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=False)
+    trick = rng.random()
+    lines = text.splitlines(keepends=True)
+    if trick < 0.1:
+        lines.insert(rng.randrange(len(lines) + 1), rng.choice(lines or ["a: 1\n"]))
+    elif trick < 0.2:
+        lines.insert(0, rng.choice(YAML_TRICKS))
+    return "".join(lines).encode("utf-8", "surrogatepass")
+
+
+_LAUGHS = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 10))
+_MERGES = "".join(f"m{n}: &m{n}\n  <<: [{', '.join([f'*m{n - 1}'] * 9)}]\n" for n in range(1, 10))
+YAML_TRICKS = (
+    f"l0: &l0 [lol]\n{_LAUGHS}",
+    f"m0: &m0 {{a: 1}}\n{_MERGES}",
+    f"dose: !!python/object/apply:os.mkdir [{'executed'}]\n",
+    "dose: !!python/name:os.mkdir\n",
+    "a: &a [*a]\n",
+    "a: " + "[" * 3000 + "\n",
+    "dose: 0x" + "f" * 30_000 + "\n",
+    "dose: " + "1:" * 15_000 + "1\n",
+    "dose: 1_0_0_0\n",
+    "? {a: b}\n: c\n",
+    "dose: !!float ''\n",
+    "dose: !!set {a, b}\n",
+    "%YAML 9.9\n---\n",
+    "--- a\n--- b\n",
+    "\ufeff",
+    "dose: !!binary x\n",
+)
+
+
+def reconstruction_arrays() -> Arrays:
+    """Return the arrays of a valid reconstruction."""
+    made = made_reconstructions.reconstructions()[1]
+    path = Path("reconstruction-seed.npz")
+    write_reconstruction(path, made)
+    with np.load(path) as loaded:
+        return {key: loaded[key] for key in loaded.files}
+
+
+def write_folder() -> None:
+    """Write a folder of reconstructions whose manifest will be bad."""
+    if not Path("folder").is_dir():
+        write_reconstructions("folder", made_reconstructions.reconstructions())
+
+
+def read_copied_dataset() -> None:
+    """Read a dataset, and write and read it again."""
+    dataset = read_dataset("dataset.npz", gridsize=2, neighbor_count=7)
+    write_dataset("copy.npz", dataset)
+    read_dataset("copy.npz", gridsize=2, neighbor_count=7)
+
+
+def read_folder() -> None:
+    """Read reconstructions, and write them again elsewhere."""
+    write_reconstructions("again", read_reconstructions("folder"))
+
+
+def single_reconstruction() -> None:
+    """Read one reconstruction, in a folder of its own."""
+    Path("single/manifest.json").write_text('{"methods": ["lsqml_held_out"]}')
+    for found in read_reconstructions("single"):
+        write_reconstruction("again.npz", found)
+
+
+def use_limit() -> None:
+    """Read a limit, and ask it what evaluation asks."""
+    limit = read_limit("limit.json")
+    for dose in (limit.doses[0], limit.doses[-1]):
+        limit.psnr_db("phase", dose, prior=True)
+        limit.nrmse(dose)
+        limit.frc(dose)
+    assert isinstance(limit.converged, bool)
+    write_limit("again.json", limit)
+
+
+def use_lock() -> None:
+    """Read a dvc.lock, as the matrix and the report do."""
+    for stage in parse_lock(Path("dvc.lock").read_bytes().decode("utf-8", "replace")).values():
+        assert all(out.path for out in stage.outs)
+
+
+@cache
+def lock_tree() -> Any:
+    """Return two stages of the repository's own dvc.lock; not to be changed."""
+    stages = yaml.safe_load((factories.ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    return {"schema": "2.0", "stages": {name: stages[name] for name in ("base", "train")}}
+
+
+def limit_tree() -> Any:
+    """Return the content of a valid limit."""
+    write_limit("limit-seed.json", made_reconstructions.limit_of())
+    return json.loads(Path("limit-seed.json").read_text())
+
+
+# Values of `dvc exp run -S`
+
+
+VALUES = (
+    *("-1", "abc", "nan", "inf", "null", "1e3", "1e400", "[1,2", "{a: 1}", "[]", "${dose}", "${oc.env:HOME}"),
+    *(
+        "${nope}",
+        "'",
+        '"',
+        "a=b",
+        "",
+        " ",
+        "\\",
+        "true",
+        "0x10",
+        "1,2",
+        "range(1,3)",
+        "choice(1,2)",
+        "glob(*)",
+    ),
+    *(
+        "x" * 2000,
+        "\u00b5",
+        "\x1b[2J",
+        "$(touch executed)",
+        "`touch executed`",
+        "!!int x",
+        "../../x",
+        "9" * 400,
+    ),
+)
+
+
+def make_override(rng: random.Random) -> str:
+    """Write an override of a parameter, most of them nonsense."""
+    keys = ["train", "colour", "train.nope", "", "..", "overlap.views.dense.s_img", "~train.seed", "+new.key"]
+    keys += [
+        f"{section}.{key}" for section, values in PARAMS.items() if isinstance(values, dict) for key in values
+    ]
+    key = rng.choice(keys)
+    override = rng.choice((f"{key}={rng.choice(VALUES)}",) * 6 + (key, f"{key}:={rng.choice(VALUES)}"))
+    if rng.random() < 0.1:
+        override = mutate_bytes(rng, override.encode("utf-8", "replace"))[1].decode("utf-8", "replace")
+    Path("override.txt").write_text(override, encoding="utf-8")
+    Path("params.yaml").write_text(PARAMS_TEXT, encoding="utf-8")
+    return override
+
+
+def use_override() -> None:
+    """Plan a cell with the override, as ``dose-overlap matrix -S`` does."""
+    override = Path("override.txt").read_text(encoding="utf-8")
+    selection = Selection(doses=[1000], views=["sparse"], overrides=[override])
+    plan_cells(selection, committed=parse_params(PARAMS), params_file=Path("params.yaml"))
+
+
+# Parameters by hypothesis
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from([value for value in NONSENSE if not isinstance(value, dict | list)]),
+)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def hypothetical_params(draw: Callable[[Any], Any]) -> Any:
+    """Draw the content of params.yaml with one to three entries replaced."""
+    content = json.loads(json.dumps(PARAMS))
+    for _ in range(draw(st.integers(1, 3))):
+        place, key = content, draw(st.sampled_from(sorted(content)))
+        while isinstance(place[key], dict) and place[key] and draw(st.booleans()):
+            place, key = place[key], draw(st.sampled_from(sorted(place[key])))
+        place[key] = draw(TREES)
+    return content
+
+
+# Checkpoints and bundles
+
+
+def checkpoint_state() -> dict[str, Any]:
+    """Return a state such as the trainer saves."""
+    network = build_corrector(4, 0)
+    return {
+        "weights": network.state_dict(),
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-3}]},
+        "history": [{"train/loss": 1.0}],
+        "best_epoch": 1,
+        "best_loss": 0.5,
+        "best_weights": network.state_dict(),
+        "spent": {"seconds": 1.0, "cpu_seconds": 1.0},
+    }
+
+
+def _saved(state: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def make_checkpoint(rng: random.Random) -> str:
+    """Write two checkpoints, the newer one bad, some with a digest that fits what is bad."""
+    store = CheckpointStore(Path("checkpoints"))
+    store.clear()
+    store.save(checkpoint_state())
+    store.save(checkpoint_state())
+    path = Path("checkpoints/last.pt")
+    content = path.read_bytes()
+    kind = rng.choice(("blind", "payload", "payload", "pickle", "state"))
+    if kind == "blind":
+        what, changed = mutate_bytes(rng, content)
+        path.write_bytes(changed)
+        return what
+    what, payload = kind, content[HEADER.size :]
+    if kind == "payload":
+        what, payload = mutate_bytes(rng, payload)
+    elif kind == "pickle":
+        payload = _saved({"weights": Payload()})
+    else:
+        payload = _saved(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3))))
+    path.write_bytes(HEADER.pack(MAGIC, VERSION, len(payload), hashlib.sha256(payload).digest()) + payload)
+    return f"{what}, digest made to fit"
+
+
+def use_checkpoint() -> None:
+    """Load the newest whole checkpoint."""
+    state = CheckpointStore(Path("checkpoints")).load()
+    assert isinstance(state, dict)
+
+
+CORRECTOR = BundleInfo(4, 1, 32, 28, 2, 1000.0, {"seed": 1}, {"schema_version": "1"})
+SUPERVISED = SupervisedInfo(4, 16, 12, 1000.0, {"seed": 1}, {"schema_version": "1"})
+
+
+def bundle_maker(info: BundleInfo | SupervisedInfo) -> Callable[[random.Random], str]:
+    """Return what makes a bad model bundle, some with a digest that fits what is bad."""
+
+    def make(rng: random.Random) -> str:
+        path = _written("bundle")
+        network = build_corrector(4, 0) if isinstance(info, BundleInfo) else build_supervised(info, 0)
+        save_bundle(path, network, info)
+        content = path.read_bytes()
+        if rng.random() < 0.4:
+            what, changed = mutate_bytes(rng, content)
+            path.write_bytes(changed)
+            return what
+        size = struct.unpack("<Q", content[:8])[0]
+        header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+        if rng.random() < 0.5:
+            what, header = mutate_tree(rng, header)
+        else:
+            metadata = json.loads(header["__metadata__"][METADATA_KEY])
+            del metadata[DIGEST]
+            what, metadata = mutate_tree(rng, metadata)
+            header["__metadata__"][METADATA_KEY] = _with_digest(metadata, network.state_dict())
+        text = json_bytes(rng, header)
+        path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+        return what
+
+    return make
+
+
+def _with_digest(metadata: Any, tensors: dict[str, torch.Tensor]) -> str:
+    if not isinstance(metadata, dict):
+        return json.dumps(metadata)
+    weights = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    try:
+        return json.dumps({**metadata, DIGEST: bundle_digest(metadata, weights)})
+    except ValueError:
+        return json.dumps(metadata)
+
+
+def write_again(network: torch.nn.Module, info: Any) -> None:
+    """Write a bundle that was read; its information is JSON then."""
+    json.dumps(asdict(info), allow_nan=False)
+    save_bundle(Path("again"), network, info)
+
+
+def use_base() -> None:
+    """Read a base set, and write it."""
+    write_base("again.npz", read_base("base.npz"))
+
+
+def use_user_base() -> None:
+    """Import a user's file, and write the base set."""
+    write_base("again.npz", read_user_base("user.npz"))
+
+
+TARGETS = {
+    "base NPZ": Target(npz_maker("base.npz", dataset_arrays), use_base),
+    "dataset NPZ": Target(npz_maker("dataset.npz", dataset_arrays), read_copied_dataset),
+    "user's NPZ": Target(npz_maker("user.npz", user_arrays), use_user_base),
+    "measured NPZ": Target(
+        npz_maker("user.npz", user_arrays), lambda: read_measurement(Path("user.npz"), 0.1)
+    ),
+    "reconstruction NPZ": Target(
+        npz_maker("single/lsqml_held_out.npz", reconstruction_arrays), single_reconstruction
+    ),
+    "manifest": Target(
+        text_maker("folder/manifest.json", lambda: {"methods": list(made_reconstructions.NAMES)}, json_bytes),
+        read_folder,
+    ),
+    "params.yaml": Target(
+        text_maker("params.yaml", lambda: PARAMS, yaml_bytes), lambda: load_params(Path("params.yaml"))
+    ),
+    "-S values": Target(make_override, use_override),
+    "dvc.lock": Target(text_maker("dvc.lock", lock_tree, yaml_bytes), use_lock),
+    "limit": Target(text_maker("limit.json", limit_tree, json_bytes), use_limit),
+    "time": Target(
+        text_maker(str(FOLDER / "0.json"), lambda: {"seconds": 1.5, "cpu_seconds": 1.0}, json_bytes),
+        lambda: read_timing(Path.cwd(), "0"),
+    ),
+    "checkpoint": Target(make_checkpoint, use_checkpoint),
+    "model bundle": Target(bundle_maker(CORRECTOR), lambda: write_again(*load_bundle(Path("bundle")))),
+    "supervised bundle": Target(
+        bundle_maker(SUPERVISED), lambda: write_again(*load_supervised(Path("bundle")))
+    ),
+}
+
+
+def prepare() -> None:
+    """Make what no mutation touches, in the working directory."""
+    write_folder()
+    os.makedirs("single", exist_ok=True)
