@@ -134,16 +134,16 @@ def kind_of(stage: Stage) -> str:
 
 
 def files_below(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of the files at and below some paths, by their path; hidden ones are left out.
+    """Return the SHA-256 of the files at and below some paths, by their path.
 
-    A hidden file is one that was being written.
+    Left out are logs, which tell of interruptions, and hidden files, which were being written.
     """
     found: dict[str, str] = {}
     for name in paths:
         path = root / name
         files = [path] if path.is_file() else sorted(path.rglob("*"))
         for file in files:
-            if file.is_file() and not file.name.startswith("."):
+            if file.is_file() and not file.name.startswith(".") and file.suffix != ".log":
                 found[file.relative_to(root).as_posix()] = sha256_of(file)
     return found
 
