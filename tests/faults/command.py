@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import IO
 
 from faults.outcome import Outcome
 from fly64_dose_overlap.progress import say
 from matrix_study import kill_all
 from study_copy import StudyCopy
 
-LIMIT_S = 900.0
-"""A command that takes longer hangs."""
+LIMIT_S = 1800.0
+"""A command that takes longer hangs, on a busy machine too."""
 POLL_S = 0.005
+PIECE_BYTES = 65_536
 READ_LIMIT_S = 2.0
 """Workers of a queue may hold the output open for as long as they like."""
 
@@ -55,6 +58,13 @@ class Ended:
         return next((line for line in reversed(self.printed.splitlines()) if line.strip()), "nothing")
 
 
+def _prepare(prepare: Callable[[], None] | None) -> None:
+    """Have signals do what they do in a terminal: a shell's background jobs ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if prepare:
+        prepare()
+
+
 class Running:
     """A command in a process group of its own, whose signals are those of a terminal.
 
@@ -81,16 +91,17 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=prepare,
+            preexec_fn=partial(_prepare, prepare),
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
         self._status: tuple[int, resource.struct_rusage] | None = None
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        while piece := self._process.stdout.read1():
+    def _read(self, stream: IO[bytes]) -> None:
+        while piece := os.read(stream.fileno(), PIECE_BYTES):
             self._output += piece
+        stream.close()
 
     @property
     def seconds(self) -> float:

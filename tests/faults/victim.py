@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from faults.command import Lost
+from faults.command import LIMIT_S, Lost
 from fly64_dose_overlap.data.atomic import sha256_of
 from fly64_dose_overlap.progress import say
 from matrix_study import kill_all
@@ -75,7 +75,7 @@ def finished() -> StudyCopy:
             study.change_params(**PARAMS)
             study.commit("one dose")
             study.git("tag", "--force", "start")
-            study.dvc("repro")
+            study.run("dvc", "repro", timeout_s=LIMIT_S)
             study.commit("finished")
             shutil.copytree(made, folder)
     return StudyCopy(folder / "study")
