@@ -37,11 +37,11 @@ FETCH_KILLED_WHILE_IT_COLLECTS = """
 import importlib, os, signal, sys
 from dvc.cli import main
 collecting = importlib.import_module("dvc_data.index.collect")
-collect, calls = collecting._collect_from_index, []
-def collect_or_die(*arguments, **options):
-    calls.append(collect(*arguments, **options))
-    if len(calls) == 2:
-        arguments[0].commit()
+collect = collecting._collect_from_index
+def collect_or_die(cache, key, *arguments, **options):
+    collect(cache, key, *arguments, **options)
+    if cache.has_node(key):
+        cache.commit()
         os.kill(os.getpid(), signal.SIGKILL)
 collecting._collect_from_index = collect_or_die
 main(["fetch", *sys.argv[1:]])
