@@ -37,6 +37,7 @@ remote: $(INSTALLED) ## name a folder as remote storage: make remote STORE=/fold
 	@test -n "$(STORE)" || { echo "make: name the folder: make remote STORE=/folder/outside" >&2; exit 1; }
 	mkdir -p "$(STORE)"
 	$(IN_VENV) dvc remote add --local --force --default storage "$$(realpath "$(STORE)")"
+	$(IN_VENV) dvc remote modify --local storage verify true
 
 test: $(INSTALLED) ## run the test suite without the slow tests
 	$(IN_VENV) pytest -m "not slow" $(PARALLEL)
