@@ -168,6 +168,21 @@ class Running:
         return Ended(returncode, seconds, usage.ru_maxrss / 1024, self.printed)
 
 
+def require_soon(ready: Callable[[], object], what: str) -> None:
+    """Wait until something is so that other processes do.
+
+    Raises
+    ------
+    Lost
+        If it takes longer than `LIMIT_S`.
+    """
+    limit = time.monotonic() + LIMIT_S
+    while not ready():
+        if time.monotonic() > limit:
+            raise Lost(f"no {what} within {LIMIT_S:.0f} s")
+        time.sleep(20 * POLL_S)
+
+
 class Tally:
     """Count the trials of one kind, and keep the worst of what was measured."""
 

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 
 import psutil
 
-from faults.command import Lost, Running, Tally
+from faults.command import Lost, Running, Tally, require_soon
 from faults.outcome import Outcome
 from faults.victim import (
     CACHE,
@@ -28,7 +28,7 @@ from faults.victim import (
     victim,
 )
 from fly64_dose_overlap.progress import say, track
-from matrix_study import experiments, kill, kill_all, processes, wait_until
+from matrix_study import experiments, kill, kill_all, processes
 from study_copy import StudyCopy, matrix_line
 
 SEED = 20260
@@ -84,9 +84,8 @@ def killed_stage(stage: Stage, kills: int, rng: random.Random) -> Outcome:
         for moment_s in track(moments, total=kills, label=tally.kind, unit="kill"):
             remove_outputs(study, stage.outputs)
             running = Running(stage.line, study)
-            if not running.runs_until(moment_s):
+            if not running.runs_until(moment_s) or running.kill().returncode >= 0:
                 continue  # it was faster this time: no fault was injected
-            running.kill()
             with tally.trial(f"after {moment_s:.1f} s"):
                 require_none_partial(study, stage.outputs)
                 before = running.printed
@@ -118,8 +117,8 @@ def killed_repro(rng: random.Random, *, chains: int, kills: int) -> Outcome:
         duration_s = Tally("").succeed(line, study).seconds
     for chain in range(chains):
         with fresh_victim() as study:
-            killed = _kill_again_and_again(line, study, rng, kills, duration_s)
-            with tally.trial(f"chain {chain + 1} of {killed} kills", killed):
+            _kill_again_and_again(line, study, rng, kills, duration_s, tally)
+            with tally.trial(f"chain {chain + 1}, repeated", 0):
                 tally.succeed(line, study)
                 require_same(study, outputs)
                 require_whole_objects(study.root / CACHE)
@@ -128,18 +127,18 @@ def killed_repro(rng: random.Random, *, chains: int, kills: int) -> Outcome:
 
 
 def _kill_again_and_again(
-    line: Sequence[str], study: StudyCopy, rng: random.Random, kills: int, duration_s: float
-) -> int:
-    """Return how often the command was killed before it came through."""
+    line: Sequence[str], study: StudyCopy, rng: random.Random, kills: int, duration_s: float, tally: Tally
+) -> None:
+    """Kill a command up to ``kills`` times, unless it comes through before."""
     for number in range(kills):
         running = Running(line, study)
         moment_s = rng.uniform(0.02, LONGEST_PART) * duration_s
         if not running.runs_until(moment_s):
-            return number
+            return
         running.kill()
-        require_whole_objects(study.root / CACHE)
-        say(f"{' '.join(line[:3])}: kill {number + 1}/{kills} after {moment_s:.1f} s")
-    return kills
+        with tally.trial(f"kill {number + 1} after {moment_s:.1f} s"):
+            require_whole_objects(study.root / CACHE)
+        say(f"{tally.kind}: {number + 1}/{kills} after {moment_s:.1f} s")
 
 
 def require_nothing_left(study: StudyCopy, line: Sequence[str]) -> None:
@@ -157,8 +156,8 @@ def killed_experiment(rng: random.Random, kills: int) -> Outcome:
         duration_s = tally.succeed(line, undisturbed).seconds
         expected = outputs_of(undisturbed, experiments(undisturbed)["trial"])
     with victim() as study:
-        killed = _kill_again_and_again(line, study, rng, kills, duration_s)
-        with tally.trial(f"chain of {killed} kills", killed):
+        _kill_again_and_again(line, study, rng, kills, duration_s, tally)
+        with tally.trial("repeated", 0):
             tally.succeed(line, study)
             _require_experiments(study, {"trial": expected})
     return tally.outcome()
@@ -213,8 +212,8 @@ def killed_matrix(rng: random.Random, kills: int) -> Outcome:
         ((name, reference),) = experiments(undisturbed).items()
         expected = outputs_of(undisturbed, reference)
     with victim() as study:
-        killed = _kill_again_and_again(line, study, rng, kills, duration_s)
-        with tally.trial(f"chain of {killed} kills", killed):
+        _kill_again_and_again(line, study, rng, kills, duration_s, tally)
+        with tally.trial("repeated", 0):
             tally.succeed(line, study)
             _require_experiments(study, {name: expected})
     return tally.outcome()
@@ -232,17 +231,17 @@ def killed_queue(rng: random.Random, kills: int) -> Outcome:
             name = f"short-{number}"
             change = f"evaluate.registration_upsampling={11 + number}"
             queue = ["dvc", "exp", "run", "--queue", "--name", name, "-S", change, "evaluate"]
-            tally.succeed(queue, study)
-            tally.succeed(START, study)
-            wait_until(lambda: bool(_workers(study)), "worker")
-            time.sleep(rng.uniform(0.0, 10.0))
-            kill_all(study)
             with tally.trial(name):
+                tally.succeed(queue, study)
+                tally.succeed(START, study)
+                require_soon(lambda: _workers(study), "worker")
+                time.sleep(rng.uniform(0.0, 10.0))
+                kill_all(study)
                 require_whole_objects(study.root / CACHE)
                 if name not in experiments(study):
                     study.dvc("queue", "kill", "--force", name, check=False)
                     study.dvc("queue", "remove", name, check=False)
                     tally.succeed(queue, study)
                 tally.succeed(START, study)
-                wait_until(lambda name=name: name in experiments(study), "experiment")
+                require_soon(lambda name=name: name in experiments(study), "experiment")
     return tally.outcome()
