@@ -24,7 +24,7 @@ EARLIEST_PART = 0.2
 """Of the duration of a stage, before which Python has not read its code."""
 INTERRUPTED = (130, -signal.SIGINT)
 """The same to a shell; the latter while Python still imports."""
-TIMES = 3
+TIMES = 2
 QUICK_STAGES = ("simulate",)
 CELL = ("--view", "dense", "-S", "train.seed=44")
 

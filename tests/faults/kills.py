@@ -34,15 +34,15 @@ from study_copy import StudyCopy, matrix_line
 SEED = 20260
 KILLS_OF_STAGE = {
     "check": 4,
-    "base": 6,
-    "simulate": 8,
+    "base": 8,
+    "simulate": 6,
     "overlap": 8,
-    "limit": 8,
-    "train": 14,
-    "supervise": 8,
-    "reconstruct": 8,
-    "infer": 8,
-    "evaluate": 8,
+    "limit": 6,
+    "train": 10,
+    "supervise": 6,
+    "reconstruct": 6,
+    "infer": 6,
+    "evaluate": 6,
 }
 QUICK_STAGES = ("base", "train")
 CURVES = {"train": ("metrics/train", "models/cell"), "supervise": ("metrics/supervised", "models/supervised")}
@@ -55,20 +55,20 @@ FINISHED = re.compile(rf" epoch (\d+)/{EPOCHS}: train/loss")
 
 
 def run(*, quick: bool) -> Generator[Outcome]:
-    """Kill everything that runs for long; about 130 kills, a dozen in the quick form."""
+    """Kill everything that runs for long; about 105 kills, a dozen in the quick form."""
     rng = random.Random(SEED)
     say(f"kills: seed {SEED}")
     for stage in stages():
         kind = kind_of(stage)
         if not quick or kind in QUICK_STAGES:
             yield killed_stage(stage, 2 if quick else KILLS_OF_STAGE[kind], rng)
-    yield killed_repro(rng, chains=1 if quick else 2, kills=2 if quick else 8)
+    yield killed_repro(rng, chains=1 if quick else 2, kills=2 if quick else 7)
     if quick:
         return
-    yield killed_experiment(rng, kills=10)
+    yield killed_experiment(rng, kills=8)
     yield killed_workers(rng, rounds=4, kills=2)
-    yield killed_queue(rng, kills=6)
-    yield killed_matrix(rng, kills=8)
+    yield killed_queue(rng, kills=4)
+    yield killed_matrix(rng, kills=6)
 
 
 def killed_stage(stage: Stage, kills: int, rng: random.Random) -> Outcome:

@@ -31,11 +31,11 @@ from study_copy import StudyCopy
 
 SEED = 20261
 MIB = 2**20
-FILE_SIZES = 3
+FILE_SIZES = 1
 """Limits between nothing and the largest file of a stage, besides those two."""
-MEMORY_MIB = (256, 384, 512, 768, 1024, 1536, 2048, 3072)
+MEMORY_MIB = (384, 768, 1280, 2048, 3072)
 QUICK_STAGES = ("base", "simulate")
-STEPS_MIB = (1, 2, 4, 6, 8, 12, 16, 20, 24)
+STEPS_MIB = (1, 2, 4, 7, 10, 14, 18, 24)
 """Room beside the repository itself, which grows until `dvc repro` comes through."""
 PLENTY_MIB = 1024
 

@@ -34,7 +34,7 @@ VERIFY = ["env", "PYTHONPATH=src", "python", "-m", f"{PACKAGE}.cli", "verify"]
 FORGET = ["python", "-c", "from dvc.repo import Repo; Repo().drop_data_index()"]
 """A killed transfer can leave an index with some of its files only; see docs/reliability.md."""
 CHECKPOINTS = ".dvc/tmp/checkpoints"
-TIMES = 8
+TIMES = 6
 
 
 def run(*, quick: bool) -> Generator[Outcome]:
