@@ -186,17 +186,18 @@ def rotten_cache(rng: random.Random, times: int) -> Outcome:
         for _ in range(times):
             with victim() as study:
                 _use(study, remote)
-                digest = rng.choice(sorted(_recorded(study)))
-                path = study.root / CACHE / digest[:2] / digest[2:]
+                path = rng.choice(sorted((study.root / CACHE).glob("*/*")))
+                digest = path.parent.name + path.name
                 way = damage(path, rng)
                 with tally.trial(f"{path.parent.name}/{path.name} {way}"):
                     ended = tally.run(VERIFY, study)
                     if ended.returncode != 1 or digest not in ended.printed.replace("/", ""):
                         raise Lost(f"not found: status {ended.returncode}, {ended.last_line}")
-                    path.unlink(missing_ok=True)
-                    remove_outputs(study, DATA)
-                    tally.succeed(["dvc", "pull"], study)
+                    tally.run([*VERIFY, "--remove"], study)
+                    tally.succeed(["dvc", "fetch"], study)
+                    tally.succeed(["dvc", "checkout"], study)
                     tally.succeed(VERIFY, study)
+                    require_whole_objects(study.root / CACHE)
                     require_same(study, DATA)
     return tally.outcome()
 
