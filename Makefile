@@ -22,7 +22,7 @@ IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro matrix remote venv test test-all test-services lint format faults bench lock clean
+.PHONY: help repro matrix remote venv test test-all test-services lint format faults bench lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -92,6 +92,14 @@ lock: ## write requirements.lock anew from pyproject.toml (LOCK_ARGS=--upgrade f
 	  --fork-strategy fewest --generate-hashes --no-emit-package torch \
 	  --custom-compile-command "make lock" --quiet --output-file requirements.lock $(LOCK_ARGS)
 
+# --strict: a package that the service does not know is no package without faults.
+audit: ## look for known vulnerabilities of the locked packages (asks pypi.org; ARGS='-s osv' asks osv.dev)
+	"$(PYTHON)" -m venv .venv-audit
+	.venv-audit/bin/python -m pip --disable-pip-version-check install --quiet pip-audit
+	echo "$(TORCH)" > .venv-audit/torch.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv-audit/torch.txt $(ARGS)
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock $(ARGS)
+
 clean: ## remove the environments and caches, never data or results
-	rm -rf $(VENV) .venv-lock .venv-services .venv-ptychodus build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-audit .venv-lock .venv-services .venv-ptychodus build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

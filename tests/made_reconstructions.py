@@ -67,5 +67,5 @@ def limit_of(threshold: float | None = None) -> Limit:
         noise=[10.0] * rings,
         window="hann",
         region={"pixels": region.pixels, "rows": [y.start, y.stop], "columns": [x.start, x.stop]},
-        solver={},
+        solver={"unbiased": {"converged": [True]}},
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +105,72 @@ def test_each_rule_names_the_key_and_the_value(changes: dict[str, Any], message:
     assert message in refusal(changed(changes))
 
 
-@pytest.mark.parametrize("fraction", [0, 0.0, -0.1, 1.01, 60])
-def test_s_img_is_a_fraction(fraction: float) -> None:
+@pytest.mark.parametrize(
+    ("fraction", "rule"),
+    [(0.0, "greater than 0"), (-0.1, "greater than 0"), (1.01, "less than or equal to 1")],
+)
+def test_s_img_is_a_fraction(fraction: float, rule: str) -> None:
     message = refusal(changed({"overlap.views.dense.s_img": fraction}))
-    assert message == f"overlap.views.dense.s_img: s_img must be in (0, 1], got {fraction}"
+    assert message == f"overlap.views.dense.s_img: input should be {rule}, got {fraction}"
+
+
+def numbers(schema: Any, definitions: dict[str, Any], name: str = "params") -> Iterator[tuple[str, Any]]:
+    """Yield every number of a JSON schema with its dotted name."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    if schema.get("type") in ("integer", "number") and "enum" not in schema:
+        yield name, schema
+    for key, part in schema.get("properties", {}).items():
+        yield from numbers(part, definitions, f"{name}.{key}")
+    for part in [schema.get("items"), schema.get("additionalProperties"), *schema.get("anyOf", ())]:
+        if isinstance(part, dict):
+            yield from numbers(part, definitions, name)
+
+
+def bounds(schema: Any) -> list[Any]:
+    return [
+        next((schema[key] for key in keys if key in schema), None)
+        for keys in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"))
+    ]
+
+
+def test_every_number_has_two_bounds() -> None:
+    schema = Params.model_json_schema()
+    found = dict(numbers(schema, schema["$defs"]))
+    leaves = {"params.dose", "params.doses", "params.train.learning_rate", "params.overlap.views.s_img"}
+    assert leaves <= found.keys()
+    assert len(found) > 40
+    unbounded = {name for name, part in found.items() if not all(map(_finite, bounds(part)))}
+    assert unbounded == set()
+
+
+def _finite(bound: Any) -> bool:
+    return bound is not None and math.isfinite(bound)
+
+
+@pytest.mark.parametrize("name", ["train.learning_rate", "base.defocus_um", "simulate.guard_gap_px"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
+def test_no_number_is_without_measure(name: str, value: float) -> None:
+    assert refusal(changed({name: value})).startswith(f"{name}: input should be ")
+
+
+def test_a_scan_that_cannot_be_counted_is_refused() -> None:
+    message = refusal(changed({"base.step_px": 1e-3}))
+    assert message.startswith(
+        "base: field_px=480.0 and step_px=0.001 make 2.3e+11 positions, at most 4,000,000"
+    )
+
+
+def test_values_are_shown_shortened() -> None:
+    for value in (
+        "x" * 10_000,
+        [0] * 10_000,
+        {"a": "x" * 10_000},
+        10**5000,
+        [[["x" * 10_000] * 99] * 99] * 99,
+    ):
+        for key in ("dose", "doses", "train.epochs", "base.source", "x" * 1000):
+            assert len(refusal(changed({key: value}))) < 500
 
 
 def test_a_group_must_fit_into_the_neighbourhood() -> None:
@@ -181,11 +245,27 @@ def test_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"dose: [1, 2", "is not valid YAML"),
-        (b"a: 2026-13-45", "is not valid YAML"),
+        (b"dose: [1, 2", "is not valid YAML (expected ',' or ']', but got '<stream end>', line 1)"),
+        (b"a: 2026-13-45", "is not valid YAML (ValueError: month must be in 1..12)"),
+        (b"a: !!int ''", "is not valid YAML (IndexError: "),
+        (b"a: !!bool maybe", "is not valid YAML (KeyError: "),
+        (b"a: !!timestamp now", "is not valid YAML (AttributeError: "),
+        (b"a: " + b"[" * 5000, "is not valid YAML (RecursionError: "),
+        (b"a: " + b"1" * 5000, "is not valid YAML (ValueError: "),
+        (b"a: !!python/object/apply:os.mkdir [executed]", "is not valid YAML (could not determine a constr"),
+        (b"dose: 1\nview: dense\ndose: 2", "is not valid YAML (the key 'dose' comes twice, line 3)"),
+        (b"a: {b: 1, b: 2}", "is not valid YAML (the key 'b' comes twice, line 1)"),
+        (b"a: &a {b: 1}\nc:\n  <<: *a", "is not valid YAML (merge keys are not understood, line 3)"),
+        (b"1: 2", "is not valid YAML (a key must be text, found 1, line 1)"),
+        (b"? [a]\n: 2", "is not valid YAML (a key must be text, found ['a'], line 1)"),
+        (b"#" * 65_537, "is longer than 64 KiB"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"", "input should be a valid dictionary or instance of Params, got None"),
         (b"- dose", "input should be a valid dictionary or instance of Params, got ['dose']"),
+        (
+            "\u009b31m: 1".encode(),
+            "is not valid YAML (ReaderError: unacceptable character #x009b: special characters",
+        ),
     ],
 )
 def test_what_is_no_parameter_file(tmp_path: Path, content: bytes, message: str) -> None:

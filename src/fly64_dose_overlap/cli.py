@@ -19,6 +19,7 @@ from fly64_dose_overlap.matrix.cells import Cell, Selection, parse_dose, plan_ce
 from fly64_dose_overlap.matrix.cluster import cluster_jobs, collect
 from fly64_dose_overlap.matrix.datasets import LOCK, base_checksum, restore, shares_data
 from fly64_dose_overlap.matrix.engines import DaskOptions, SlurmOptions, run_on_dask, run_on_slurm
+from fly64_dose_overlap.matrix.integrity import remove_rotten, verify_cache
 from fly64_dose_overlap.matrix.results import describe_record, print_table, write_record
 from fly64_dose_overlap.matrix.run import run_cells
 from fly64_dose_overlap.matrix.watch import FAILED, Line
@@ -191,6 +192,31 @@ def report(
     failed = [run.name for study in studies for run in study.runs if run.state == "failed"]
     if failed:
         raise StudyError("report", f"{len(failed)} experiments failed: {', '.join(failed)}", "it lists them")
+
+
+@app.command()
+@refusing
+def verify(
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what is rotten.")] = False,
+) -> None:
+    """Hash what DVC's cache holds of this commit and its experiments, and name what is rotten.
+
+    DVC does not look again at what it has put there, and would check out and push damaged
+    data without a word. The exit status is 1 if anything is rotten.
+    """
+    found = verify_cache(Path.cwd())
+    print(f"verify: {found.files} files, {found.size / 2**20:.1f} MiB, {len(found.rotten)} rotten")
+    if not found.rotten:
+        return
+    for rot in found.rotten:
+        say(f"rotten: {rot.describe()}")
+    if remove:
+        remove_rotten(found.rotten)
+    stages = ", ".join(sorted({use.stage for rot in found.rotten for use in rot.uses}))
+    problem = f"{len(found.rotten)} of {found.files} files are rotten{' and were removed' if remove else ''}"
+    first = "" if remove else "repeat with --remove, then "
+    back = f"dvc fetch && dvc checkout, and what no remote storage has: dvc repro (stages {stages})"
+    raise StudyError("verify", problem, f"{first}bring them back: {back}")
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,28 @@ value that a stage does not get cannot change what it does.
 from __future__ import annotations
 
 import math
+import reprlib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 
 PARAMS_FILE = Path("params.yaml")
+MAX_YAML_BYTES = 64 * 1024
+"""Of params.yaml, which has 3 KiB; some spellings of a number take time with their length squared."""
+MAX_POSITIONS = 4_000_000
+"""Of a synthetic scan."""
 
 ViewName = Literal["baseline", "dense", "sparse"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Dose = Annotated[int, Field(gt=0, le=10**12)]
+Neighbors = Annotated[int, Field(ge=1, le=1000)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 Gridsize = Literal[1, 2]
 
 
@@ -32,7 +41,7 @@ class Section(BaseModel):
 class BaseParams(Section):
     """The base set: object, probe and scan positions."""
 
-    source: str = Field(min_length=1)
+    source: str = Field(min_length=1, max_length=4096)
     """``synthetic``, ``star-bench``, or the path of an NPZ file."""
     seed: Seed
     frame_side_px: Annotated[int, Field(ge=8, le=1024, multiple_of=2)]
@@ -40,12 +49,22 @@ class BaseParams(Section):
     object_kind: Literal["star", "texture"]
     field_px: Annotated[float, Field(gt=0, le=20_000)]
     """Side of the square that the scan positions cover, object pixels."""
-    step_px: Annotated[float, Field(gt=0)]
+    step_px: Annotated[float, Field(gt=0, le=20_000)]
     """Pitch of the raster, object pixels."""
-    jitter_px: Annotated[float, Field(ge=0)]
+    jitter_px: Annotated[float, Field(ge=0, le=20_000)]
     """Standard deviation of each coordinate about the raster, object pixels."""
-    defocus_um: float
+    defocus_um: Annotated[float, Field(ge=-1e6, le=1e6)]
     """Distance of the sample behind the focus."""
+
+    @model_validator(mode="after")
+    def _countable(self) -> BaseParams:
+        positions = (self.field_px / self.step_px + 1) ** 2
+        if positions > MAX_POSITIONS:
+            raise ValueError(
+                f"field_px={self.field_px} and step_px={self.step_px} make {positions:.2g} positions, "
+                f"at most {MAX_POSITIONS:,} are simulated"
+            )
+        return self
 
     @property
     def is_synthetic(self) -> bool:
@@ -59,38 +78,31 @@ class SimulateParams(Section):
     seed: Seed
     split_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Part of the y range that is training data."""
-    guard_gap_px: Annotated[float, Field(ge=0)] | None
+    guard_gap_px: Annotated[float, Field(ge=0, le=1e6)] | None
     """Width of the strip of y without frames; null means N + 1, just enough; 0 means no gap."""
 
 
 class ViewParams(Section):
     """Explicit sampling behind the name of a view."""
 
-    s_img: float
+    s_img: Annotated[float, Field(gt=0, le=1)]
     """Fraction of the frames that is kept, 0 < s_img <= 1."""
-    n_groups: Annotated[int, Field(ge=1)] | None
+    n_groups: Annotated[int, Field(ge=1, le=10**7)] | None
     """Number of groups; null means one per kept frame."""
     gridsize: Gridsize
     """Group side g: a group holds g * g frames."""
-
-    @field_validator("s_img")
-    @classmethod
-    def _fraction(cls, value: float) -> float:
-        if not 0 < value <= 1:
-            raise ValueError("s_img must be in (0, 1]")
-        return value
 
 
 class OverlapParams(Section):
     """The overlap views and how their overlap is measured."""
 
-    neighbor_count: Annotated[int, Field(ge=1)]
+    neighbor_count: Neighbors
     """K: a training group is drawn from this many nearest frames."""
-    metric_neighbor_count: Annotated[int, Field(ge=1)]
+    metric_neighbor_count: Neighbors
     """Neighbours averaged over by the overlap metrics."""
     enable_oversampling: bool
     """Allow more groups than frames, by distinct subsets of the same neighbourhood."""
-    probe_diameter_px: Annotated[float, Field(gt=0)] | None
+    probe_diameter_px: Annotated[float, Field(gt=0, le=1e6)] | None
     """D of the overlap metrics; null means the probe's full width at half maximum."""
     seed_subsample: Seed
     seed_grouping: Seed
@@ -122,18 +134,18 @@ class TrainParams(Section):
     """Classical iterations on each group before the network."""
     width: Annotated[int, Field(ge=4, le=512, multiple_of=4)]
     """Channels of the network's first scale."""
-    epochs: Annotated[int, Field(ge=1)]
-    steps_per_epoch: Annotated[int, Field(ge=1)]
+    epochs: Epochs
+    steps_per_epoch: Annotated[int, Field(ge=1, le=10**6)]
     crop_px: Annotated[int, Field(ge=16, le=4096)]
     """Side of the square of the object that a training step corrects."""
-    frames_per_step: Annotated[int, Field(ge=1)]
+    frames_per_step: Annotated[int, Field(ge=1, le=10**6)]
     """Frames in that square that are scored, at most."""
     learning_rate: Annotated[float, Field(gt=0, le=1)]
-    patience: Annotated[int, Field(ge=1)]
+    patience: Epochs
     """Epochs without a better validation loss before training stops."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Part of the training half, next to the guard gap, held back for validation."""
-    threads: Annotated[int, Field(ge=1)]
+    threads: Threads
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "32-true", "bf16-mixed"]
     """auto: bf16 where the processor multiplies it natively."""
@@ -160,11 +172,11 @@ class ReconstructParams(Section):
 
     seed: Seed
     """Order of the frames, and division of the photons."""
-    epochs: Annotated[dict[MethodName, Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=1)]
+    epochs: Annotated[dict[MethodName, Epochs], Field(min_length=1)]
     """Methods that are run, and their fixed number of epochs."""
     held_out_fraction: Annotated[float, Field(gt=0, le=0.5)]
     """Part of the photons that decides where a method stops, in a run of its own."""
-    patience: Annotated[int, Field(ge=1)]
+    patience: Epochs
     """Epochs without a better explanation of the held-out photons before that run stops."""
     workers: Annotated[int, Field(ge=1, le=256)]
     """Methods that run at a time, each on one core."""
@@ -175,12 +187,12 @@ class InferParams(Section):
 
     seed: Seed
     """Division of the photons."""
-    refine_epochs: Annotated[int, Field(ge=1, le=100_000)]
+    refine_epochs: Epochs
     """Iterations of the refinement, at most."""
     held_out_fraction: Annotated[float, Field(gt=0, le=0.5)]
     """Part of the photons that decides how long to refine."""
-    patience: Annotated[int, Field(ge=1)]
-    threads: Annotated[int, Field(ge=1)]
+    patience: Epochs
+    threads: Threads
     device: Literal["auto", "cpu", "cuda"]
 
 
@@ -210,7 +222,7 @@ class Params(Section):
     """Dose of the cell that training and evaluation follow, photons per frame."""
     view: ViewName
     """View of the cell that training and evaluation follow."""
-    doses: Annotated[list[Dose], Field(min_length=1)]
+    doses: Annotated[list[Dose], Field(min_length=1, max_length=1000)]
     """Doses for which datasets exist, photons per frame."""
     base: BaseParams
     simulate: SimulateParams
@@ -235,12 +247,11 @@ class Params(Section):
     @model_validator(mode="after")
     def _dose_listed(self) -> Params:
         if len(set(self.doses)) != len(self.doses):
-            raise ValueError(f"doses must not repeat, got {self.doses}")
+            raise ValueError(f"doses must not repeat, got {shown(self.doses)}")
         if self.dose not in self.doses:
             listed = ",".join(map(str, [*self.doses, self.dose]))
-            raise ValueError(
-                f"dose {self.dose} is not among doses {self.doses}; add it with -S 'doses=[{listed}]'"
-            )
+            remedy = f"; add it with -S 'doses=[{listed}]'" if len(self.doses) < 8 else ""
+            raise ValueError(f"dose {self.dose} is not among doses {shown(self.doses)}{remedy}")
         return self
 
 
@@ -253,7 +264,7 @@ def _require_whole(key: str, dose: Any) -> None:
     except (TypeError, ValueError):
         number = math.nan
     spelling = f"; write {number:.0f}" if number > 0 and number.is_integer() else ""
-    raise ValueError(f"{key} must be a whole number of photons per frame, got {dose!r}{spelling}")
+    raise ValueError(f"{key} must be a whole number of photons per frame, got {shown(dose)}{spelling}")
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -267,16 +278,54 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         If it is not YAML, or a key is unknown, missing, of the wrong type or out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_YAML_BYTES + 1)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise MissingFileError(str(path), "no such file", "run from the repository's root") from None
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(str(path), f"cannot be read ({error})") from None
+    if len(content) > MAX_YAML_BYTES:
+        raise StudyError(str(path), f"is longer than {MAX_YAML_BYTES // 1024} KiB")
+    return parse_params(parse_yaml(text, where=str(path)), where=str(path))
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Read mappings as they stand: a key that comes twice, or another mapping merged in, is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            mark = key_node.start_mark
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "merge keys are not understood", mark)
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                problem = f"a key must be text, found {shown(key)}"
+                raise yaml.constructor.ConstructorError(None, None, problem, mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {shown(key)} comes twice", mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Return the content of YAML text, of which nothing is executed; ``where`` names it in errors.
+
+    Raises
+    ------
+    StudyError
+        If it is not YAML, or a key comes twice in one mapping.
+    """
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise StudyError(str(path), f"is not valid YAML ({error})") from None
-    return parse_params(content, where=str(path))
+        return yaml.load(text, _PlainLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = "" if mark is None else f", line {mark.line + 1}"
+        raise StudyError(where, f"is not valid YAML ({error.problem}{line})") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML meets values that do not fit their tag with whatever its parsing ends in.
+        raise StudyError(where, f"is not valid YAML ({type(error).__name__}: {error})") from None
 
 
 def parse_params(content: Any, *, where: str = str(PARAMS_FILE)) -> Params:
@@ -284,19 +333,37 @@ def parse_params(content: Any, *, where: str = str(PARAMS_FILE)) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise StudyError(where, _first_problem(error)) from None
+        raise StudyError(where, first_problem(error)) from None
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
+MAX_SHOWN = 120
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxtuple = 8
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message, shortened."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:
+        # Python writes no whole number of more than 4300 digits.
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing that pydantic found wrong: the key, the rule and the value."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) if len(str(part)) < 60 else shown(part) for part in first["loc"])
     prefix = f"{key}: " if key else ""
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{prefix}unknown key{more}"
     if first["type"] == "missing":
         return f"{prefix}key is missing{more}"
     message = first["msg"].removeprefix("Value error, ")
     found = first["input"]
-    shown = "" if isinstance(found, dict) else f", got {found!r}"
-    return f"{prefix}{message[0].lower()}{message[1:]}{shown}{more}"
+    value = "" if isinstance(found, dict) else f", got {shown(found)}"
+    return f"{prefix}{message[0].lower()}{message[1:]}{value}{more}"

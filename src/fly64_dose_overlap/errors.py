@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import re
+
 
 class StudyError(ValueError):
     """Refuse bad input in one line.
@@ -24,7 +27,13 @@ class StudyError(ValueError):
         self.problem = problem
         self.hint = hint
         message = f"{where}: {problem}" + (f"; {hint}" if hint else "")
-        super().__init__(" ".join(message.split()))
+        super().__init__(_one_line(message))
+
+
+def _one_line(text: str) -> str:
+    """Return text for a terminal, which characters of a hostile file name or key cannot command."""
+    joined = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
 
 
 class MissingFileError(StudyError, FileNotFoundError):
@@ -32,3 +41,57 @@ class MissingFileError(StudyError, FileNotFoundError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+NO_ROOM = {
+    errno.ENOSPC: "free some space and repeat the command",
+    errno.EDQUOT: "free some space or have the quota raised, and repeat the command",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and repeat the command",
+}
+"""A file that cannot grow, with what to do."""
+
+_REMEDIES = {
+    **NO_ROOM,
+    errno.EACCES: "mend that and repeat the command",
+    errno.EPERM: "mend that and repeat the command",
+    errno.EROFS: "mend that and repeat the command",
+    errno.EIO: "check the disk and repeat the command",
+}
+_LESS_MEMORY = (
+    "close other programs, or lower reconstruct.workers, train.crop_px or train.frames_per_step, "
+    "and repeat the command; what was finished is kept"
+)
+_TORCH_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (?P<bytes>\d+) bytes")
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|failed to map segment|"
+    r"can't start new thread",
+    re.IGNORECASE,
+)
+"""What torch, the dynamic linker and threads say when memory has run out, as other exceptions."""
+
+
+def as_refusal(error: BaseException) -> StudyError | None:
+    """Return what the user can put right as one line; None stands for a bug.
+
+    Besides a `StudyError` itself that is a lack of memory, of room for a file, or of the
+    right to read or write one.
+    """
+    if isinstance(error, StudyError):
+        return error
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        return StudyError(str(error.filename or "disk"), str(error.strerror), _REMEDIES[error.errno])
+    wanted = _memory_wanted(error)
+    return None if wanted is None else StudyError("memory", wanted, _LESS_MEMORY)
+
+
+def _memory_wanted(error: BaseException) -> str | None:
+    """Return how much memory could not be had, as far as it is known, or None if that was not it."""
+    message = str(error).split("\n")[0]
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return "none is left"
+    if isinstance(error, MemoryError):
+        return message or "none is left"
+    if not isinstance(error, RuntimeError | ImportError | OSError) or not _NO_MEMORY.search(message):
+        return None
+    asked = _TORCH_MEMORY.search(message)
+    return f"{int(asked['bytes']) / 2**30:.2f} GiB could not be allocated" if asked else message

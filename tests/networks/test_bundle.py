@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.networks.bundle import (
+    DIGEST,
     FORMAT,
     METADATA_KEY,
     SUPERVISED_FORMAT,
     BundleInfo,
+    bundle_digest,
     load_bundle,
     load_supervised,
     save_bundle,
@@ -55,9 +57,13 @@ def refusal(path: Path) -> str:
     return message
 
 
-def write_foreign(path: Path, content: Any) -> None:
-    tensors = build_corrector(4, seed=1).state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {METADATA_KEY: content})
+def write_foreign(path: Path, content: Any, **tensors: torch.Tensor) -> None:
+    """Write weights with any metadata; those of a mapping get their right digest."""
+    weights = {**build_corrector(4, seed=1).state_dict(), **tensors}
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+    if isinstance(content, dict):
+        content = json.dumps({**content, DIGEST: bundle_digest(content, weights)})
+    save_file(weights, path, {METADATA_KEY: content})
 
 
 def test_round_trip_keeps_weights_info_and_bytes(bundle: Path, tmp_path: Path) -> None:
@@ -121,19 +127,54 @@ def test_weights_without_metadata_are_refused(bundle: Path) -> None:
     assert f"is no model bundle of format {FORMAT}; train again" in refusal(bundle)
 
 
+VALID: dict[str, Any] = {"format": FORMAT, **vars(INFO)}
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "why"),
     [
-        "{not json",
-        json.dumps({"format": FORMAT, "width": 4}),
-        json.dumps({"format": FORMAT, **vars(INFO), "width": 8}),
-        json.dumps({"format": FORMAT, **vars(INFO), "width": "4"}),
-        json.dumps({"format": FORMAT, **vars(INFO), "extra": 1}),
+        ("{not json", "Expecting property name"),
+        ({"format": FORMAT, "width": 4}, "start_iterations: key is missing (and 6 more)"),
+        ({**VALID, "width": 8}, "is not as its network has it"),
+        ({**VALID, "width": "4"}, "width: input should be a valid integer, got '4'"),
+        ({**VALID, "width": 10**9}, "width: input should be less than or equal to 512, got 1000000000"),
+        ({**VALID, "frame_side_px": True}, "frame_side_px: input should be a valid integer, got True"),
+        ({**VALID, "gridsize": 3}, "gridsize: input should be less than or equal to 2, got 3"),
+        ({**VALID, "photons_per_frame": 0.0}, "photons_per_frame: input should be greater than 0, got 0.0"),
+        ({**VALID, "extra": 1}, "extra: "),
     ],
 )
-def test_metadata_that_do_not_fit_are_refused(bundle: Path, content: str) -> None:
+def test_metadata_that_do_not_fit_are_refused(bundle: Path, content: Any, why: str) -> None:
     write_foreign(bundle, content)
-    assert "is not a readable model bundle" in refusal(bundle)
+    assert "is not a readable model bundle (" in refusal(bundle)
+    assert why in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "why"),
+    [
+        ("more", torch.ones(2), "'more' is not as its network has it"),
+        ("stem.bias", torch.ones(4, dtype=torch.float64), "'stem.bias' is not as its network has it"),
+        ("stem.bias", torch.ones(5), "'stem.bias' is not as its network has it"),
+        ("stem.bias", torch.full((4,), torch.nan), "'stem.bias' has NaN or infinite values"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(bundle: Path, name: str, tensor: torch.Tensor, why: str) -> None:
+    write_foreign(bundle, VALID, **{name: tensor})
+    assert f"is not a readable model bundle ({why})" in refusal(bundle)
+
+
+@pytest.mark.parametrize("where", ["a weight", "the metadata"])
+def test_a_change_that_leaves_the_format_whole_is_found(bundle: Path, where: str) -> None:
+    content = bundle.read_bytes()
+    if where == "a weight":
+        content = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    else:
+        content = content.replace(b"1003.5", b"1003.6")
+    assert content != bundle.read_bytes()
+    bundle.write_bytes(content)
+    assert "its SHA-256 differs from the one it carries" in refusal(bundle)
+    assert refusal(bundle).endswith("restore it: dvc pull")
 
 
 # The supervised network

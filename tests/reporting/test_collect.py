@@ -38,7 +38,7 @@ def _texts(*, scores: str = SCORES, dose: int = 1000, seed: int = 42) -> dict[st
     """Return scores and a dvc.lock that records them for a dose and a seed."""
     train = {"seed": seed, "epochs": 5}
     stages = {
-        "train": {"outs": [{"path": "model", "md5": "1"}], "params": {"params.yaml": {"train": train}}},
+        "train": {"outs": [{"path": "model", "md5": "0" * 32}], "params": {"params.yaml": {"train": train}}},
         "evaluate": {
             "deps": [{"path": "model"}],
             "outs": [{"path": "metrics/evaluation.json", "md5": hashlib.md5(SCORES.encode()).hexdigest()}],

@@ -11,6 +11,17 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.results.timings import Stopwatch, Timing, read_timing, record_timing
 
 DIGEST = "0" * 64
+DAMAGED = [
+    "",
+    "[]",
+    "{}",
+    "[" * 100_000,
+    '{"seconds": 1}',
+    '{"seconds": "x", "cpu_seconds": 1}',
+    '{"seconds": -1, "cpu_seconds": 1}',
+    '{"seconds": NaN, "cpu_seconds": 1}',
+    '{"seconds": 1, "cpu_seconds": 1, "more": 1}',
+]
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -24,7 +35,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert read_timing(tmp_path, "1" * 64) is None
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"seconds": 1}', '{"seconds": "x", "cpu_seconds": 1}'])
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_record_is_refused(tmp_path: Path, content: str) -> None:
     path = record_timing(tmp_path, DIGEST, Timing())
     path.write_text(content)

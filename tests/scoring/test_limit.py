@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.scoring.limit import Limit, read_limit, write_limit
 
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT = Limit(
     unbiased={"phase": 20.0, "amplitude": 10.0, "complex": 40.0},
     doses=[10.0, 100.0, 1000.0],
@@ -23,8 +25,8 @@ LIMIT = Limit(
     signal=[3.0, 0.0],
     noise=[1000.0, 100.0],
     window="hann",
-    region={"pixels": 100},
-    solver={"seed": 42},
+    region={"pixels": 100, "rows": [0, 10], "columns": [0, 10]},
+    solver={"seed": 42, "unbiased": {"converged": [True, True]}},
 )
 
 
@@ -100,9 +102,11 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
         ("[]", "is no limit"),
-        ('{"format_version": 1, "kappa": 1}', "is no limit"),
+        ('{"format_version": 1, "kappa": 1}', r"is no limit \(unbiased: key is missing \(and 11 more\)\)"),
         ('{"format_version": 99}', "has format version 99, expected 1"),
+        ('{"format_version": true}', "has format version True, expected 1"),
     ],
 )
 def test_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -110,3 +114,41 @@ def test_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> Non
     path.write_text(text)
     with pytest.raises(StudyError, match=rf"dense.json: {message}.*; remake it with: dvc repro limit"):
         read_limit(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"photons_per_pixel": float("nan")}, "photons_per_pixel: input should be a finite number, got nan"),
+        ({"photons_per_pixel": "1"}, "photons_per_pixel: input should be a valid number, got '1'"),
+        ({"unbiased": {**LIMIT.unbiased, "phase": -1.0}}, "unbiased.phase: input should be greater than 0"),
+        ({"unbiased": {"phase": 20.0}}, "unbiased must have phase, amplitude, complex, got 'phase')"),
+        (
+            {"unbiased": {**LIMIT.unbiased, "colour": 1.0}},
+            "unbiased must have phase, amplitude, complex, got",
+        ),
+        ({"peak": {"phase": 1.0}}, "peak must have phase, amplitude, got 'phase')"),
+        ({"doses": [10.0, 10.0, 20.0]}, "doses do not rise"),
+        ({"doses": [10.0, 20.0]}, "bayesian.amplitude has 3 entries for 2 doses"),
+        ({"noise": [1.0]}, "noise has 1 entries for 2 frequencies"),
+        ({"region": {"pixels": 5}}, "rows: key is missing"),
+        ({"solver": {"seed": 1}}, "unbiased: key is missing"),
+        ({"more": 1}, "more: unknown key"),
+        ({"kappa": 3.0}, "kappa is 3.0, but its entries give 2"),
+        ({"kappa": None}, "kappa is None, but its entries give 2"),
+    ],
+)
+def test_a_limit_that_does_not_hold_together_is_refused(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    path = tmp_path / "dense.json"
+    write_limit(path, LIMIT)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(StudyError) as caught:
+        read_limit(path)
+    assert str(caught.value).startswith(f"{path}: is no limit ({why}")
+    assert str(caught.value).endswith("; remake it with: dvc repro limit")
+
+
+def test_the_limits_of_the_study_are_whole() -> None:
+    assert [read_limit(path).converged for path in sorted((ROOT / "metrics/limit").glob("*.json"))]

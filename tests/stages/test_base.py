@@ -109,7 +109,7 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         raise OSError(28, "No space left on device")
 
     assert exit_code_of(main) == 1
-    assert capsys.readouterr().err.startswith("error: disk: No space left on device; mend that")
+    assert capsys.readouterr().err.startswith("error: disk: No space left on device; free some space")
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), ValueError("x"), OSError(2, "no such file")])

@@ -19,6 +19,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.bundle import load_bundle
 from fly64_dose_overlap.results.timings import Stopwatch, Timing, read_timing
 from fly64_dose_overlap.training import TrainingJob, physics_informed, trainer, validation
+from fly64_dose_overlap.training.checkpoint import CheckpointStore
 from fly64_dose_overlap.training.physics_informed import PhysicsInformed
 from fly64_dose_overlap.training.trainer import resolve_precision, train_cell
 from fly64_dose_overlap.training.validation import Validation
@@ -129,6 +130,32 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     assert results() == undisturbed
 
 
+def test_a_damaged_checkpoint_costs_one_epoch_and_changes_nothing(
+    undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(physics_informed, "save_bundle", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    (last,) = Path(".dvc/tmp/checkpoints").glob("*/last.pt")
+    last.write_bytes(last.read_bytes()[:-100])
+    capsys.readouterr()
+    assert train()["resumed_from_epoch"] == EPOCHS - 1
+    assert "checkpoint last.pt is damaged" in capsys.readouterr().err
+    assert results() == undisturbed
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(physics_informed, "save_bundle", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(epochs=1, steps_per_epoch=1)
+    (folder,) = Path(".dvc/tmp/checkpoints").iterdir()
+    CheckpointStore(folder).save({"weights": {}, "spent": {"seconds": 1.0, "cpu_seconds": 1.0}})
+    with pytest.raises(StudyError, match=r"holds a checkpoint that does not fit .*; delete the folder$"):
+        train(epochs=1, steps_per_epoch=1)
+
+
 def test_the_checkpoint_of_another_training_is_not_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(physics_informed, "save_bundle", _interrupt)
@@ -160,27 +187,33 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def diverge_at(call: int) -> Callable[..., Tensor]:
+def diverge_at(call: int, value: float = torch.nan) -> Callable[..., Tensor]:
     calls = 0
     losses = physics_informed.loss_of
 
     def loss_of(*arguments: Any) -> Tensor:
         nonlocal calls
         calls += 1
-        return losses(*arguments) * (torch.nan if calls == call else 1)
+        return losses(*arguments) * (value if calls == call else 1)
 
     return loss_of
 
 
-def test_a_loss_that_is_not_finite_stops_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(physics_informed, "loss_of", diverge_at(4))
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_loss_that_is_not_finite_stops_with_one_line(
+    value: float, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     message = (
-        r"^train dense/dose=10000: the loss is nan in epoch 2, step 2; "
+        rf"^train dense/dose=10000: the loss is {value} in epoch 2, step 2; "
         r"the last checkpoint is kept; lower train\.learning_rate$"
     )
-    with pytest.raises(StudyError, match=message):
-        train()
+    with monkeypatch.context() as patch:
+        patch.setattr(physics_informed, "loss_of", diverge_at(4, value))
+        with pytest.raises(StudyError, match=message):
+            train()
     assert not BUNDLE.exists()
+    assert train()["resumed_from_epoch"] == 1
+    assert results() == undisturbed
 
 
 def test_a_validation_loss_that_is_not_finite_stops_too(monkeypatch: pytest.MonkeyPatch) -> None:

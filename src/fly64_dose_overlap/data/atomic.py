@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import glob
 import hashlib
 import json
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.errors import NO_ROOM, MissingFileError, StudyError
+
+LEFTOVER_AGE_S = 86_400.0
+"""A temporary file that nobody has written to for this long belongs to a process that was killed."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Generator[Path, None, None]:
     """Yield a temporary path that becomes ``path`` when the block ends without an exception.
 
-    The parent folder is created. On any failure, an interrupt included, the temporary
-    file goes and whatever stood at ``path`` stays as it was.
+    The parent folder is created. The content is on the disk before the name is, so that a
+    power failure leaves the old file or the new one. On any failure, an interrupt included,
+    the temporary file goes and whatever stood at ``path`` stays as it was. What a killed
+    process left goes with the next writing of the same file, after a day.
 
     Parameters
     ----------
@@ -45,8 +52,9 @@ def atomic_path(path: Path | str) -> Generator[Path, None, None]:
         # Unlike tempfile's, these permissions follow the user's umask.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise StudyError(str(target), f"cannot be written ({error.strerror})") from None
+        raise _refusal(target, error) from None
     try:
+        _remove_leftovers(target)
         yield temporary
         _sync(temporary)
         if target.is_dir():
@@ -55,12 +63,29 @@ def atomic_path(path: Path | str) -> Generator[Path, None, None]:
         _sync(target.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StudyError(str(target), f"cannot be written ({error.strerror})") from None
+        if error.errno in NO_ROOM:
+            raise _refusal(target, error) from None
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _refusal(target: Path, error: OSError) -> StudyError:
+    free = ""
+    if error.errno in NO_ROOM and target.parent.is_dir():
+        free = f", {shutil.disk_usage(target.parent).free / 2**20:.1f} MiB free"
+    problem = f"cannot be written ({error.strerror}{free})"
+    return StudyError(str(target), problem, NO_ROOM.get(error.errno or 0, ""))
+
+
+def _remove_leftovers(target: Path) -> None:
+    pattern = f".{glob.escape(target.stem)}.*.tmp{glob.escape(target.suffix)}"
+    for leftover in target.parent.glob(pattern):
+        # Another process may remove it at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_S:
+                leftover.unlink()
 
 
 def _sync(path: Path) -> None:

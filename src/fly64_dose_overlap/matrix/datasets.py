@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import Params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.matrix.cells import Cell
 from fly64_dose_overlap.matrix.experiments import RAN
+from fly64_dose_overlap.results.lock import LOCK_NAME, parse_lock
 
-LOCK = Path("dvc.lock")
+LOCK = Path(LOCK_NAME)
 
 
 def shares_data(cell: Cell, tree: Params) -> bool:
@@ -97,6 +96,5 @@ def _refuse_stale(stages: Sequence[str]) -> None:
 
 def base_checksum(text: str) -> str:
     """Return the checksum that a dvc.lock gives for the base set, or an empty string."""
-    stages = (yaml.safe_load(text) or {}).get("stages", {})
-    outputs = stages.get("base", {}).get("outs", [])
-    return str(outputs[0].get("md5", "")) if outputs else ""
+    base = parse_lock(text).get("base")
+    return base.outs[0].md5 or "" if base and base.outs else ""

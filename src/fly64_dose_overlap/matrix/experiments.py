@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ COPIES = Path(".dvc/tmp/exps")
 """Where DVC copies the repository to, once per running job."""
 JOBS = COPIES / "run"
 WORKERS = COPIES / "celery"
-STOP_LIMIT_S = 20.0
+STOP_LIMIT_S = 1.5
+"""Workers and jobs each have this long to end by themselves: Ctrl-C is to end the matrix in five seconds."""
 RAN = "Running stage '"
 
 
@@ -166,20 +168,16 @@ def stages_run(log: Path) -> list[str]:
 
 def stop_all() -> None:
     """End workers and jobs of this repository, and what they started."""
-    workers = worker_pids()
-    for process in psutil.process_iter():
-        if process.pid in workers:
-            _end(process)
+    workers = set(worker_pids())
+    _end(process for process in psutil.process_iter() if process.pid in workers)
     # Looked for after that: a job may have started a stage while its worker ended.
-    for process in _processes_in_copies():
-        _end(process)
+    _end(_processes_in_copies())
 
 
 def stop_orphans() -> None:
     """End what a dead worker left running; a second run of the same cell must not meet it."""
     if not worker_pids():
-        for process in _processes_in_copies():
-            _end(process)
+        _end(_processes_in_copies())
 
 
 def _processes_in_copies() -> Iterable[psutil.Process]:
@@ -193,18 +191,17 @@ def _processes_in_copies() -> Iterable[psutil.Process]:
             yield process
 
 
-def _end(process: psutil.Process) -> None:
-    try:
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    for member in family:
-        try:
+def _end(processes: Iterable[psutil.Process]) -> None:
+    families: set[psutil.Process] = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            families |= {process, *process.children(recursive=True)}
+    for member in families:
+        with suppress(psutil.NoSuchProcess):
             member.terminate()
-        except psutil.NoSuchProcess:
-            continue
-    for member in psutil.wait_procs(family, timeout=STOP_LIMIT_S)[1]:
-        member.kill()
+    for member in psutil.wait_procs(families, timeout=STOP_LIMIT_S)[1]:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
 
 
 def _runs(pid: int, word: str) -> bool:

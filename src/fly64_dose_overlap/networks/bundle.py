@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
+from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.data.atomic import atomic_path
-from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.errors import MissingFileError, StudyError, as_refusal
 from fly64_dose_overlap.networks.corrector import Corrector, build_corrector
+from fly64_dose_overlap.networks.layers import FrameSide, GroupSide, Iterations, Photons, Width
 from fly64_dose_overlap.networks.supervised import SupervisedInfo, SupervisedNetwork, build_supervised
 from fly64_dose_overlap.provenance import Record
 
-FORMAT = "fly64-dose-overlap/1"
-SUPERVISED_FORMAT = "fly64-dose-overlap-supervised/1"
+FORMAT = "fly64-dose-overlap/2"
+SUPERVISED_FORMAT = "fly64-dose-overlap-supervised/2"
 METADATA_KEY = "bundle"
 """One key only: the format keeps no order among several, and bytes would differ."""
+DIGEST = "sha256"
+"""Entry of the metadata: of the weights and all other entries."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,14 @@ class BundleInfo:
         Provenance of the training data.
     """
 
-    width: int
-    start_iterations: int
-    frame_side_px: int
-    support_side_px: int
-    gridsize: int
-    photons_per_frame: float
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    width: Width
+    start_iterations: Iterations
+    frame_side_px: FrameSide
+    support_side_px: FrameSide
+    gridsize: GroupSide
+    photons_per_frame: Photons
     training: dict[str, Any]
     record: Record
 
@@ -61,11 +70,33 @@ Network = TypeVar("Network", bound=nn.Module)
 def save_bundle(path: Path, network: nn.Module, info: BundleInfo | SupervisedInfo) -> None:
     """Write a bundle; equal weights and info give equal bytes."""
     name = FORMAT if isinstance(info, BundleInfo) else SUPERVISED_FORMAT
-    metadata = json.dumps({"format": name, **asdict(info)}, sort_keys=True, allow_nan=False)
+    content = {"format": name, **asdict(info)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = _dumps({**content, DIGEST: bundle_digest(content, tensors)})
     with atomic_path(path) as temporary:
         # save_file would make a file of its own, which only its owner may read.
         temporary.write_bytes(save(tensors, metadata={METADATA_KEY: metadata}))
+
+
+def bundle_digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of weights, by name, type and shape, and of what they belong to.
+
+    Parameters
+    ----------
+    content : mapping
+        The metadata without their digest, JSON-able.
+    tensors : mapping
+        Weights by name, contiguous and in main memory.
+    """
+    digest = hashlib.sha256(_dumps(content).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _dumps(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, allow_nan=False)
 
 
 def load_bundle(path: Path) -> tuple[Corrector, BundleInfo]:
@@ -76,7 +107,8 @@ def load_bundle(path: Path) -> tuple[Corrector, BundleInfo]:
     MissingFileError
         If there is no such file.
     StudyError
-        If it is no bundle of this study, or its weights do not fit its network.
+        If it is no bundle of this study, if it was damaged or changed after it was written,
+        or if its weights do not fit its network.
     """
     return _load(path, FORMAT, BundleInfo, lambda info: build_corrector(info.width, seed=0), stage="train")
 
@@ -99,15 +131,47 @@ def _load(
         raise MissingFileError(str(path), "no such model bundle", f"train one with: dvc repro {stage}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+            metadata: Any = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if not isinstance(metadata, dict) or metadata.pop("format", None) != expected:
+        if not isinstance(metadata, dict) or metadata.get("format") != expected:
             raise StudyError(str(path), f"is no model bundle of format {expected}", "train again")
-        info = info_type(**metadata)
+        info = _checked_info(cast(dict[str, Any], metadata), tensors, info_type)
+        _check_weights(tensors, lambda: build(info))
         network = build(info)
         network.load_state_dict(tensors)
-    except (SafetensorError, OSError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        raise StudyError(
-            str(path), f"is not a readable model bundle ({error})", "restore it: dvc pull"
-        ) from None
+    except ValidationError as error:
+        raise _unreadable(path, first_problem(error)) from None
+    except StudyError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, ValueError, RecursionError) as error:
+        if as_refusal(error) is not None:
+            raise
+        raise _unreadable(path, str(error)) from None
     return network.eval(), info
+
+
+def _unreadable(path: Path, why: str) -> StudyError:
+    return StudyError(str(path), f"is not a readable model bundle ({why})", "restore it: dvc pull")
+
+
+def _checked_info(metadata: dict[str, Any], tensors: Mapping[str, Tensor], info_type: type[Info]) -> Info:
+    """Return what the weights belong to, once the digest is known to be right."""
+    content = {key: value for key, value in metadata.items() if key != DIGEST}
+    if metadata.get(DIGEST) != bundle_digest(content, tensors):
+        raise ValueError("its SHA-256 differs from the one it carries, it was damaged or changed")
+    del content["format"]
+    return TypeAdapter(info_type).validate_python(content)
+
+
+def _check_weights(tensors: Mapping[str, Tensor], build: Callable[[], nn.Module]) -> None:
+    """Refuse weights that are not finite or not those of the network, before memory is taken for it."""
+    with torch.device("meta"):
+        wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in build().state_dict().items()}
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if differing:
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        raise ValueError(f"{differing[0]!r}{more} is not as its network has it")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name!r} has NaN or infinite values")

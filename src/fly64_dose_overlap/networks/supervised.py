@@ -15,12 +15,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.corrector import Complex64
-from fly64_dose_overlap.networks.layers import ResidualBlock, build_seeded, set_to_zero
+from fly64_dose_overlap.networks.layers import (
+    FrameSide,
+    Photons,
+    ResidualBlock,
+    Width,
+    build_seeded,
+    set_to_zero,
+)
 from fly64_dose_overlap.physics.scan import ScanModel
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.provenance import Record
@@ -51,10 +59,12 @@ class SupervisedInfo:
         Provenance of the training data.
     """
 
-    width: int
-    frame_side_px: int
-    support_side_px: int
-    photons_per_frame: float
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    width: Width
+    frame_side_px: FrameSide
+    support_side_px: FrameSide
+    photons_per_frame: Photons
     training: dict[str, Any]
     record: Record
 

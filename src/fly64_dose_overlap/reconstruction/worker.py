@@ -12,7 +12,7 @@ from typing import cast
 from fly64_dose_overlap.config import MethodName, load_params
 from fly64_dose_overlap.data.atomic import sha256_of
 from fly64_dose_overlap.data.contract import read_dataset
-from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.errors import as_refusal
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.results.reconstruction import write_reconstructions
 from fly64_dose_overlap.results.repository import repository_root
@@ -44,6 +44,9 @@ if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         main(cast(MethodName, sys.argv[1]), *map(Path, sys.argv[2:]))
-    except StudyError as error:
-        say(f"error: {error}")
+    except Exception as error:
+        refusal = as_refusal(error)
+        if refusal is None:
+            raise
+        say(f"error: {refusal}")
         sys.exit(1)

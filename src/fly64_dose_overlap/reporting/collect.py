@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.provenance import dumps
 from fly64_dose_overlap.reporting.revisions import Entry, entries_of, read_texts
 from fly64_dose_overlap.reporting.study import SUCCESS, Curve, Run, Study, make_study, settings
+from fly64_dose_overlap.results.lock import LOCK_NAME, LockedStage, parse_lock
 
 COMMIT = "commit"
 """Name of the run that is the commit itself and no experiment."""
@@ -75,7 +74,7 @@ def read_run(root: Path, entry: Entry) -> Run:
     name = entry.name or COMMIT
     if entry.state != SUCCESS:
         return Run(name, entry.revision, entry.state, entry.params)
-    texts = read_texts(root, entry.revision, "metrics", "dvc.lock")
+    texts = read_texts(root, entry.revision, "metrics", LOCK_NAME)
     state = _state(entry, texts)
     if state != SUCCESS:
         return Run(name, entry.revision, state, entry.params)
@@ -110,12 +109,12 @@ def _state(entry: Entry, texts: dict[str, str]) -> str:
     An experiment that ran the training alone, and a commit whose parameters were edited
     after the run, hold the scores of another cell.
     """
-    if EVALUATION not in texts or "dvc.lock" not in texts:
+    if EVALUATION not in texts or LOCK_NAME not in texts:
         return NO_RESULT
-    lock: dict[str, Any] = yaml.safe_load(texts["dvc.lock"])["stages"]
+    lock = parse_lock(texts[LOCK_NAME], where=f"{entry.name or COMMIT}: {LOCK_NAME}")
     if LAST_STAGE not in lock:
         return NO_RESULT
-    recorded = {out["path"]: out["md5"] for out in lock[LAST_STAGE]["outs"]}
+    recorded = {out.path: out.md5 for out in lock[LAST_STAGE].outs}
     if recorded.get(EVALUATION) != hashlib.md5(texts[EVALUATION].encode(), usedforsecurity=False).hexdigest():
         return STALE
     used = [item for stage in _upstream(lock) for item in _used(lock[stage]).items()]
@@ -123,21 +122,21 @@ def _state(entry: Entry, texts: dict[str, str]) -> str:
     return SUCCESS if same else STALE
 
 
-def _upstream(lock: dict[str, Any]) -> set[str]:
+def _upstream(lock: dict[str, LockedStage]) -> set[str]:
     """Return the last stage and those that made what it read."""
-    makers = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", ())}
+    makers = {out.path: name for name, stage in lock.items() for out in stage.outs}
     found: set[str] = set()
     waiting = {LAST_STAGE}
     while waiting:
         stage = waiting.pop()
         found.add(stage)
-        read = {dependency["path"] for dependency in lock[stage].get("deps", ())}
+        read = {dependency.path for dependency in lock[stage].deps}
         waiting |= {makers[path] for path in read & makers.keys()} - found
     return found
 
 
-def _used(stage: dict[str, Any]) -> dict[str, Any]:
-    return stage.get("params", {}).get("params.yaml", {})
+def _used(stage: LockedStage) -> dict[str, Any]:
+    return stage.params.get("params.yaml", {})
 
 
 def _at(params: dict[str, Any], dotted: str) -> Any:
@@ -150,10 +149,14 @@ def _at(params: dict[str, Any], dotted: str) -> Any:
 def _json(name: str, path: str, texts: dict[str, str]) -> dict[str, Any]:
     if path not in texts:
         return {}
+    where = f"{name}: {path}"
     try:
-        return json.loads(texts[path])
-    except json.JSONDecodeError as error:
-        raise StudyError(f"{name}: {path}", f"is not JSON ({error})", "evaluate it again") from None
+        content = json.loads(texts[path])
+    except (ValueError, RecursionError) as error:
+        raise StudyError(where, f"is not JSON ({error})", "evaluate it again") from None
+    if not isinstance(content, dict):
+        raise StudyError(where, f"must be a mapping, got {type(content).__name__}", "evaluate it again")
+    return content
 
 
 def _columns(text: str, delimiter: str) -> dict[str, list[float]]:

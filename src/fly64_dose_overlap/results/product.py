@@ -7,6 +7,7 @@ physics of the experiment, and is never guessed.
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -102,7 +103,9 @@ def write_product(
     r = checked(reconstruction, where=where)
     pixel = {"pixel_width_m": pixel_m, "pixel_height_m": pixel_m}
     position_m = _from_the_middle_px(r) * pixel_m
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver=_FORMAT) as file:
+    # In memory first: on a full disk the HDF5 library ends the process by a segmentation fault.
+    content = io.BytesIO()
+    with h5py.File(content, "w", libver=_FORMAT) as file:
         file.attrs.update(_root_attributes(r, optics))
         # Axes (layer, y, x), and (mode of the variation along the scan, incoherent mode, y, x).
         obj = _dataset(file, "object", r.obj[None])
@@ -114,6 +117,8 @@ def write_product(
         _dataset(file, "object_layer_spacing_m", np.zeros(0))
         _dataset(file, "loss_epochs", np.arange(len(r.loss)))
         _dataset(file, "loss_values", r.loss)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def write_products(folder: Path) -> None:

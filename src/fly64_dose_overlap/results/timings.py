@@ -11,11 +11,24 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.data.atomic import write_json_atomic
 from fly64_dose_overlap.errors import StudyError
 
 FOLDER = Path(".dvc/tmp/timings")
+
+
+class _Record(BaseModel):
+    """What a file of a time holds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    seconds: Annotated[float, Field(ge=0)]
+    cpu_seconds: Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -82,12 +95,14 @@ def read_timing(root: Path, digest: str) -> Timing | None:
     """
     path = root / FOLDER / f"{digest}.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Timing(float(values["seconds"]), float(values["cpu_seconds"]))
+        record = _Record.model_validate(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StudyError(str(path), f"is no record of a time ({error!r})", "delete it") from None
+    except ValidationError as error:
+        raise StudyError(str(path), f"is no record of a time ({first_problem(error)})", "delete it") from None
+    except (ValueError, RecursionError) as error:
+        raise StudyError(str(path), f"is no record of a time ({error})", "delete it") from None
+    return Timing(record.seconds, record.cpu_seconds)
 
 
 def cpu_seconds(root: Path) -> dict[str, float]:

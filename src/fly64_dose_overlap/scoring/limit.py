@@ -8,13 +8,17 @@ Bayesian (van Trees) bound with the stated prior is the one to look at there.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from fly64_dose_overlap.config import first_problem, shown
 from fly64_dose_overlap.data.atomic import write_json_atomic
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.scoring.scores import PSNR_CEILING_DB
@@ -26,7 +30,33 @@ LEAST_PEAK = 1e-6
 REMAKE = "remake it with: dvc repro limit"
 
 Part = Literal["phase", "amplitude", "complex"]
-PARTS: tuple[Part, ...] = ("phase", "amplitude", "complex")
+PARTS: tuple[Part, ...] = get_args(Part)
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+class _Region(BaseModel):
+    """What `Limit.region` must hold at least."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    pixels: Annotated[int, Field(ge=1)]
+    rows: Annotated[list[int], Field(min_length=2, max_length=2)]
+    columns: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class _Solved(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    converged: Annotated[list[bool], Field(min_length=1)]
+
+
+class _Solver(BaseModel):
+    """What `Limit.solver` must hold at least."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    unbiased: _Solved
 
 
 @dataclass(frozen=True)
@@ -65,15 +95,17 @@ class Limit:
         How the bounds were computed: seed, vectors, iterations, residuals, spread.
     """
 
-    unbiased: dict[str, float]
-    doses: list[float]
-    bayesian: dict[str, list[float]]
-    prior: dict[str, float]
-    peak: dict[str, float]
-    photons_per_pixel: float
-    frequency: list[float]
-    signal: list[float]
-    noise: list[float]
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    unbiased: dict[str, Positive]
+    doses: Annotated[list[Positive], Field(min_length=1)]
+    bayesian: dict[str, list[Positive]]
+    prior: dict[str, NotNegative]
+    peak: dict[str, NotNegative]
+    photons_per_pixel: Positive
+    frequency: Annotated[list[NotNegative], Field(min_length=1)]
+    signal: list[NotNegative]
+    noise: list[NotNegative]
     window: str
     region: dict[str, Any]
     solver: dict[str, Any]
@@ -182,23 +214,55 @@ def read_limit(path: Path | str) -> Limit:
     MissingFileError
         If there is no such file.
     StudyError
-        If it is no limit, or one of another version.
+        If it is no limit, one of another version, or does not agree with itself.
     """
+    where = str(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content: Any = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
-        raise MissingFileError(str(path), "no such file", "make it with: dvc repro limit") from None
-    except ValueError as error:
-        raise StudyError(str(path), f"is not valid JSON ({error})", REMAKE) from None
+        raise MissingFileError(where, "no such file", "make it with: dvc repro limit") from None
+    except (ValueError, RecursionError) as error:
+        raise StudyError(where, f"is not valid JSON ({error})", REMAKE) from None
     if not isinstance(content, dict) or "format_version" not in content:
-        raise StudyError(str(path), "is no limit", REMAKE)
+        raise StudyError(where, "is no limit", REMAKE)
     version = content.pop("format_version")
-    if version != FORMAT_VERSION:
-        raise StudyError(str(path), f"has format version {version}, expected {FORMAT_VERSION}", REMAKE)
+    if type(version) is not int or version != FORMAT_VERSION:
+        problem = f"has format version {shown(version)}, expected {FORMAT_VERSION}"
+        raise StudyError(where, problem, REMAKE)
+    kappa = content.pop("kappa", None)
     try:
-        return Limit(**{key: value for key, value in content.items() if key != "kappa"})
-    except TypeError as error:
-        raise StudyError(str(path), f"is no limit ({error})", REMAKE) from None
+        limit = TypeAdapter(Limit).validate_python(content)
+        _Region.model_validate(limit.region)
+        _Solver.model_validate(limit.solver)
+    except ValidationError as error:
+        raise StudyError(where, f"is no limit ({first_problem(error)})", REMAKE) from None
+    problem = _contradiction(limit, kappa)
+    if problem:
+        raise StudyError(where, f"is no limit ({problem})", REMAKE)
+    return limit
+
+
+def _contradiction(limit: Limit, kappa: Any) -> str:
+    """Return in what entries of a limit do not fit each other, or an empty string."""
+    for name, found, wanted in (
+        ("unbiased", limit.unbiased, PARTS),
+        ("bayesian", limit.bayesian, PARTS),
+        ("prior", limit.prior, ("std_real", "std_imaginary")),
+        ("peak", limit.peak, ("phase", "amplitude")),
+    ):
+        if found.keys() != set(wanted):
+            return f"{name} must have {', '.join(wanted)}, got {', '.join(map(shown, found))}"
+    if any(second <= first for first, second in pairwise(limit.doses)):
+        return "doses do not rise"
+    for part, bounds in limit.bayesian.items():
+        if len(bounds) != len(limit.doses):
+            return f"bayesian.{part} has {len(bounds)} entries for {len(limit.doses)} doses"
+    for name, values in (("signal", limit.signal), ("noise", limit.noise)):
+        if len(values) != len(limit.frequency):
+            return f"{name} has {len(values)} entries for {len(limit.frequency)} frequencies"
+    if not isinstance(kappa, float) or not math.isclose(kappa, limit.kappa, rel_tol=1e-9):
+        return f"kappa is {shown(kappa)}, but its entries give {limit.kappa:g}"
+    return ""
 
 
 def _require_positive(dose: float) -> None:

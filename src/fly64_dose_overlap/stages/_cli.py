@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import sys
@@ -15,8 +14,9 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import fly64_dose_overlap
-from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.errors import StudyError, as_refusal
 from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.stages._interrupts import EXIT_INTERRUPTED, HOW_TO_GO_ON, bounded_interrupts
 
 # Threads that wait must not spin: two jobs on one machine would take each other's cores.
 # OpenMP reads this once, when torch is imported.
@@ -33,11 +33,7 @@ DoseOption = Annotated[
     typer.Option("--dose", metavar="PHOTONS", help="Photons per frame; one of `doses` in the parameters."),
 ]
 
-BEYOND_US = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-"""No space, or no right to write: for the user to put right, and no bug."""
-
 EXIT_REFUSED = 1
-EXIT_INTERRUPTED = 130
 
 
 def dose_file(dose: int, half: str) -> Path:
@@ -62,8 +58,9 @@ def run(main: Callable[..., None]) -> None:
     """Run a stage's ``main`` as the command line that its signature describes.
 
     What the user can put right is one line on standard error and status 1: a
-    `StudyError`, a full or protected disk. A usage error has status 2, an interrupt 130.
-    Every other exception is a bug and keeps its traceback.
+    `StudyError`, a full or protected disk, too little memory. A usage error has status 2,
+    an interrupt 130 within five seconds. Every other exception is a bug and keeps its
+    traceback.
     """
     command(main)()
 
@@ -81,19 +78,17 @@ def refusing(main: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            with _one_line_warnings():
+            with bounded_interrupts(), _one_line_warnings():
                 _require_own_code()
                 main(*args, **kwargs)
-        except StudyError as error:
-            say(f"error: {error}")
-            raise typer.Exit(EXIT_REFUSED) from None
         except KeyboardInterrupt:
-            say("interrupted: nothing half-written is left, the same command can be repeated")
+            say(f"interrupted: {HOW_TO_GO_ON}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except OSError as error:
-            if error.errno not in BEYOND_US:
+        except Exception as error:
+            refusal = as_refusal(error)
+            if refusal is None:
                 raise
-            say(f"error: {error.filename or 'disk'}: {error.strerror}; mend that and repeat the command")
+            say(f"error: {refusal}")
             raise typer.Exit(EXIT_REFUSED) from None
 
     return guarded

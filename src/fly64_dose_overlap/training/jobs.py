@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from fly64_dose_overlap.config import Params, TrainParams, ViewName
 from fly64_dose_overlap.data.atomic import sha256_of
 from fly64_dose_overlap.data.contract import read_dataset
-from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.errors import MissingFileError, StudyError, as_refusal
 from fly64_dose_overlap.progress import say
 
 DATA_ROOT = Path("data/views")
@@ -300,7 +300,7 @@ def run_training_job(
             result = _checked_result(job, runner(config=config, job=job, log_path=job.log_path))
         except BaseException as error:
             # A refusal's message says it all; anything else is a bug, and its traceback helps.
-            log.error("failed: %s", reason_of(error), exc_info=not isinstance(error, StudyError))
+            log.error("failed: %s", reason_of(error), exc_info=as_refusal(error) is None)
             raise
         log.info("success: %s, SHA-256 %s", result["bundle"], result["sha256"])
     for label in ("bundle", "sha256", "size_bytes"):
@@ -310,8 +310,7 @@ def run_training_job(
 
 def reason_of(error: BaseException) -> str:
     """Return one line that says why a job failed."""
-    message = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
-    return " ".join(message.split())
+    return " ".join(str(as_refusal(error) or f"{type(error).__name__}: {error}").split())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fly64_dose_overlap.config import TrainParams
 from fly64_dose_overlap.data.atomic import sha256_of
 from fly64_dose_overlap.data.contract import read_dataset
-from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.errors import StudyError, as_refusal
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.results.repository import repository_root
 from fly64_dose_overlap.results.timings import Stopwatch, Timing, record_timing
@@ -191,16 +191,25 @@ class _Training:
         state = self.store.load()
         if state is None:
             return 0
+        try:
+            self._take_up(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if as_refusal(error) is not None:
+                raise
+            problem = f"holds a checkpoint that does not fit this training ({error!r})"
+            raise StudyError(str(self.store.folder), problem, "delete the folder") from None
+        for epoch, metrics in enumerate(self.progress.history):
+            self.fabric.log_dict(metrics, step=epoch + 1)
+        self._tell(f"resumed from the checkpoint of epoch {self.progress.epoch}/{self.config.epochs}")
+        return self.progress.epoch
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.stopwatch.add(Timing(**state["spent"]))
         self.arm.network.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(
             state["history"], state["best_epoch"], state["best_loss"], state["best_weights"]
         )
-        for epoch, metrics in enumerate(self.progress.history):
-            self.fabric.log_dict(metrics, step=epoch + 1)
-        self._tell(f"resumed from the checkpoint of epoch {self.progress.epoch}/{self.config.epochs}")
-        return self.progress.epoch
 
     def _save(self, resumed_from: int) -> dict[str, Any]:
         progress = self.progress

@@ -1,0 +1,211 @@
+"""Whether the bytes in DVC's cache are still those that were put there.
+
+DVC takes an object that only its owner may read for whole and never hashes it again:
+``dvc checkout`` then puts rotten bytes into the working tree, ``dvc status`` calls them up
+to date and ``dvc push`` sends them to the remote storage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fly64_dose_overlap.commands import run_command
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.progress import track
+from fly64_dose_overlap.results.lock import LOCK_NAME, LockedFile, parse_lock
+
+FOLDER_SUFFIX = ".dir"
+TREE = "the working tree"
+_DVCS_OWN = ("refs/exps/exec/", "refs/exps/stash", "refs/exps/celery/")
+"""References of DVC that are no experiments."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """Where an object of the cache is named.
+
+    Attributes
+    ----------
+    path : str
+        The output, relative to the repository's root.
+    stage : str
+    revision : str
+        Experiment or commit whose dvc.lock names it.
+    """
+
+    path: str
+    stage: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Rot:
+    """A file that does not have the checksum it is known by.
+
+    Attributes
+    ----------
+    path : Path
+        An object of the cache, or a file of the working tree that DVC believes unchanged.
+    uses : tuple of Use
+    problem : str
+        What was found.
+    """
+
+    path: Path
+    uses: tuple[Use, ...]
+    problem: str
+
+    def describe(self) -> str:
+        """Return the file, what is wrong with it, and what it belongs to."""
+        first = self.uses[0]
+        more = f" and {len(self.uses) - 1} more" if len(self.uses) > 1 else ""
+        return (
+            f"{self.path}: {self.problem}; it is {first.path} of stage {first.stage}, {first.revision}{more}"
+        )
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify_cache` found: files hashed, their bytes, and those that are rotten."""
+
+    files: int
+    size: int
+    rotten: tuple[Rot, ...]
+
+
+def verify_cache(root: Path) -> Verified:
+    """Hash every object of the local cache that is named by a dvc.lock.
+
+    Looked at are the dvc.lock of the working tree, of the last commit and of every
+    experiment, and the files of the working tree that DVC would not hash again itself.
+    Objects that are not in the cache are no rot: DVC says so and fetches them.
+
+    Parameters
+    ----------
+    root : Path
+        The repository's root, with dvc.yaml.
+
+    Raises
+    ------
+    StudyError
+        If there is no repository, or a dvc.lock is damaged.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    named = named_objects(root)
+    try:
+        repo = Repo(str(root))
+    except DvcException as error:
+        raise StudyError(str(root), f"DVC cannot read the repository ({error})") from None
+    with repo:
+        cache = Path(repo.cache.local.path)
+        objects = _with_members(cache, named)
+        rotten: list[Rot] = []
+        files = size = 0
+        for checksum, uses in track(objects.items(), total=len(objects), label="verify", unit="object"):
+            path = object_path(cache, checksum)
+            if path.is_file():
+                files, size = files + 1, size + path.stat().st_size
+                rotten += _compare(path, checksum, uses)
+        believed = _believed_unchanged(repo, root, objects)
+        for path, checksum, uses in believed:
+            files, size = files + 1, size + path.stat().st_size
+            rotten += _compare(path, checksum, uses)
+    return Verified(files, size, tuple(rotten))
+
+
+def remove_rotten(rotten: Iterable[Rot]) -> None:
+    """Remove rotten files, so that DVC fetches or makes them again."""
+    for rot in rotten:
+        rot.path.unlink(missing_ok=True)
+
+
+def object_path(cache: Path, checksum: str) -> Path:
+    """Return where the cache keeps an object."""
+    return cache / checksum[:2] / checksum[2:]
+
+
+def named_objects(root: Path) -> dict[str, tuple[Use, ...]]:
+    """Return what each dvc.lock names, by checksum: those of the tree, the commit and the experiments."""
+    found: dict[str, list[Use]] = {}
+    for revision, text in _locks(root):
+        for stage, locked in parse_lock(text, where=f"{LOCK_NAME} of {revision}").items():
+            for out in locked.outs:
+                if out.md5:
+                    found.setdefault(out.md5, []).append(Use(out.path, stage, revision))
+    return {checksum: tuple(uses) for checksum, uses in found.items()}
+
+
+def _locks(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield every different dvc.lock with the name of the first revision that has it."""
+    tree = root / LOCK_NAME
+    if not tree.is_file():
+        raise StudyError(LOCK_NAME, "no such file", "run from the root of a repository with results")
+    own = tree.read_text(encoding="utf-8")
+    yield TREE, own
+    listing = run_command("git", "for-each-ref", "--format=%(refname)", "refs/exps", root=root)
+    experiments = [name for name in listing.split() if not name.startswith(_DVCS_OWN)]
+    seen: set[str] = set()
+    for reference in ("HEAD", *experiments):
+        entry = run_command("git", "ls-tree", reference, "--", LOCK_NAME, root=root).split()
+        if not entry or entry[2] in seen:
+            continue
+        seen.add(entry[2])
+        text = run_command("git", "cat-file", "blob", entry[2], root=root)
+        if text != own:
+            name = "the last commit" if reference == "HEAD" else f"experiment {reference.rpartition('/')[2]}"
+            yield name, text
+
+
+def _with_members(cache: Path, named: Mapping[str, tuple[Use, ...]]) -> dict[str, tuple[Use, ...]]:
+    """Add the files of each folder whose list is whole."""
+    objects: dict[str, tuple[Use, ...]] = dict(named)
+    for checksum, uses in named.items():
+        path = object_path(cache, checksum)
+        if not checksum.endswith(FOLDER_SUFFIX) or not path.is_file() or _compare(path, checksum, uses):
+            continue
+        for member in _members(path):
+            if member.md5:
+                inside = tuple(Use(f"{use.path}/{member.path}", use.stage, use.revision) for use in uses)
+                objects[member.md5] = (*objects.get(member.md5, ()), *inside)
+    return objects
+
+
+def _members(path: Path) -> list[LockedFile]:
+    """Return the files of a folder, whose list has the checksum that DVC gave it."""
+    content: list[dict[str, Any]] = json.loads(path.read_bytes())
+    return [LockedFile(path=entry["relpath"], md5=entry["md5"]) for entry in content]
+
+
+def _believed_unchanged(
+    repo: Any, root: Path, objects: Mapping[str, tuple[Use, ...]]
+) -> list[tuple[Path, str, tuple[Use, ...]]]:
+    """Return files of the working tree that DVC takes for an object because of their time and size."""
+    found: dict[Path, tuple[Path, str, tuple[Use, ...]]] = {}
+    for checksum, uses in objects.items():
+        for use in uses:
+            path = root / use.path
+            if use.revision != TREE or checksum.endswith(FOLDER_SUFFIX) or not path.is_file():
+                continue
+            _, known = repo.state.get(str(path.absolute()), repo.fs)
+            if known is not None and known.value == checksum:
+                found[path] = (path.relative_to(root), checksum, (use,))
+    return list(found.values())
+
+
+def _compare(path: Path, checksum: str, uses: tuple[Use, ...]) -> list[Rot]:
+    try:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "md5").hexdigest()
+    except OSError as error:
+        return [Rot(path, uses, f"cannot be read ({error.strerror})")]
+    wanted = checksum.removesuffix(FOLDER_SUFFIX)
+    if found == wanted:
+        return []
+    return [Rot(path, uses, f"its {path.stat().st_size} bytes have the MD5 {found}, expected {wanted}")]

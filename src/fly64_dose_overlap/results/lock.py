@@ -1,0 +1,60 @@
+"""``dvc.lock``: what each stage read and made, as DVC recorded it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fly64_dose_overlap.config import first_problem, parse_yaml
+from fly64_dose_overlap.errors import StudyError
+
+LOCK_NAME = "dvc.lock"
+REMAKE = "git restore dvc.lock brings back that of the last commit"
+_CONFLICT = re.compile(r"^(<<<<<<<|=======|>>>>>>>)", re.MULTILINE)
+
+Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+
+
+class _Entry(BaseModel):
+    # DVC adds keys of its own, such as sizes, which nothing here needs.
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class LockedFile(_Entry):
+    """A file or folder with its MD5; that of a folder ends in ``.dir``."""
+
+    path: Annotated[str, Field(min_length=1)]
+    md5: Checksum | None = None
+
+
+class LockedStage(_Entry):
+    """What one stage read and made, and the parameters that it used, by file."""
+
+    deps: list[LockedFile] = []
+    outs: list[LockedFile] = []
+    params: dict[str, dict[str, Any]] = {}
+
+
+class _Lock(_Entry):
+    stages: dict[str, LockedStage] = {}
+
+
+def parse_lock(text: str, *, where: str = LOCK_NAME) -> dict[str, LockedStage]:
+    """Return the stages of a ``dvc.lock`` by name; ``where`` names it in errors.
+
+    Raises
+    ------
+    StudyError
+        If it is damaged, or holds the marks of a conflict that git could not settle.
+    """
+    if _CONFLICT.search(text):
+        raise StudyError(where, "holds marks of a merge conflict", "settle it, then: dvc repro")
+    content = parse_yaml(text, where=where)
+    if content is None:
+        return {}
+    try:
+        return _Lock.model_validate(content).stages
+    except ValidationError as error:
+        raise StudyError(where, f"is damaged ({first_problem(error)})", REMAKE) from None

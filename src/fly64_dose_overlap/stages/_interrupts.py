@@ -1,0 +1,75 @@
+"""Ctrl-C: an orderly end within seconds, and an end at once when it comes twice."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+ORDERLY_END_S = 4.5
+"""What has not ended this long after Ctrl-C is ended by force."""
+EXIT_INTERRUPTED = 130
+HOW_TO_GO_ON = (
+    "nothing half-written is left, the same command can be repeated and goes on from what was finished"
+)
+
+
+@contextmanager
+def bounded_interrupts() -> Generator[None]:
+    """Have Ctrl-C raise `KeyboardInterrupt` and, if that does not end the process in time, end it.
+
+    Python raises between two of its own steps, and one step may be minutes of compiled
+    code. A thread is therefore told by the system itself. The second Ctrl-C ends the process
+    at once; files stay whole, because they get their names last.
+
+    Only the main thread can listen; elsewhere, and where Ctrl-C is already handled in
+    another way, this does nothing.
+    """
+    in_charge = threading.current_thread() is threading.main_thread()
+    if not in_charge or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reader,), name="Ctrl-C", daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        # The watch goes on: what is left to do may take long too.
+        raise
+    except BaseException:
+        _end_watch(before)
+        raise
+    else:
+        _end_watch(before)
+
+
+def _end_watch(before: int) -> None:
+    os.close(signal.set_wakeup_fd(before))
+
+
+def _watch(reader: int) -> None:
+    """Read the number of each signal that arrives; the end of the pipe ends the watch."""
+    with os.fdopen(reader, "rb", buffering=0) as signals:
+        if not _interrupted(signals):
+            return
+        ready, _, _ = select.select([signals], [], [], ORDERLY_END_S)
+        if ready and not _interrupted(signals):
+            return
+        why = "at once" if ready else f"what did not end in {ORDERLY_END_S:g} s"
+        # Not through `say`, whose lock the main thread may hold.
+        os.write(2, f"\ninterrupted: stopped {why}; {HOW_TO_GO_ON}\n".encode())
+        os._exit(EXIT_INTERRUPTED)
+
+
+def _interrupted(signals: Any) -> bool:
+    """Wait for Ctrl-C; return False if the watch is to end."""
+    while received := signals.read(1):
+        if received[0] == signal.SIGINT:
+            return True
+    return False

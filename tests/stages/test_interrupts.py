@@ -1,0 +1,98 @@
+"""Ctrl-C ends a command in order, within seconds, and at once when it comes twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fly64_dose_overlap.stages._interrupts import ORDERLY_END_S
+
+DEADLINE_S = 60.0
+MAIN = """
+import hashlib, sys, time
+from fly64_dose_overlap.stages import _interrupts
+from fly64_dose_overlap.stages._cli import run
+
+def main() -> None:
+    print("ready", flush=True)
+    try:
+        {work}
+    finally:
+        {cleaning}
+
+run(main)
+"""
+COMPILED = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)"
+"""Minutes of one call, in which Python cannot raise."""
+
+
+@contextmanager
+def started(folder: Path, work: str, cleaning: str = "pass") -> Generator[subprocess.Popen[str]]:
+    """Run a command in a process group of its own and yield it when it works."""
+    script = folder / "command.py"
+    script.write_text(MAIN.format(work=work, cleaning=cleaning))
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    """Return what the command printed until it ended by itself."""
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.count("interrupted:") == 1
+    assert "the same command can be repeated" in errors
+    return errors
+
+
+def test_an_interrupt_ends_in_order(tmp_path: Path) -> None:
+    with started(tmp_path, "time.sleep(600)", "print('cleaned', file=sys.stderr)") as process:
+        process.send_signal(signal.SIGINT)
+        assert told(process).splitlines()[0] == "cleaned"
+
+
+def test_compiled_code_that_goes_on_is_stopped(tmp_path: Path) -> None:
+    with started(tmp_path, COMPILED) as process:
+        process.send_signal(signal.SIGINT)
+        assert f"stopped what did not end in {ORDERLY_END_S:g} s" in told(process)
+
+
+@pytest.mark.parametrize(
+    ("work", "cleaning"),
+    [("time.sleep(600)", "print('going', flush=True); time.sleep(600)"), (COMPILED, "pass")],
+)
+def test_a_second_interrupt_ends_at_once(tmp_path: Path, work: str, cleaning: str) -> None:
+    with started(tmp_path, work, cleaning) as process:
+        process.send_signal(signal.SIGINT)
+        # Two signals in one moment are one to the system.
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert "stopped at once" in told(process)
+
+
+def test_a_command_without_interrupt_ends_as_ever(tmp_path: Path) -> None:
+    with started(tmp_path, "pass") as process:
+        output, errors = process.communicate(timeout=DEADLINE_S)
+        assert (process.returncode, output, errors) == (0, "", "")
