@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from faults.command import Ended, Lost, Tally
+from faults.command import Ended, Lost, Running, Tally
 from faults.outcome import Outcome
 from faults.victim import (
     CACHE,
@@ -33,7 +33,9 @@ SEED = 20261
 MIB = 2**20
 FILE_SIZES = 1
 """Limits between nothing and the largest file of a stage, besides those two."""
-MEMORY_MIB = (384, 768, 1280, 2048, 3072)
+MEMORY_MIB = (512, 1024, 1060, 1100, 1150, 1200, 1300, 1500)
+"""Stages refuse the first, under which libraries hang; the others let most of them start."""
+MEMORY_LIMIT_S = 300.0
 QUICK_STAGES = ("base", "simulate")
 STEPS_MIB = (1, 2, 4, 7, 10, 14, 18, 24)
 """Room beside the repository itself, which grows until `dvc repro` comes through."""
@@ -99,15 +101,17 @@ def short_memory(chosen: list[Stage], limits_mib: tuple[int, ...]) -> Outcome:
                 if Tally("").run([*stage.line, "--help"], study, limit).returncode:
                     continue  # too little for Python itself, which says so in its own way
                 remove_outputs(study, stage.outputs)
-                ended = tally.run(stage.line, study, limit)
-                if ended.returncode == 0:
+                running = Running(stage.line, study, limit)
+                running.runs_until(MEMORY_LIMIT_S)
+                if not running.runs() and tally.measure(running.end()).returncode == 0:
                     break
                 with tally.trial(f"{stage.name}, {limit_mib} MiB"):
+                    ended = running.end(0.0)
                     require_none_partial(study, stage.outputs)
                     if ended.returncode > 0:  # else a plain kill
                         require_one_line(ended)
-            tally.succeed(stage.line, study)
-            with tally.trial(f"{stage.name}, without limit"):
+            with tally.trial(f"{stage.name}, without limit", 0):
+                tally.succeed(stage.line, study)
                 require_same(study, stage.outputs)
     return tally.outcome()
 
