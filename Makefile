@@ -22,7 +22,7 @@ IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro matrix remote venv test test-all test-services lint format bench lock audit clean
+.PHONY: help repro matrix remote venv test test-all test-services lint format faults bench lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,7 @@ remote: $(INSTALLED) ## name a folder as remote storage: make remote STORE=/fold
 	@test -n "$(STORE)" || { echo "make: name the folder: make remote STORE=/folder/outside" >&2; exit 1; }
 	mkdir -p "$(STORE)"
 	$(IN_VENV) dvc remote add --local --force --default storage "$$(realpath "$(STORE)")"
+	$(IN_VENV) dvc remote modify --local storage verify true
 
 test: $(INSTALLED) ## run the test suite without the slow tests
 	$(IN_VENV) pytest -m "not slow" $(PARALLEL)
@@ -59,6 +60,9 @@ lint: $(INSTALLED) ## check style, types and import layers
 format: $(INSTALLED) ## format the code and apply safe fixes
 	$(IN_VENV) ruff check --fix
 	$(IN_VENV) ruff format
+
+faults: $(INSTALLED) ## inject faults and feed bad input, write docs/reliability.md (ARGS='--quick', '--only kills')
+	$(IN_VENV) PYTHONPATH=src:tests python -m faults $(ARGS)
 
 bench: $(INSTALLED) ## measure throughput, as ratios
 	$(IN_VENV) python -m benchmarks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 
 import numpy as np
 import pytest
@@ -49,6 +50,15 @@ def test_a_lack_of_memory_is_one_line_with_its_amount(ask: object) -> None:
             "a: No space left on device; free some space",
         ),
         (OSError(errno.EFBIG, "File too large"), "disk: File too large; raise the limit"),
+        (
+            sqlite3.OperationalError("database or disk is full"),
+            "DVC's state: cannot be written (disk is full); free some space",
+        ),
+        (sqlite3.OperationalError("disk I/O error"), "DVC's state: cannot be written (disk I/O error); "),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "temporary files: cannot be written (No usable temporary directory); free some space",
+        ),
         (OSError(errno.EACCES, "Permission denied", "b"), "b: Permission denied; mend that"),
         (StudyError("c", "d"), "c: d"),
     ],
@@ -57,8 +67,12 @@ def test_what_the_user_can_put_right(error: Exception, message: str) -> None:
     assert str(as_refusal(error)).startswith(message)
 
 
+SQL = sqlite3.OperationalError("no such table: x")
+
+
 @pytest.mark.parametrize(
-    "error", [RuntimeError("shapes differ"), KeyError("x"), OSError(errno.EBADF, "bad"), ImportError("no x")]
+    "error",
+    [RuntimeError("shapes differ"), KeyError("x"), OSError(errno.EBADF, "bad"), ImportError("no x")],
 )
 def test_a_bug_is_no_refusal(error: Exception) -> None:
     assert as_refusal(error) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sqlite3
 
 MAX_PROBLEM = 800
 """Characters of a problem that are told; libraries quote what they read, which may be anything."""
@@ -61,6 +62,13 @@ _REMEDIES = {
     errno.EROFS: "mend that and repeat the command",
     errno.EIO: "check the disk and repeat the command",
 }
+_ROOM = "free some space, or raise the limit on the size of files (ulimit -f), and repeat the command"
+_NO_ROOM_ELSEWHERE: tuple[tuple[type[Exception], str, str], ...] = (
+    (sqlite3.OperationalError, "disk is full", "DVC's state"),
+    (sqlite3.OperationalError, "disk I/O error", "DVC's state"),
+    (FileNotFoundError, "No usable temporary directory", "temporary files"),
+)
+"""Exceptions without a number of the system: type, part of the message, and what could not be written."""
 _LESS_MEMORY = (
     "close other programs, or lower reconstruct.workers, train.crop_px or train.frames_per_step, "
     "and repeat the command; what was finished is kept"
@@ -84,6 +92,9 @@ def as_refusal(error: BaseException) -> StudyError | None:
         return error
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         return StudyError(str(error.filename or "disk"), str(error.strerror), _REMEDIES[error.errno])
+    for kind, part, where in _NO_ROOM_ELSEWHERE:
+        if isinstance(error, kind) and part in str(error):
+            return StudyError(where, f"cannot be written ({part})", _ROOM)
     wanted = _memory_wanted(error)
     return None if wanted is None else StudyError("memory", wanted, _LESS_MEMORY)
 

@@ -16,7 +16,9 @@ from matrix_study import (
     JOBS,
     LONGER,
     TWO_CELLS,
+    cached,
     data_made,
+    data_outputs,
     experiments,
     job_logs,
     kill,
@@ -30,6 +32,26 @@ from matrix_study import (
 from study_copy import MATRIX_TIMEOUT_S, VIEWS, StudyCopy
 
 pytestmark = pytest.mark.slow
+
+FETCH_KILLED_WHILE_IT_COLLECTS = """
+import importlib, os, signal, sys
+from dvc.cli import main
+collecting = importlib.import_module("dvc_data.index.collect")
+collect = collecting._collect_from_index
+def collect_or_die(cache, key, *arguments, **options):
+    collect(cache, key, *arguments, **options)
+    if cache.has_node(key):
+        cache.commit()
+        os.kill(os.getpid(), signal.SIGKILL)
+collecting._collect_from_index = collect_or_die
+main(["fetch", *sys.argv[1:]])
+"""
+RESTORE = """
+from fly64_dose_overlap.config import load_params
+from fly64_dose_overlap.matrix.cells import Selection, plan_cells
+from fly64_dose_overlap.matrix.datasets import restore
+restore(plan_cells(Selection(doses=[1000]), committed=load_params()))
+"""
 
 
 @pytest.mark.parametrize("remote_is", ["unknown", "moved away"])
@@ -48,6 +70,14 @@ def test_data_that_are_nowhere_are_not_made(
     assert experiments(fresh) == {}
     assert not list(fresh.root.glob(JOBS))
     assert processes(fresh) == []
+
+
+def test_a_fetch_that_was_killed_while_it_collected_hides_no_data(clone: StudyCopy) -> None:
+    views = {path for path in data_outputs(clone.lock()) if path.startswith("data/views/1000/")}
+    killed = clone.run("python", "-c", FETCH_KILLED_WHILE_IT_COLLECTS, *sorted(views), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    clone.run("env", "PYTHONPATH=src", "python", "-c", RESTORE)
+    assert {digest for path, digest in data_outputs(clone.lock()).items() if path in views} <= cached(clone)
 
 
 def longer(study: StudyCopy) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import warnings
@@ -137,6 +138,17 @@ def test_code_of_another_checkout_is_refused(tmp_path: Path, capsys: pytest.Capt
     error = capsys.readouterr().err
     assert "src/fly64_dose_overlap: is not the code that would run" in error
     assert "repeat with: env PYTHONPATH=src" in error
+
+
+@pytest.mark.parametrize(("limit_mib", "status"), [(512, 1), (1024, 0)])
+def test_an_address_space_in_which_libraries_hang_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit_mib: int, status: int
+) -> None:
+    limits = (limit_mib * 2**20, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)  # pyright: ignore[reportUnknownLambdaType]
+    assert exit_code_of(lambda: None) == status
+    refused = "error: memory: the address space is limited to 512 MiB, 1024 are needed; raise the limit"
+    assert capsys.readouterr().err.startswith(refused if status else "")
 
 
 def test_a_dose_must_be_listed() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,16 @@ def test_result_describes_the_bundle_on_disk(
         f"[dense/dose=1000] sha256: {found['sha256']}",
         f"[dense/dose=1000] size_bytes: {found['size_bytes']}",
     ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_a_log_without_room_is_an_error_and_no_traceback_per_line(
+    params: Params, job: TrainingJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = replace(job, log_path=Path("/dev/full"))
+    with pytest.raises(OSError, match="No space left on device"):
+        run_job(full, params, runner=factories.have_a_bug)
+    assert "Logging error" not in capsys.readouterr().err
 
 
 def test_a_repeated_run_adds_to_the_log(params: Params, job: TrainingJob) -> None:

@@ -44,6 +44,7 @@ def restore(cells: Sequence[Cell]) -> None:
     stages = sorted({f"overlap@{cell.params.dose}-{cell.params.view}" for cell in cells})
     _refuse_stale(stages)
     files = sorted({str(path) for cell in cells for path in cell.views})
+    _forget_collected()
     try:
         run_command("dvc", "fetch", *files)
     except StudyError as error:
@@ -53,6 +54,18 @@ def restore(cells: Sequence[Cell]) -> None:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise _unavailable(f"{missing[0]}{more}: in neither the cache nor remote storage")
+
+
+def _forget_collected() -> None:
+    """Have DVC collect anew what there is to fetch.
+
+    It keeps the list, writes it output by output, and takes it for whole when it finds one:
+    after a fetch that was killed meanwhile, the files that the list lacks would never come.
+    """
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        repo.drop_data_index()
 
 
 def _unavailable(reason: str) -> StudyError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import sys
 import warnings
 from collections.abc import Callable, Generator
@@ -34,6 +35,9 @@ DoseOption = Annotated[
 ]
 
 EXIT_REFUSED = 1
+
+LEAST_ADDRESS_SPACE_MIB = 1024
+"""With less, OpenBLAS, which SciPy loads, can ask for its buffers for ever where it should fail."""
 
 
 def dose_file(dose: int, half: str) -> Path:
@@ -80,6 +84,7 @@ def refusing(main: Callable[..., None]) -> Callable[..., None]:
         try:
             with bounded_interrupts(), _one_line_warnings():
                 _require_own_code()
+                _require_address_space()
                 main(*args, **kwargs)
         except KeyboardInterrupt:
             say(f"interrupted: {HOW_TO_GO_ON}")
@@ -107,6 +112,15 @@ def _require_own_code() -> None:
         raise StudyError(
             str(expected), problem, f"repeat with: env PYTHONPATH=src {Path(sys.executable).name} -m ..."
         )
+
+
+def _require_address_space() -> None:
+    """Refuse a limit of the address space under which libraries hang instead of failing."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE_MIB * 2**20:
+        found = f"limited to {limit // 2**20} MiB, {LEAST_ADDRESS_SPACE_MIB} are needed"
+        hint = "raise the limit (ulimit -v) and repeat the command"
+        raise StudyError("memory", f"the address space is {found}", hint)
 
 
 @contextmanager

@@ -313,11 +313,19 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(as_refusal(error) or f"{type(error).__name__}: {error}").split())
 
 
+class _LogFile(logging.FileHandler):
+    """A log that says so when it cannot be written, where logging would print a traceback per line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise what writing the record raised."""
+        raise
+
+
 @contextmanager
 def _open_log(path: Path, name: str) -> Generator[logging.Logger]:
     """Yield a logger that appends to ``path`` and is part of no global configuration."""
     try:
-        handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+        handler = _LogFile(path, mode="a", encoding="utf-8")
     except OSError as error:
         raise StudyError(str(path), f"cannot be written ({error.strerror})") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
