@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from fly64_dose_overlap import provenance
-from fly64_dose_overlap.data.npz import NpzReader, write_npz
+from fly64_dose_overlap.data.npz import NpzReader
+from fly64_dose_overlap.data.npz_writer import write_npz
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.results.reconstruction import (
     Reconstruction,

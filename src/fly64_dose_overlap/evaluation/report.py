@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fly64_dose_overlap.data.atomic import atomic_path, write_json_atomic
 from fly64_dose_overlap.data.contract import Dataset
-from fly64_dose_overlap.data.npz import write_npz
+from fly64_dose_overlap.data.npz_writer import write_npz
 from fly64_dose_overlap.evaluation.scoring import Evaluation
 from fly64_dose_overlap.provenance import dumps
 from fly64_dose_overlap.scoring.limit import Limit

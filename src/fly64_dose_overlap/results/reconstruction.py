@@ -20,7 +20,9 @@ from fly64_dose_overlap import provenance
 from fly64_dose_overlap.data import rules
 from fly64_dose_overlap.data.atomic import write_json_atomic
 from fly64_dose_overlap.data.contract import read_record
-from fly64_dose_overlap.data.npz import AnyArray, NpzReader, write_npz
+from fly64_dose_overlap.data.disk_array import AnyArray
+from fly64_dose_overlap.data.npz import NpzReader
+from fly64_dose_overlap.data.npz_writer import write_npz
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.provenance import Record
 
