@@ -210,5 +210,5 @@ def test_folders_that_their_manifest_does_not_describe_are_refused(
         write_reconstruction(tmp_path / "other.npz", reconstruction)
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(StudyError, match=message) as caught:
-        read_reconstructions(tmp_path)
+        list(read_reconstructions(tmp_path))
     assert "\n" not in str(caught.value)
