@@ -82,9 +82,6 @@ def measure(phase: str, folder: Path, frames: int) -> Outcome:
         reason = f"{kind}: ended with status {ended.returncode}"
         return Outcome(kind, 1, 0, time.monotonic() - start, math.nan, (reason,))
     found = json.loads(ended.stdout.splitlines()[-1])
-    say(
-        f"load: {kind}: {found['frames']} frames, {found['seconds']:.1f} s, {found['cpu_seconds']:.1f} CPU s, "
-        f"{found['mib']:.0f} MiB"
-    )
+    say(f"load: {kind}: {found['seconds']:.1f} s, {found['cpu_seconds']:.1f} CPU s, {found['mib']:.0f} MiB")
     lost = () if found["mib"] < LIMIT_MIB else (f"{kind}: {found['mib']:.0f} MiB, limit {LIMIT_MIB}",)
     return Outcome(kind, 1, 1 - len(lost), found["seconds"], found["mib"], lost)

@@ -102,9 +102,6 @@ def main() -> None:
         "seconds": time.monotonic() - start,
         "cpu_seconds": time.process_time() - cpu_start,
         "mib": peak_mib(),
-        "frames": len(read_dataset(view_file(params, "test")).positions_px)
-        if view_file(params, "test").exists()
-        else 0,
     }
     print(json.dumps(found))
 
