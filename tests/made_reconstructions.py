@@ -6,6 +6,7 @@ import numpy as np
 
 import factories
 import tiny_scan
+from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.results.reconstruction import Kind, Reconstruction
 from fly64_dose_overlap.scoring.limit import Limit
@@ -43,9 +44,9 @@ def reconstructions() -> list[Reconstruction]:
     ]
 
 
-def limit_of(threshold: float | None = None) -> Limit:
-    """Return a made-up limit over the region that evaluation scores."""
-    dataset = tiny_scan.scan_dataset()
+def limit_of(threshold: float | None = None, dataset: Dataset | None = None) -> Limit:
+    """Return a made-up limit over the region that evaluation scores, of the tiny scan or another."""
+    dataset = tiny_scan.scan_dataset() if dataset is None else dataset
     rows, columns = dataset.obj.shape
     fluence = fluence_map(dataset.probe, dataset.positions_px, (rows, columns))
     chosen = factories.study_params().evaluate.region_threshold if threshold is None else threshold

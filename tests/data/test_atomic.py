@@ -16,7 +16,7 @@ import pytest
 import made_reconstructions
 from fly64_dose_overlap.data import atomic
 from fly64_dose_overlap.data.atomic import atomic_path, write_json_atomic, write_text_atomic
-from fly64_dose_overlap.data.npz import write_npz
+from fly64_dose_overlap.data.npz_writer import write_npz
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.results.product import write_product
 

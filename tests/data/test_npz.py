@@ -21,7 +21,9 @@ from hypothesis.extra import numpy as hnp
 
 from fly64_dose_overlap.data import npz
 from fly64_dose_overlap.data.atomic import atomic_path, sha256_of, write_json_atomic, write_text_atomic
-from fly64_dose_overlap.data.npz import ArrayStream, NpzReader, write_npz
+from fly64_dose_overlap.data.npz import NpzReader
+from fly64_dose_overlap.data.npz_writer import write_npz
+from fly64_dose_overlap.data.stream import ArrayStream
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 
 DTYPES = ["<f4", ">f8", "<c8", ">c16", "<i4", ">u2", "|b1", "<U3", ">U2"]

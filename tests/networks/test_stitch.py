@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.networks import stitch as stitching
 from fly64_dose_overlap.networks.stitch import DENSE_LIMIT, Stitcher
 
 SIDE = 12
 SHAPE = (40, 44)
-
-
-@pytest.fixture(autouse=True)
-def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Have temporary folders made where a test can count them."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
 
 
 def make_object() -> NDArray[np.complex128]:
@@ -45,11 +37,11 @@ def cut(obj: NDArray[Any], origins_px: NDArray[np.int64], seed: int = 0) -> tupl
 
 def stitch(origins_px: NDArray[np.int64], obj: NDArray[Any]) -> NDArray[np.complex64]:
     canvases, illumination = cut(obj, origins_px)
-    with Stitcher(origins_px, SIDE) as stitcher:
-        half = len(origins_px) // 2
-        stitcher.add([canvases[:half]], illumination[:half])
-        stitcher.add([canvases[half:]], illumination[half:])
-        return stitcher.merge(SHAPE)[0]
+    stitcher = Stitcher(origins_px, SIDE)
+    half = len(origins_px) // 2
+    stitcher.add([canvases[:half]], illumination[:half])
+    stitcher.add([canvases[half:]], illumination[half:])
+    return stitcher.merge(SHAPE)[0]
 
 
 def assert_equal_up_to_a_phase(found: NDArray[Any], truth: NDArray[Any]) -> None:
@@ -90,19 +82,19 @@ def test_canvases_off_the_grid_change_nothing() -> None:
     near, obj = raster(8), make_object()
     canvases, illumination = cut(obj, near)
     far = np.concatenate([near, [[-30, 5], [60, 60]]])
-    with Stitcher(far, SIDE) as stitcher:
-        stitcher.add([canvases], illumination)
-        stitcher.add([np.ones((2, SIDE, SIDE), np.complex128)], np.ones((2, SIDE, SIDE)))
-        found = stitcher.merge(SHAPE)[0]
+    stitcher = Stitcher(far, SIDE)
+    stitcher.add([canvases], illumination)
+    stitcher.add([np.ones((2, SIDE, SIDE), np.complex128)], np.ones((2, SIDE, SIDE)))
+    found = stitcher.merge(SHAPE)[0]
     np.testing.assert_allclose(found, stitch(near, obj), atol=1e-6)
 
 
 def test_parts_without_overlap_each_have_mean_phase_zero() -> None:
     origins_px = np.array([[0, 0], [0, 6], [26, 0], [26, 6]])
     canvases, illumination = cut(make_object(), origins_px)
-    with Stitcher(origins_px, SIDE) as stitcher:
-        stitcher.add([canvases], illumination)
-        found = stitcher.merge(SHAPE)[0]
+    stitcher = Stitcher(origins_px, SIDE)
+    stitcher.add([canvases], illumination)
+    found = stitcher.merge(SHAPE)[0]
     for rows, members in ((slice(0, 12), (0, 1)), (slice(26, 38), (2, 3))):
         part = found[rows, :18]
         assert_equal_up_to_a_phase(part, make_object()[rows, :18])
@@ -116,9 +108,9 @@ def test_parts_without_overlap_each_have_mean_phase_zero() -> None:
 def test_phases_of_the_last_layer_serve_all() -> None:
     origins_px = raster(6)
     canvases, illumination = cut(make_object(), origins_px)
-    with Stitcher(origins_px, SIDE, layers=2) as stitcher:
-        stitcher.add([2 * np.exp(0.4j) * canvases, canvases], illumination)
-        first, last = stitcher.merge(SHAPE)
+    stitcher = Stitcher(origins_px, SIDE, layers=2)
+    stitcher.add([2 * np.exp(0.4j) * canvases, canvases], illumination)
+    first, last = stitcher.merge(SHAPE)
     covered = last != 1
     np.testing.assert_allclose(first[covered], 2 * np.exp(0.4j) * last[covered], rtol=1e-5)
 
@@ -126,29 +118,25 @@ def test_phases_of_the_last_layer_serve_all() -> None:
 def test_canvases_count_by_their_squared_illumination() -> None:
     values, weights = np.array([1, 4], np.complex128)[:, None, None], np.array([1.0, 3.0])[:, None, None]
     ones = np.ones((2, SIDE, SIDE))
-    with Stitcher(np.zeros((2, 2), int), SIDE) as stitcher:
-        stitcher.add([values * ones], weights * ones)
-        found = stitcher.merge((SIDE, SIDE))[0]
+    stitcher = Stitcher(np.zeros((2, 2), int), SIDE)
+    stitcher.add([values * ones], weights * ones)
+    found = stitcher.merge((SIDE, SIDE))[0]
     np.testing.assert_allclose(found, (1 + 9 * 4) / 10, rtol=1e-6)
 
 
 def test_no_light_leaves_the_object_empty() -> None:
-    with Stitcher(np.zeros((1, 2), int), SIDE) as stitcher:
-        stitcher.add([np.full((1, SIDE, SIDE), 5 + 0j)], np.zeros((1, SIDE, SIDE)))
-        assert np.all(stitcher.merge((SIDE, SIDE)) == 1)
+    stitcher = Stitcher(np.zeros((1, 2), int), SIDE)
+    stitcher.add([np.full((1, SIDE, SIDE), 5 + 0j)], np.zeros((1, SIDE, SIDE)))
+    assert np.all(stitcher.merge((SIDE, SIDE)) == 1)
 
 
-def test_no_temporary_folder_stays(spool: Path) -> None:
-    with Stitcher(raster(8), SIDE):
-        assert len(list(spool.iterdir())) == 1
-    assert not list(spool.iterdir())
-
-
-def test_no_temporary_folder_stays_after_an_exception(spool: Path) -> None:
-    def work() -> None:
-        with Stitcher(raster(8), SIDE) as stitcher:
-            stitcher.merge(SHAPE)
-
+def test_canvases_that_are_missing_are_noticed() -> None:
     with pytest.raises(RuntimeError, match="0 of 25 canvases were added"):
-        work()
-    assert not list(spool.iterdir())
+        Stitcher(raster(8), SIDE).merge(SHAPE)
+
+
+def test_the_number_of_canvases_kept_in_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj = make_object()
+    whole = stitch(raster(4), obj)
+    monkeypatch.setattr(stitching, "CACHED_BYTES", 0)
+    assert stitch(raster(4), obj).tobytes() == whole.tobytes()

@@ -95,12 +95,12 @@ def test_every_pixel_of_a_frame_reaches_every_pixel_of_the_patch() -> None:
 
 def test_frames_are_scaled_by_the_dose_of_the_training_half() -> None:
     dataset = tiny_scan.scan_dataset()
-    counts = float(np.square(dataset.amplitude).sum(axis=(1, 2)).mean())
+    counts = float(np.square(dataset.amplitude[:]).sum(axis=(1, 2)).mean())
     oracle = Oracle(dataset)
     supervised_image(oracle, replace(INFO, photons_per_frame=counts), dataset)
     seen = torch.cat(oracle.frames)[:, 0]
     assert float(seen.square().mean()) == pytest.approx(1, rel=1e-5)
-    np.testing.assert_allclose(seen.numpy() * (counts / 32**2) ** 0.5, dataset.amplitude, rtol=1e-5)
+    np.testing.assert_allclose(seen.numpy() * (counts / 32**2) ** 0.5, dataset.amplitude[:], rtol=1e-5)
     half = Oracle(dataset)
     supervised_image(half, replace(INFO, photons_per_frame=counts / 4), dataset)
     torch.testing.assert_close(torch.cat(half.frames)[:, 0], 2 * seen)

@@ -65,7 +65,7 @@ def test_frames_stay_with_their_positions(dataset: Dataset, name: str) -> None:
     view, metrics = make_view(dataset, view_params(name), overlap_params(), name=name)
     frames = view.scan_index - 1000
     np.testing.assert_array_equal(frames, subsample(400, VIEWS[name]["s_img"], 456))
-    np.testing.assert_array_equal(view.amplitude, dataset.amplitude[frames])
+    np.testing.assert_array_equal(view.amplitude[:], dataset.amplitude[frames])
     np.testing.assert_array_equal(view.positions_px, dataset.positions_px[frames])
     np.testing.assert_array_equal(view.obj, dataset.obj)
     np.testing.assert_array_equal(view.probe, dataset.probe)

@@ -45,7 +45,7 @@ def valid_arrays() -> Arrays:
     """Return the arrays of a file that every stage accepts."""
     dataset = factories.tiny_dataset(2)
     return {
-        "diffraction": dataset.amplitude,
+        "diffraction": dataset.amplitude[:],
         "objectGuess": dataset.obj,
         "probeGuess": dataset.probe,
         "xcoords": dataset.positions_px[:, 1],

@@ -19,7 +19,7 @@ def test_an_image_is_improved_and_only_seen_photons_are_used() -> None:
     seen: list[tuple[float, float]] = []
 
     def half_right(part: Problem, fraction: float) -> torch.Tensor:
-        seen.append((fraction, float(part.counts.sum() / problem.counts.sum())))
+        seen.append((fraction, float(part.counts[:].sum() / problem.counts[:].sum())))
         return 1 + 0.5 * (TRUTH - 1)
 
     obj, course = refine(problem, half_right, held, epochs=6)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from fly64_dose_overlap import provenance
-from fly64_dose_overlap.data.npz import NpzReader, write_npz
+from fly64_dose_overlap.data.npz import NpzReader
+from fly64_dose_overlap.data.npz_writer import write_npz
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.results.reconstruction import (
     Reconstruction,
@@ -177,6 +178,23 @@ def test_a_folder_keeps_its_order(reconstruction: Reconstruction, tmp_path: Path
     assert json.loads((folder / "manifest.json").read_text()) == {"methods": names}
 
 
+def test_folders_are_read_one_reconstruction_at_a_time(
+    reconstruction: Reconstruction, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        write_reconstructions(tmp_path / name, [replace(reconstruction, method=f"{name}-{i}") for i in "ab"])
+    found = read_reconstructions(tmp_path / "first", tmp_path / "second")
+    names = ["first-a", "first-b", "second-a", "second-b"]
+    assert len(found) == 4
+    assert [each.method for each in found] == names
+    assert [each.method for each in found[1:3]] == names[1:3]
+    assert found[-1].method == "second-b"
+    (tmp_path / "second/second-a.npz").write_bytes(b"no longer an NPZ file")
+    assert found[1].method == "first-b"
+    with pytest.raises(StudyError, match=r"second-a\.npz: is not an NPZ file"):
+        found[2]
+
+
 def test_an_unfinished_folder_has_no_manifest(reconstruction: Reconstruction, tmp_path: Path) -> None:
     write_reconstructions(tmp_path, [reconstruction])
     with pytest.raises(StudyError, match="method 'map-tv' comes twice"):
@@ -209,5 +227,5 @@ def test_folders_that_their_manifest_does_not_describe_are_refused(
         write_reconstruction(tmp_path / "other.npz", reconstruction)
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(StudyError, match=message) as caught:
-        read_reconstructions(tmp_path)
+        list(read_reconstructions(tmp_path))
     assert "\n" not in str(caught.value)

@@ -10,7 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.data.disk_array import spool
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.scoring import picture
 from fly64_dose_overlap.scoring.frc import FrcCurve, fourier_ring_correlation
 from fly64_dose_overlap.scoring.picture import comparison_picture, frc_picture
 from fly64_dose_overlap.scoring.region import Region, scan_region
@@ -84,6 +86,25 @@ def test_same_arrays_give_the_same_bytes(truth: Complex, region: Region, tmp_pat
     assert written[0] == written[1]
     assert b"matplotlib" not in written[0].lower()
     assert b"tIME" not in written[0]
+
+
+def test_fields_may_lie_on_disk(truth: Complex, region: Region, tmp_path: Path) -> None:
+    noisy = truth * np.exp(0.1j)
+    comparison_picture(tmp_path / "a.png", truth, {"noisy": noisy}, region, title="cell")
+    on_disk = spool(noisy.shape, noisy.dtype, [noisy])
+    comparison_picture(tmp_path / "b.png", truth, {"noisy": on_disk}, region, title="cell")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_large_field_is_thinned_out(
+    truth: Complex, region: Region, tmp_path: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture, "_MOST_PIXELS", 20)
+    comparison_picture(tmp_path / "a.png", truth, {"same": truth}, region, title="cell")
+    rows, columns = region.shape
+    shown = drawn[0].axes[0].images[0].get_array()
+    assert shown.shape == (-(-rows // 3), -(-columns // 3))
+    np.testing.assert_array_equal(shown.mask, ~region.mask[region.rectangle][::3, ::3])
 
 
 def test_constant_truth_can_be_drawn(region: Region, tmp_path: Path) -> None:

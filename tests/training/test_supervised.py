@@ -129,7 +129,7 @@ def test_frames_that_are_held_back_and_their_object_teach_nothing() -> None:
     dataset = tiny_scan.scan_dataset()
     y = dataset.positions_px[:, 0]
     held_back = y > y.max() - 0.4 * np.ptp(y)
-    amplitude, truth = dataset.amplitude.copy(), dataset.obj.copy()
+    amplitude, truth = dataset.amplitude[:].copy(), dataset.obj.copy()
     amplitude[held_back] = 9
     truth[math.ceil(y[~held_back].max()) + 15 :] = 5
     others = replace(dataset, amplitude=amplitude, obj=truth)

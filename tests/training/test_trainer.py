@@ -78,7 +78,7 @@ def test_outcome_and_bundle_agree() -> None:
     _, info = load_bundle(BUNDLE)
     dataset = tiny_scan.scan_dataset()
     assert (info.frame_side_px, info.support_side_px, info.gridsize) == (32, 28, 2)
-    assert info.photons_per_frame == pytest.approx(float((dataset.amplitude**2).sum()) / 81, rel=1e-5)
+    assert info.photons_per_frame == pytest.approx(float((dataset.amplitude[:] ** 2).sum()) / 81, rel=1e-5)
     assert info.record == dataset.record
     for key in ("epochs", "best_epoch", "train_loss", "val_loss"):
         assert outcome[key] == (2 if key == "epochs" else info.training[key])

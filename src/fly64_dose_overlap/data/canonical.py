@@ -15,7 +15,8 @@ from fly64_dose_overlap import provenance
 from fly64_dose_overlap.data import rules
 from fly64_dose_overlap.data.atomic import sha256_of
 from fly64_dose_overlap.data.contract import BaseSet, base_from_arrays, read_record
-from fly64_dose_overlap.data.npz import AnyArray, NpzReader, rows_per_block
+from fly64_dose_overlap.data.disk_array import AnyArray, DiskArray, rows_per_block, spool
+from fly64_dose_overlap.data.npz import NpzReader
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 
 TOOL = "transpose_rename_convert"
@@ -81,12 +82,11 @@ def read_user_base(path: Path | str) -> BaseSet:
         if rules.SCAN_INDEX in keys:
             work.arrays[rules.SCAN_INDEX] = _load(work, rules.SCAN_INDEX, axes=1)
         source = next((key for key in FRAME_KEYS if key in keys), None)
-        if source is not None:
-            work.arrays[rules.DIFFRACTION] = _load_frames(work, source)
+        frames = None if source is None else _load_frames(work, source)
         ignored = sorted(set(keys) - set(work.arrays) - {source, rules.METADATA})
         if ignored:
             work.note("ignore_keys", keys=ignored)
-        return base_from_arrays(work.arrays, work.record, where=where)
+        return base_from_arrays(work.arrays, work.record, where=where, frames=frames)
 
 
 def _require_scan(keys: list[str], where: str) -> None:
@@ -193,8 +193,8 @@ def strongest_mode(modes: NDArray[np.complexfloating[Any, Any]]) -> tuple[NDArra
     return mode.reshape(modes.shape[1:]), float(singular[0] ** 2 / np.sum(singular**2))
 
 
-def _load_frames(work: _Import, source: str) -> NDArray[np.float32]:
-    """Load the frames as float32 amplitudes with the frame axis first, in blocks."""
+def _load_frames(work: _Import, source: str) -> DiskArray:
+    """Return the frames as float32 amplitudes with the frame axis first, on disk."""
     shape, dtype = work.reader.header(source)
     if source != rules.DIFFRACTION:
         work.note("rename", from_key=source, to_key=rules.DIFFRACTION)
@@ -207,11 +207,8 @@ def _load_frames(work: _Import, source: str) -> NDArray[np.float32]:
         work.note("move_frame_axis", key=source, from_axis=axis, to_axis=0)
     count = shape[axis]
     side = tuple(length for index, length in enumerate(shape[:3]) if index != axis)
-    frames = np.empty((count, *side), np.float32)
-    done = 0
-    for block in _frame_blocks(work, source, axis):
-        frames[done : done + len(block)] = _amplitude(work, source, block, intensity)
-        done += len(block)
+    blocks = (_amplitude(work, source, block, intensity) for block in _frame_blocks(work, source, axis))
+    frames = spool((count, *side), np.float32, blocks)
     if intensity:
         work.note("square_root", key=source, from_dtype=str(dtype), to_dtype="float32")
     elif dtype != np.float32:
@@ -221,14 +218,11 @@ def _load_frames(work: _Import, source: str) -> NDArray[np.float32]:
 
 def _frame_blocks(work: _Import, source: str, axis: int) -> Iterator[AnyArray]:
     shape, dtype = work.reader.header(source)
+    rows = work.reader.stream(source, rows_per_block(shape, dtype))
+    images = (block.reshape(len(block), *shape[1:3]) for block in rows)
     if axis == 0:
-        for block in work.reader.stream(source, rows_per_block(shape, dtype)):
-            yield block.reshape(len(block), *shape[1:3])
-        return
-    frames = np.moveaxis(work.reader.load(source).reshape(shape[:3]), axis, 0)
-    rows = rows_per_block(frames.shape, dtype)
-    for start in range(0, len(frames), rows):
-        yield frames[start : start + rows]
+        return images
+    return spool(shape[:3], dtype.newbyteorder("="), images).blocks(axis)
 
 
 def _amplitude(work: _Import, source: str, block: AnyArray, intensity: bool) -> AnyArray:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.data import rules
-from fly64_dose_overlap.data.npz import AnyArray, ArrayStream, NpzReader, as_stream, write_npz
+from fly64_dose_overlap.data.disk_array import AnyArray, DiskArray, FrameArray, select_rows
+from fly64_dose_overlap.data.npz import NpzReader
+from fly64_dose_overlap.data.npz_writer import write_npz
 from fly64_dose_overlap.data.rules import validate_base, validate_dataset
+from fly64_dose_overlap.data.stream import ArrayStream, as_stream
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.provenance import Record
 
@@ -51,7 +54,7 @@ class BaseSet:
     record : dict
         Provenance.
     amplitude : (frame, y, x) float32, sqrt(photons), optional
-        Measured frames, if the source has any.
+        Measured frames, if the source has any, in memory or on disk.
     """
 
     obj: NDArray[np.complex64]
@@ -59,7 +62,7 @@ class BaseSet:
     positions_px: NDArray[np.float64]
     scan_index: NDArray[np.int64]
     record: Record
-    amplitude: NDArray[np.float32] | None = None
+    amplitude: FrameArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,7 @@ class Dataset:
     Attributes
     ----------
     amplitude : (frame, y, x) float32, sqrt(photons)
-        Zero frequency at [N/2, N/2].
+        Zero frequency at [N/2, N/2]. In memory, or on disk as `read_dataset` leaves them.
     obj : (y, x) complex64
         Transmission of the object, the ground truth of a simulated set.
     probe : (y, x) complex64
@@ -84,7 +87,7 @@ class Dataset:
         Frame indices of each group, C = gridsize squared.
     """
 
-    amplitude: NDArray[np.float32]
+    amplitude: FrameArray
     obj: NDArray[np.complex64]
     probe: NDArray[np.complex64]
     positions_px: NDArray[np.float64]
@@ -96,7 +99,7 @@ class Dataset:
 def read_dataset(
     path: Path | str, *, gridsize: int | None = None, neighbor_count: int | None = None
 ) -> Dataset:
-    """Read and validate a dataset.
+    """Read and validate a dataset; its frames stay on disk.
 
     Parameters
     ----------
@@ -117,11 +120,12 @@ def read_dataset(
     where = str(path)
     if gridsize is not None:
         rules.check_grouping(where, gridsize, neighbor_count)
-    arrays, record = _load(path)
-    rules.check_dataset(arrays, where, None if gridsize is None else gridsize**2)
+    with NpzReader(path) as reader:
+        arrays, record = _load(reader)
+        amplitude = _read_frames(reader, arrays, None if gridsize is None else gridsize**2)
     groups = arrays.get(rules.GROUPS)
     return Dataset(
-        amplitude=arrays[rules.DIFFRACTION].astype(np.float32, copy=False),
+        amplitude=amplitude,
         groups=None if groups is None else groups.astype(np.int32, copy=False),
         record=record,
         **_scan_arrays(arrays),
@@ -129,7 +133,7 @@ def read_dataset(
 
 
 def read_base(path: Path | str) -> BaseSet:
-    """Read and validate a canonical base set; frames are optional.
+    """Read and validate a canonical base set; frames are optional and stay on disk.
 
     Raises
     ------
@@ -138,23 +142,44 @@ def read_base(path: Path | str) -> BaseSet:
     StudyError
         If the file is damaged or breaks a rule of the contract.
     """
-    arrays, record = _load(path)
-    return base_from_arrays(arrays, record, where=str(path))
-
-
-def base_from_arrays(arrays: Mapping[str, AnyArray], record: Record, *, where: str) -> BaseSet:
-    """Validate arrays by their NPZ keys and make a base set of them."""
-    validate_base(arrays, where=where)
-    frames = arrays.get(rules.DIFFRACTION)
-    amplitude = None if frames is None else frames.astype(np.float32, copy=False)
+    with NpzReader(path) as reader:
+        arrays, record = _load(reader)
+        arrays.pop(rules.GROUPS, None)
+        if rules.DIFFRACTION not in reader:
+            return base_from_arrays(arrays, record, where=str(path))
+        amplitude = _read_frames(reader, arrays, 1)
     return BaseSet(amplitude=amplitude, record=record, **_scan_arrays(arrays))
 
 
-def _load(path: Path | str) -> tuple[dict[str, AnyArray], Record]:
-    """Load the arrays that the contract knows, and the record; other keys stay unread."""
-    with NpzReader(path) as reader:
-        arrays = {key: reader.load(key) for key in reader if key in rules.KNOWN_KEYS}
-        return arrays, read_record(reader)
+def base_from_arrays(
+    arrays: Mapping[str, AnyArray], record: Record, *, where: str, frames: FrameArray | None = None
+) -> BaseSet:
+    """Validate arrays by their NPZ keys, and frames, and make a base set of them."""
+    if frames is None:
+        validate_base(arrays, where=where)
+    else:
+        rules.check_layout(arrays, where, frames.shape, frames.dtype, 1)
+        rules.check_frames(where, frames)
+    return BaseSet(amplitude=frames, record=record, **_scan_arrays(arrays))
+
+
+def _load(reader: NpzReader) -> tuple[dict[str, AnyArray], Record]:
+    """Load the arrays that the contract knows, but for the frames, and the record; other keys stay unread."""
+    known = rules.KNOWN_KEYS - {rules.DIFFRACTION}
+    arrays = {key: reader.load(key) for key in reader if key in known}
+    return arrays, read_record(reader)
+
+
+def _read_frames(
+    reader: NpzReader, arrays: Mapping[str, AnyArray], frames_per_group: int | None
+) -> DiskArray:
+    """Check everything that a file holds, and leave its frames on disk."""
+    where = str(reader.path)
+    rules.require(reader, (rules.DIFFRACTION, *rules.BASE_KEYS), where)
+    rules.check_layout(arrays, where, *reader.header(rules.DIFFRACTION), frames_per_group)
+    return reader.rows_on_disk(
+        rules.DIFFRACTION, np.float32, check=lambda blocks: rules.checked_frames(where, blocks)
+    )
 
 
 def _scan_arrays(arrays: Mapping[str, AnyArray]) -> dict[str, Any]:
@@ -277,7 +302,7 @@ def _write(
 
 
 def select_frames(dataset: Dataset, selection: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Dataset:
-    """Return the dataset of some of its frames; object and probe stay whole.
+    """Return the dataset of some of its frames; object and probe stay whole, what is on disk stays there.
 
     Groups that lie wholly inside the selection are kept and renumbered; the others go.
 
@@ -304,7 +329,7 @@ def select_frames(dataset: Dataset, selection: NDArray[np.bool_] | NDArray[np.in
         groups = renumbered[(renumbered >= 0).all(axis=1)]
     return replace(
         dataset,
-        amplitude=dataset.amplitude[chosen],
+        amplitude=select_rows(dataset.amplitude, chosen),
         positions_px=dataset.positions_px[chosen],
         scan_index=dataset.scan_index[chosen],
         groups=groups,

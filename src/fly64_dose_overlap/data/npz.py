@@ -1,4 +1,4 @@
-"""NPZ files without pickle: streamed, the same bytes for the same input, safe to read.
+"""NPZ files without pickle, safe to read.
 
 A reader trusts nothing in the file: names, sizes and headers are checked before memory
 is allocated, and checksums before the data count as read.
@@ -16,20 +16,18 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeAlias
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from fly64_dose_overlap.data.atomic import atomic_path
+from fly64_dose_overlap.data.disk_array import AnyArray, DiskArray, OpenFile, rows_per_block, spool
 from fly64_dose_overlap.errors import MissingFileError, StudyError
-
-AnyArray: TypeAlias = NDArray[Any]
 
 MAX_TOTAL_BYTES = 64 * 2**30
 """Largest declared size of all members together, uncompressed."""
@@ -38,11 +36,14 @@ MAX_AXES = 32
 MAX_HEADER_BYTES = 16 * 1024
 MAX_DEFLATE_RATIO = 1032
 """Deflate cannot do better; a member that claims more lies about its size."""
+LOCAL_HEADER_BYTES = 30
+"""A member's own header, before its name and extra field (PKWARE APPNOTE, 4.3.7)."""
+LOCAL_LENGTHS_AT = 26
 PIECE_BYTES = 2**20
-"""Compressor and decompressor are fed pieces of this size, however the caller chunks."""
+"""The decompressor is fed pieces of this size, however the caller chunks."""
 
-_PLAIN_NAME = re.compile(r"(?!\.)[\w .+()-]+")
-_KINDS = "biufcUS"
+PLAIN_NAME = re.compile(r"(?!\.)[\w .+()-]+")
+KINDS = "biufcUS"
 # Everything that zipfile and zlib raise on damaged or hostile input.
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -65,104 +66,6 @@ _NOT_A_HEADER = (
     MemoryError,
     tokenize.TokenError,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayStream:
-    """An array that is written block by block and never held whole.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of the whole, at least one axis.
-    dtype : dtype-like
-        Type of every block.
-    chunks : iterable of ndarray
-        Consecutive blocks of the first axis; their rows must add up to ``shape[0]``.
-    """
-
-    shape: tuple[int, ...]
-    dtype: DTypeLike
-    chunks: Iterable[AnyArray]
-
-
-def write_npz(path: Path | str, members: Mapping[str, ArrayLike | ArrayStream]) -> None:
-    """Write arrays as a compressed NPZ, atomically and reproducibly.
-
-    Equal members in equal order give equal bytes: the zip entries carry a fixed date, and
-    arrays are stored in C order and little endian. ``numpy.load`` reads the file.
-
-    Parameters
-    ----------
-    path : Path or str
-        File to create or replace.
-    members : mapping
-        Arrays, or streams of blocks, by key.
-
-    Raises
-    ------
-    StudyError
-        If a key is not a plain name, an array would need pickle, or a stream's blocks do
-        not match its shape and type.
-    """
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-    ):
-        for key, value in members.items():
-            _write_member(archive, key, value, where=str(path))
-
-
-def _write_member(archive: zipfile.ZipFile, key: str, value: ArrayLike | ArrayStream, *, where: str) -> None:
-    if not _PLAIN_NAME.fullmatch(key):
-        raise StudyError(where, f"{key!r} is not a plain name for an array")
-    stream = value if isinstance(value, ArrayStream) else as_stream(np.asarray(value))
-    dtype = np.dtype(stream.dtype)
-    if dtype.kind not in _KINDS or dtype.itemsize == 0:
-        raise StudyError(where, f"'{key}' is {dtype}, which cannot be stored without pickle")
-    stored = dtype.newbyteorder("<")
-    header = {"descr": npy_format.dtype_to_descr(stored), "fortran_order": False, "shape": stream.shape}
-    # A name instead of a ZipInfo: zipfile then takes the fixed date 1980-01-01 and our level.
-    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-        npy_format.write_array_header_1_0(member, header)
-        pending = bytearray()
-        for block in _checked_blocks(stream, f"{where}: '{key}'"):
-            pending += np.ascontiguousarray(block, dtype=stored).tobytes()
-            whole = len(pending) - len(pending) % PIECE_BYTES
-            for start in range(0, whole, PIECE_BYTES):
-                member.write(pending[start : start + PIECE_BYTES])
-            del pending[:whole]
-        member.write(pending)
-
-
-def as_stream(array: AnyArray) -> ArrayStream:
-    """Return an array in memory as a stream of blocks."""
-    if array.ndim == 0:
-        return ArrayStream((), array.dtype, [array])
-    rows = rows_per_block(array.shape, array.dtype)
-    return ArrayStream(array.shape, array.dtype, (array[i : i + rows] for i in range(0, len(array), rows)))
-
-
-def rows_per_block(shape: tuple[int, ...], dtype: DTypeLike) -> int:
-    """Return how many rows of the first axis make a block of a few pieces, at least one."""
-    row_bytes = math.prod(shape[1:]) * np.dtype(dtype).itemsize
-    return max(1, 4 * PIECE_BYTES // max(1, row_bytes))
-
-
-def _checked_blocks(stream: ArrayStream, where: str) -> Iterator[AnyArray]:
-    dtype = np.dtype(stream.dtype)
-    rows = 0
-    for block in stream.chunks:
-        if block.dtype != dtype or (stream.shape and block.shape[1:] != stream.shape[1:]):
-            expected = f"{dtype} rows of shape {stream.shape[1:]}"
-            raise StudyError(where, f"a block is {block.dtype} {block.shape}, expected {expected}")
-        rows += block.shape[0] if stream.shape else 0
-        if stream.shape and rows > stream.shape[0]:
-            break
-        yield block
-    if stream.shape and rows != stream.shape[0]:
-        found = f"more than {stream.shape[0]}" if rows > stream.shape[0] else str(rows)
-        raise StudyError(where, f"{found} rows were streamed, expected {stream.shape[0]}")
 
 
 @dataclass(frozen=True)
@@ -264,9 +167,9 @@ class NpzReader:
     def stream(self, key: str, rows: int) -> Iterator[AnyArray]:
         """Yield consecutive blocks of at most ``rows`` rows of the first axis.
 
-        One block is held at a time. A Fortran-ordered array of several axes is the
-        exception: its rows lie scattered through the file, so it is loaded whole. The
-        checksum is known only after the last block.
+        One block is held at a time. The rows of a Fortran-ordered array lie scattered
+        through the file, so it passes through a temporary file first. The checksum is
+        known only after the last block.
         """
         if rows < 1:
             raise StudyError(self._where, f"rows per block must be at least 1, got {rows}")
@@ -275,14 +178,79 @@ class NpzReader:
             if not header.shape:
                 raise StudyError(self._where, f"'{key}' is a scalar and has no rows to stream")
             if not header.fortran:
-                for start in range(0, header.shape[0], rows):
-                    count = min(rows, header.shape[0] - start)
-                    yield self._fill(key, member, (count, *header.shape[1:]), header.dtype)
-                self._finish(key, member)
+                yield from self._blocks(key, member, header.shape, header.dtype, rows)
                 return
-        array = self.load(key)
-        for start in range(0, header.shape[0], rows):
-            yield array[start : start + rows]
+            shape = header.shape[::-1]
+            blocks = self._blocks(key, member, shape, header.dtype, rows_per_block(shape, header.dtype))
+            turned = spool(shape, header.dtype.newbyteorder("="), blocks)
+        for block in turned.blocks(axis=len(shape) - 1, rows=rows):
+            yield np.ascontiguousarray(block.transpose(0, *range(len(shape) - 1, 0, -1)))
+
+    def rows_on_disk(
+        self,
+        key: str,
+        dtype: DTypeLike | None = None,
+        check: Callable[[Iterator[AnyArray]], Iterator[AnyArray]] | None = None,
+    ) -> DiskArray:
+        """Return an array whose rows stay on disk, once its data are known to be sound.
+
+        What is stored uncompressed as it is wanted is read where it lies, for as long as the
+        array is in use, from this very file even if another takes its name. Anything else is
+        copied into a temporary file.
+
+        Parameters
+        ----------
+        key : str
+        dtype : dtype-like, optional
+            Type wanted, the file's own if not given.
+        check : callable, optional
+            Passes the blocks on and refuses what it finds wrong with them.
+
+        Raises
+        ------
+        StudyError
+            If `stream` or ``check`` refuses the data, or the disk is full. Of data that are
+            both damaged and refused, the damage is reported.
+        """
+        shape, found = self.header(key)
+        wanted = found.newbyteorder("=") if dtype is None else np.dtype(dtype)
+        blocks = self.stream(key, rows_per_block(shape, found))
+        checked = blocks if check is None else check(blocks)
+        begin = self._begin_of_rows(key) if found == wanted else None
+        try:
+            if begin is None:
+                return spool(shape, wanted, checked)
+            for _ in checked:
+                pass
+        except StudyError:
+            for _ in blocks:
+                pass
+            raise
+        return DiskArray(OpenFile(os.dup(self._descriptor()), self._where), shape, wanted, begin)
+
+    def _descriptor(self) -> int:
+        if self._archive.fp is None:
+            raise ValueError(f"{self._where} is closed")
+        return self._archive.fp.fileno()
+
+    def _begin_of_rows(self, key: str) -> int | None:
+        """Return the place of the first row in the file, or None if rows do not lie there as they are."""
+        info = self._members[key]
+        if info.compress_type != zipfile.ZIP_STORED:
+            return None
+        with self._open(key) as member:
+            header = self._read_header(key, member)
+        # Name and extra field may be longer here than in the archive's list.
+        lengths = os.pread(self._descriptor(), 4, info.header_offset + LOCAL_LENGTHS_AT)
+        begin = info.header_offset + LOCAL_HEADER_BYTES + sum(struct.unpack("<HH", lengths))
+        return None if header.fortran else begin + header.offset
+
+    def _blocks(
+        self, key: str, member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], rows: int
+    ) -> Iterator[AnyArray]:
+        for start in range(0, shape[0], rows):
+            yield self._fill(key, member, (min(rows, shape[0] - start), *shape[1:]), dtype)
+        self._finish(key, member)
 
     def _list_members(self) -> dict[str, zipfile.ZipInfo]:
         infos = self._archive.infolist()
@@ -291,7 +259,7 @@ class NpzReader:
         members: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
             key = info.orig_filename.removesuffix(".npy")
-            if not info.orig_filename.endswith(".npy") or not _PLAIN_NAME.fullmatch(key):
+            if not info.orig_filename.endswith(".npy") or not PLAIN_NAME.fullmatch(key):
                 raise StudyError(self._where, f"member {info.orig_filename!r} is not a plain array name.npy")
             if key in members:
                 raise StudyError(self._where, f"has more than one member '{key}'")
@@ -352,7 +320,7 @@ class NpzReader:
         if dtype.hasobject:
             problem = f"'{key}' holds pickled objects, which are never loaded"
             raise StudyError(self._where, problem, "save it as a plain array or as JSON text")
-        if dtype.kind not in _KINDS or dtype.itemsize == 0:
+        if dtype.kind not in KINDS or dtype.itemsize == 0:
             raise StudyError(self._where, f"'{key}' is {dtype}, expected numbers or text")
         negative = any(length < 0 for length in shape)
         extent = dtype.itemsize * math.prod(max(1, length) for length in shape)

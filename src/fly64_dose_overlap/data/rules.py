@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from fly64_dose_overlap.data.npz import AnyArray, as_stream
+from fly64_dose_overlap.data.disk_array import AnyArray, FrameArray
+from fly64_dose_overlap.data.stream import as_stream
 from fly64_dose_overlap.errors import StudyError
 
 DIFFRACTION = "diffraction"
@@ -83,7 +84,7 @@ def validate_base(arrays: Mapping[str, AnyArray], *, where: str) -> None:
     if DIFFRACTION in arrays:
         check_dataset({key: arrays[key] for key in arrays if key != GROUPS}, where, 1)
         return
-    _require(arrays, BASE_KEYS, where)
+    require(arrays, BASE_KEYS, where)
     count = arrays[XCOORDS].shape[0] if arrays[XCOORDS].ndim == 1 else 1
     if count == 0:
         raise StudyError(where, f"'{XCOORDS}' holds no position")
@@ -92,11 +93,10 @@ def validate_base(arrays: Mapping[str, AnyArray], *, where: str) -> None:
 
 def check_dataset(arrays: Mapping[str, AnyArray], where: str, frames_per_group: int | None) -> None:
     """Check everything but the neighbour count; without C, groups may have any square size."""
-    _require(arrays, (DIFFRACTION, *BASE_KEYS), where)
+    require(arrays, (DIFFRACTION, *BASE_KEYS), where)
     amplitude = arrays[DIFFRACTION]
     check_layout(arrays, where, amplitude.shape, amplitude.dtype, frames_per_group)
-    for _ in checked_frames(where, as_stream(amplitude).chunks):
-        pass
+    check_frames(where, amplitude)
 
 
 def check_layout(
@@ -118,7 +118,8 @@ def check_layout(
         _check_groups(where, arrays[GROUPS], frames, frames_per_group)
 
 
-def _require(arrays: Mapping[str, AnyArray], keys: tuple[str, ...], where: str) -> None:
+def require(arrays: Container[str], keys: tuple[str, ...], where: str) -> None:
+    """Refuse arrays among which a key is missing."""
     missing = [key for key in keys if key not in arrays]
     if missing:
         raise StudyError(where, f"lacks {', '.join(map(repr, missing))}", f"required keys: {', '.join(keys)}")
@@ -139,6 +140,12 @@ def _check_frame_type(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
         hint = "crop them; the frame axis comes first"
         raise StudyError(where, f"frames must be square, got {shape[1:]} in '{DIFFRACTION}'", hint)
     return shape[0], shape[1]
+
+
+def check_frames(where: str, amplitude: FrameArray) -> None:
+    """Refuse frames with values that no amplitude can have."""
+    for _ in checked_frames(where, as_stream(amplitude).chunks):
+        pass
 
 
 def checked_frames(where: str, blocks: Iterable[AnyArray]) -> Iterator[AnyArray]:

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from fly64_dose_overlap.data.atomic import atomic_path, write_json_atomic
 from fly64_dose_overlap.data.contract import Dataset
-from fly64_dose_overlap.data.npz import write_npz
+from fly64_dose_overlap.data.npz_writer import write_npz
+from fly64_dose_overlap.data.stream import ArrayStream
 from fly64_dose_overlap.evaluation.scoring import Evaluation
 from fly64_dose_overlap.provenance import dumps
 from fly64_dose_overlap.scoring.limit import Limit
@@ -66,7 +67,8 @@ def write_report(
     _write_curves(metrics_dir / "frc.csv", evaluation, limit.frc(dose))
     members: dict[str, Any] = {"objectGuess": dataset.obj}
     for key, field in evaluation.aligned.items():
-        members[f"{key}_aligned"] = field.astype(np.complex64)
+        single = (rows.astype(np.complex64) for rows in field.blocks())
+        members[f"{key}_aligned"] = ArrayStream(field.shape, np.complex64, single)
     members["region"] = evaluation.region.mask
     members["_metadata"] = np.array(dumps(dataset.record))
     write_npz(reports_dir / "reconstruction.npz", members)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.data.contract import Dataset
+from fly64_dose_overlap.data.disk_array import DiskArray, spool
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.progress import track
@@ -40,14 +40,15 @@ class Evaluation:
     metrics : dict
         JSON-able; see `evaluate`.
     aligned : dict of (y, x) complex128
-        Every method, by its short name, after alignment; zero outside the region's rectangle.
+        Every method, by its short name, after alignment, on disk; zero outside the region's
+        rectangle.
     curves : dict of FrcCurve
         By short name.
     region : Region
     """
 
     metrics: dict[str, Any]
-    aligned: dict[str, NDArray[np.complex128]]
+    aligned: dict[str, DiskArray]
     curves: dict[str, FrcCurve]
     region: Region
 
@@ -94,13 +95,13 @@ def evaluate(
     _require_same_region(limit, region)
     truth = dataset.obj[region.rectangle]
     methods: dict[str, Any] = {}
-    aligned: dict[str, NDArray[np.complex128]] = {}
+    aligned: dict[str, DiskArray] = {}
     curves: dict[str, FrcCurve] = {}
     conventions: dict[str, Any] = {}
     for result in track(reconstructions, total=len(reconstructions), label="score", unit="method"):
         region.require_shape(result.label, result.obj)
         found = align_to(dataset.obj, result.obj, region, upsampling=params.registration_upsampling)
-        aligned[result.method] = found.field
+        aligned[result.method] = spool(found.field.shape, found.field.dtype, [found.field])
         curves[result.method] = fourier_ring_correlation(truth, found.field[region.rectangle])
         scores = score(dataset.obj, found.field, region)
         conventions = scores.pop("conventions")

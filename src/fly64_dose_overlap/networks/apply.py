@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.bundle import BundleInfo
 from fly64_dose_overlap.networks.corrector import Corrector, correct_image, input_planes
 from fly64_dose_overlap.networks.mosaic import Scan, load_scan, make_mosaic
+from fly64_dose_overlap.physics.counts import Counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +33,13 @@ class Imager:
     network: Corrector
     iterations: int
 
-    def images(self, counts: Tensor, fraction: float) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    def images(self, counts: Counts, fraction: float) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
         """Return the network's image and the stitched classical iterations that it starts from.
 
         Parameters
         ----------
-        counts : (frame, y, x) float, photons
-            Of all frames of the scan, zero frequency in the corner.
+        counts : Counts
+            Of all frames of the scan.
         fraction : float
             Expected part of the scan's photons that ``counts`` holds.
         """

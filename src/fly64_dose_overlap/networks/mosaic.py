@@ -20,10 +20,10 @@ from torch import Tensor
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.stitch import Stitcher
+from fly64_dose_overlap.physics.counts import Counts, FrameCounts
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.physics.groups import GroupGeometry, GroupModel, group_geometry, support_side_px
 from fly64_dose_overlap.physics.patches import to_complex
-from fly64_dose_overlap.physics.propagation import uncentre
 from fly64_dose_overlap.physics.start import group_start
 from fly64_dose_overlap.progress import track
 
@@ -38,8 +38,8 @@ class Scan:
 
     Attributes
     ----------
-    counts : (frame, y, x) float32, photons
-        Zero frequency in the corner.
+    counts : Counts
+        On disk if the dataset's frames are.
     probe : (y, x) complex64, sqrt(photons)
     positions_px : (frame, 2) float64, object pixels
     groups : (group, C) int64
@@ -48,7 +48,7 @@ class Scan:
     fluence : (y, x) float64, photons per object pixel
     """
 
-    counts: Tensor
+    counts: Counts
     probe: Tensor
     positions_px: NDArray[np.float64]
     groups: NDArray[np.int64]
@@ -81,8 +81,7 @@ class Mosaic:
 def load_scan(dataset: Dataset, device: torch.device, support_side: int | None = None) -> Scan:
     """Prepare a dataset that has groups.
 
-    Amplitudes are squared to whole photons: files hold the square root of counts. The
-    object in the dataset, which may be the truth, gives the size of the grid only.
+    The object in the dataset, which may be the truth, gives the size of the grid only.
 
     Raises
     ------
@@ -97,7 +96,7 @@ def load_scan(dataset: Dataset, device: torch.device, support_side: int | None =
     rows, columns = dataset.obj.shape
     groups = dataset.groups.astype(np.int64)
     return Scan(
-        counts=uncentre(torch.from_numpy(dataset.amplitude).square().round_()).to(device),
+        counts=FrameCounts(dataset.amplitude),
         probe=probe,
         positions_px=dataset.positions_px,
         groups=groups,
@@ -106,7 +105,7 @@ def load_scan(dataset: Dataset, device: torch.device, support_side: int | None =
     )
 
 
-def make_mosaic(scan: Scan, counts: Tensor, *, fraction: float, iterations: int, label: str) -> Mosaic:
+def make_mosaic(scan: Scan, counts: Counts, *, fraction: float, iterations: int, label: str) -> Mosaic:
     """Reconstruct every group by itself and stitch.
 
     Canvases pass through to disk batch by batch, so that memory depends on the object
@@ -115,8 +114,8 @@ def make_mosaic(scan: Scan, counts: Tensor, *, fraction: float, iterations: int,
     Parameters
     ----------
     scan : Scan
-    counts : (frame, y, x) float, photons
-        Of all frames of the scan, zero frequency in the corner.
+    counts : Counts
+        Of all frames of the scan.
     fraction : float
         Expected part of the photons of ``scan`` that ``counts`` holds.
     iterations : int
@@ -127,19 +126,17 @@ def make_mosaic(scan: Scan, counts: Tensor, *, fraction: float, iterations: int,
     geometry = scan.geometry
     batches = _start_groups(scan, counts, fraction, iterations)
     shape = (scan.fluence.shape[0], scan.fluence.shape[1])
-    with Stitcher(geometry.origins_px, geometry.canvas_side, layers=2) as stitcher:
-        step = scan.groups_per_batch
-        for model, early, late in track(
-            batches, total=len(scan.groups), label=label, unit="group", step=step
-        ):
-            layers = [to_complex(canvases).cpu().numpy() for canvases in (early, late)]
-            stitcher.add(layers, model.illumination.cpu().numpy())
-        early, late = stitcher.merge(shape)
+    stitcher = Stitcher(geometry.origins_px, geometry.canvas_side, layers=2)
+    step = scan.groups_per_batch
+    for model, early, late in track(batches, total=len(scan.groups), label=label, unit="group", step=step):
+        layers = [to_complex(canvases).cpu().numpy() for canvases in (early, late)]
+        stitcher.add(layers, model.illumination.cpu().numpy())
+    early, late = stitcher.merge(shape)
     return Mosaic(early, late, scan.fluence * fraction)
 
 
 def _start_groups(
-    scan: Scan, counts: Tensor, fraction: float, iterations: int
+    scan: Scan, counts: Counts, fraction: float, iterations: int
 ) -> Iterator[tuple[GroupModel, Tensor, Tensor]]:
     """Yield (model, early, late) of successive batches of groups.
 
@@ -154,7 +151,8 @@ def _start_groups(
         batch = slice(first, first + scan.groups_per_batch)
         corners = torch.from_numpy(geometry.corners_px[batch]).to(probe.device)
         model = GroupModel(probe, corners, geometry.support_side, geometry.canvas_side)
-        return model, *group_start(model, counts[torch.from_numpy(scan.groups[batch])], iterations)
+        seen = counts[torch.from_numpy(scan.groups[batch])].to(probe.device)
+        return model, *group_start(model, seen, iterations)
 
     workers = torch.get_num_threads() if probe.device.type == "cpu" else 1
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -8,8 +8,9 @@ differences best follow from the leading eigenvector of the matrix of overlaps
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp  # pyright: ignore[reportMissingTypeStubs]
@@ -18,18 +19,26 @@ from scipy.sparse.csgraph import connected_components  # pyright: ignore[reportM
 from scipy.sparse.linalg import eigsh  # pyright: ignore[reportMissingTypeStubs]
 from scipy.spatial import KDTree
 
+from fly64_dose_overlap.data.disk_array import DiskArray, Spool, rows_per_block
+
 NEIGHBOURS = 8
 """Canvases whose phase is compared with each canvas's."""
 PLACES_PER_SIDE = 4
 """Canvases whose origins share a square of this part of their side are at one place."""
 DENSE_LIMIT = 32
 """Components with fewer canvases are solved by the dense eigensolver."""
+CACHED_BYTES = 64 * 2**20
+"""Canvases kept in memory while neighbours are compared: those of a few lines of a raster."""
 
 Complex = NDArray[np.complexfloating]
+Read = Callable[[int], tuple[Complex, NDArray[np.float32]]]
+"""Returns a canvas and its illumination."""
 
 
 class Stitcher:
-    """Collect canvases on disk and merge them on the object's grid, in bounded memory.
+    """Collect canvases on disk and merge them on the object's grid.
+
+    Memory depends on the object; a canvas takes some hundred bytes, whatever its side.
 
     Canvases may have several layers, images of the same piece of the object. Phases are
     found from the last layer and serve all.
@@ -44,9 +53,9 @@ class Stitcher:
     Examples
     --------
     >>> phases = np.array([0.3, 1.2])[:, None, None]
-    >>> with Stitcher(np.array([[0, 0], [0, 2]]), 4) as stitcher:
-    ...     stitcher.add([np.ones((2, 4, 4)) * np.exp(1j * phases)], np.ones((2, 4, 4)))
-    ...     stitched = stitcher.merge((4, 6))
+    >>> stitcher = Stitcher(np.array([[0, 0], [0, 2]]), 4)
+    >>> stitcher.add([np.ones((2, 4, 4)) * np.exp(1j * phases)], np.ones((2, 4, 4)))
+    >>> stitched = stitcher.merge((4, 6))
     >>> bool(np.allclose(stitched, 1))
     True
     """
@@ -54,22 +63,10 @@ class Stitcher:
     def __init__(self, origins_px: NDArray[np.integer], canvas_side: int, layers: int = 1) -> None:
         self._origins = origins_px.astype(np.int64)
         self._side = canvas_side
-        self._filled = 0
         shape = (len(origins_px), canvas_side, canvas_side)
-        self._folder = tempfile.TemporaryDirectory(prefix="stitch-")
-        self._layers = [
-            np.memmap(f"{self._folder.name}/layer{layer}", np.complex64, "w+", shape=shape)
-            for layer in range(layers)
-        ]
-        self._weights = np.memmap(f"{self._folder.name}/weights", np.float32, "w+", shape=shape)
+        self._layers = [Spool(shape, np.complex64) for _ in range(layers)]
+        self._weights = Spool(shape, np.float32)
         self._sums = np.zeros(len(origins_px), np.complex128)
-
-    def __enter__(self) -> Stitcher:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        del self._layers, self._weights
-        self._folder.cleanup()
 
     def add(self, layers: Sequence[Complex], illumination: NDArray[np.floating]) -> None:
         """Append canvases in the order of the origins.
@@ -80,12 +77,12 @@ class Stitcher:
         illumination : (canvas, y, x) float
             Any unit that is the same for all canvases.
         """
-        rows = slice(self._filled, self._filled + len(illumination))
+        first = len(self._weights)
         for stored, canvases in zip(self._layers, layers, strict=True):
-            stored[rows] = canvases
-        self._weights[rows] = illumination
-        self._sums[rows] = np.sum(np.square(illumination, dtype=np.float64) * layers[-1], axis=(1, 2))
-        self._filled = rows.stop
+            stored.append(canvases)
+        self._weights.append(illumination)
+        sums = np.sum(np.square(illumination, dtype=np.float64) * layers[-1], axis=(1, 2))
+        self._sums[first : len(self._weights)] = sums
 
     def merge(self, shape: tuple[int, int]) -> NDArray[np.complex64]:
         """Return every layer on a grid of ``shape``, (layer, y, x); one where no canvas lies.
@@ -93,18 +90,19 @@ class Stitcher:
         Canvases count by their squared illumination. The mean phase is zero; parts that
         no overlap connects each have mean phase zero.
         """
-        if self._filled != len(self._origins):
-            raise RuntimeError(f"{self._filled} of {len(self._origins)} canvases were added")
-        factors = synchronise(self._overlaps(), self._sums)
-        numerator = np.zeros((len(self._layers), *shape), np.complex128)
+        if len(self._weights) != len(self._origins):
+            raise RuntimeError(f"{len(self._weights)} of {len(self._origins)} canvases were added")
+        layers, weights = [layer.finish() for layer in self._layers], self._weights.finish()
+        factors = synchronise(self._overlaps(layers[-1], weights), self._sums)
+        numerator = np.zeros((len(layers), *shape), np.complex128)
         weight = np.zeros(shape)
-        for index, factor in enumerate(factors):
+        for index, (illumination, *canvases) in enumerate(_rows(weights, *layers)):
             here, there = self._clip(index, shape)
-            squared = np.square(self._weights[index][here], dtype=np.float64)
+            squared = np.square(illumination[here], dtype=np.float64)
             weight[there] += squared
-            squared = squared * np.conj(factor)
-            for total, layer in zip(numerator, self._layers, strict=True):
-                total[there] += squared * layer[index][here]
+            squared = squared * np.conj(factors[index])
+            for total, canvas in zip(numerator, canvases, strict=True):
+                total[there] += squared * canvas[here]
         merged = np.ones(numerator.shape, np.complex64)
         np.divide(numerator, weight, out=merged, where=weight > 0, casting="same_kind")
         return merged
@@ -117,23 +115,36 @@ class Stitcher:
         here = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
         return here, tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
-    def _overlaps(self) -> sp.csr_array:
+    def _overlaps(self, canvases: DiskArray, weights: DiskArray) -> sp.csr_array:
         """Return the Hermitian matrix of weighted inner products of neighbouring canvases."""
         count = len(self._origins)
         pairs = _pairs_to_compare(self._origins, self._side)
-        products = np.array([self._inner_product(i, j) for i, j in pairs], np.complex128)
+        bytes_each = self._side**2 * (canvases.dtype.itemsize + weights.dtype.itemsize)
+
+        @lru_cache(max(2, CACHED_BYTES // bytes_each))
+        def read(index: int) -> tuple[Complex, NDArray[np.float32]]:
+            return canvases[index], weights[index]
+
+        products = np.array([self._inner_product(read, i, j) for i, j in pairs.tolist()], np.complex128)
         upper = sp.coo_array((products, (pairs[:, 0], pairs[:, 1])), shape=(count, count)).tocsr()
         return sp.csr_array(upper + upper.conj().T)
 
-    def _inner_product(self, i: int, j: int) -> complex:
+    def _inner_product(self, read: Read, i: int, j: int) -> complex:
         offset = self._origins[j] - self._origins[i]
         if np.any(np.abs(offset) >= self._side):
             return 0j
         here = tuple(slice(max(d, 0), self._side + min(d, 0)) for d in offset)
         there = tuple(slice(max(-d, 0), self._side + min(-d, 0)) for d in offset)
-        weights = self._weights[i][here] * self._weights[j][there]
-        canvases = self._layers[-1]
-        return complex(np.sum(weights * canvases[i][here] * canvases[j][there].conj()))
+        (first, first_weight), (second, second_weight) = read(i), read(j)
+        weights = first_weight[here] * second_weight[there]
+        return complex(np.sum(weights * first[here] * second[there].conj()))
+
+
+def _rows(*arrays: DiskArray) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Yield the rows of several arrays of equal length side by side."""
+    rows = rows_per_block(arrays[0].shape, arrays[0].dtype)
+    for blocks in zip(*(array.blocks(rows=rows) for array in arrays), strict=True):
+        yield from zip(*blocks, strict=True)
 
 
 def _pairs_to_compare(origins_px: NDArray[np.int64], canvas_side: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from fly64_dose_overlap.physics.counts import Counts
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.physics.scan import ScanModel
 
@@ -54,7 +55,7 @@ def amplitude_error(
 
 def scan_likelihood(
     model: ScanModel,
-    counts: Float[Tensor, "frame y x"],
+    counts: Counts,
     obj: Complex[Tensor, "h w"],
     background: float = BACKGROUND_PHOTONS,
 ) -> tuple[float, Complex[Tensor, "h w"]]:
@@ -63,8 +64,7 @@ def scan_likelihood(
     Parameters
     ----------
     model : ScanModel
-    counts : (frame, y, x) float, photons
-        Zero frequency in the corner.
+    counts : Counts
     obj : (y, x) complex
     background : float, photons
 
@@ -88,7 +88,7 @@ def scan_likelihood(
 
 def scan_deviance(
     model: ScanModel,
-    counts: Float[Tensor, "frame y x"],
+    counts: Counts,
     obj: Complex[Tensor, "h w"],
     background: float = BACKGROUND_PHOTONS,
 ) -> float:
@@ -100,7 +100,7 @@ def scan_deviance(
     return total
 
 
-def r_factor(model: ScanModel, counts: Float[Tensor, "frame y x"], obj: Complex[Tensor, "h w"]) -> float:
+def r_factor(model: ScanModel, counts: Counts, obj: Complex[Tensor, "h w"]) -> float:
     """Return the Fourier R-factor: sum of abs(sqrt(n) - sqrt(I)) over the sum of sqrt(n).
 
     The measure of fit of measured frames, which have no ground truth. Noise alone gives
@@ -109,8 +109,7 @@ def r_factor(model: ScanModel, counts: Float[Tensor, "frame y x"], obj: Complex[
     Parameters
     ----------
     model : ScanModel
-    counts : (frame, y, x) float, photons
-        Zero frequency in the corner.
+    counts : Counts
     obj : (y, x) complex
     """
     apart = seen = 0.0

@@ -17,8 +17,8 @@ from fly64_dose_overlap.data import rules
 from fly64_dose_overlap.data.canonical import read_user_base
 from fly64_dose_overlap.data.npz import NpzReader
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.physics.counts import FrameCounts
 from fly64_dose_overlap.physics.likelihood import r_factor
-from fly64_dose_overlap.physics.propagation import uncentre
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.provenance import Record
 from fly64_dose_overlap.reconstruction.problem import Problem, Solver
@@ -89,7 +89,7 @@ def read_measurement(path: Path, region_threshold: float) -> Measurement:
     side = base.probe.shape[0]
     rows, columns = base.obj.shape
     problem = Problem(
-        counts=uncentre(torch.from_numpy(base.amplitude).square().round_()),
+        counts=FrameCounts(base.amplitude)[:],
         probe=torch.from_numpy(modes.reshape(-1, side, side)),
         positions_px=base.positions_px,
         object_shape=(rows, columns),
@@ -144,7 +144,7 @@ def _after(solver: Solver, problem: Problem, epochs: int, seed: int, label: str)
 
 def photons_per_frame(problem: Problem) -> dict[str, float]:
     """Return mean, minimum and maximum of the photons in a frame."""
-    totals: NDArray[np.float64] = problem.counts.sum(dim=(1, 2), dtype=torch.float64).numpy()
+    totals: NDArray[np.float64] = problem.counts[:].sum(dim=(1, 2), dtype=torch.float64).numpy()
     return {"mean": float(totals.mean()), "min": float(totals.min()), "max": float(totals.max())}
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fly64_dose_overlap.data.contract import Dataset
-from fly64_dose_overlap.physics.propagation import uncentre
+from fly64_dose_overlap.data.disk_array import spool
+from fly64_dose_overlap.physics.counts import Counts, FrameCounts
 from fly64_dose_overlap.physics.scan import ScanModel
-from fly64_dose_overlap.physics.thinning import thin
+from fly64_dose_overlap.physics.thinning import divide
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +24,8 @@ class Problem:
 
     Attributes
     ----------
-    counts : (frame, y, x) float32, photons
-        Zero frequency in the corner.
+    counts : Counts
+        Of all frames, on disk if the dataset's are.
     probe : (mode, y, x) complex64, sqrt(photons)
         Mutually incoherent modes of the unitary convention: the expected counts are
         abs(fft2(probe * patch, norm="ortho"))^2 summed over the modes.
@@ -34,7 +35,7 @@ class Problem:
         Rows and columns of the object's grid.
     """
 
-    counts: Tensor
+    counts: Counts
     probe: Tensor
     positions_px: NDArray[np.float64]
     object_shape: tuple[int, int]
@@ -52,10 +53,10 @@ class Problem:
 
         Each has the probe scaled to its share, so that both have the same solution.
         """
-        first = thin(self.counts, fraction, rng)
+        first, second = divide(self.counts, fraction, rng, spool)
         return (
             replace(self, counts=first, probe=self.probe * fraction**0.5),
-            replace(self, counts=self.counts - first, probe=self.probe * (1 - fraction) ** 0.5),
+            replace(self, counts=second, probe=self.probe * (1 - fraction) ** 0.5),
         )
 
 
@@ -68,13 +69,10 @@ class Solver(Protocol):
 
 
 def load_problem(dataset: Dataset) -> Problem:
-    """Return the problem that a dataset poses; its object gives the size of the grid only.
-
-    Amplitudes are squared to whole photons: files hold the square root of counts.
-    """
+    """Return the problem that a dataset poses; its object gives the size of the grid only."""
     rows, columns = dataset.obj.shape
     return Problem(
-        counts=uncentre(torch.from_numpy(dataset.amplitude).square().round_()),
+        counts=FrameCounts(dataset.amplitude),
         probe=torch.from_numpy(dataset.probe)[None],
         positions_px=dataset.positions_px,
         object_shape=(rows, columns),

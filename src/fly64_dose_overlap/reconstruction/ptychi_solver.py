@@ -181,7 +181,7 @@ def build_task(method: PtychiMethod, problem: Problem, seed: int) -> Any:
     positions = torch.from_numpy(problem.positions_px)
     task: Any = _Task(
         _options(method, side, method.step / overlap(problem) ** 0.5),
-        diffraction_data=problem.counts,
+        diffraction_data=problem.counts[:],
         object_data=problem.flat_object()[None],
         probe_data=(problem.probe / side)[None],
         probe_position_x_px=positions[:, 1],

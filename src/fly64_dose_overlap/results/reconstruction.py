@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from fly64_dose_overlap import provenance
 from fly64_dose_overlap.data import rules
 from fly64_dose_overlap.data.atomic import write_json_atomic
 from fly64_dose_overlap.data.contract import read_record
-from fly64_dose_overlap.data.npz import AnyArray, NpzReader, write_npz
+from fly64_dose_overlap.data.disk_array import AnyArray
+from fly64_dose_overlap.data.npz import NpzReader
+from fly64_dose_overlap.data.npz_writer import write_npz
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.provenance import Record
 
@@ -168,32 +170,70 @@ def write_reconstructions(folder: Path | str, reconstructions: Iterable[Reconstr
     write_json_atomic(folder / MANIFEST, {"methods": methods})
 
 
-def read_reconstructions(folder: Path | str) -> list[Reconstruction]:
-    """Read all reconstructions of a folder, in the order of its manifest.
+class StoredReconstructions(Sequence[Reconstruction]):
+    """Reconstructions in files, each read and checked whenever it is asked for.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Each file holds the method that its name says, or is refused when it is read.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = tuple(paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Reconstruction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> StoredReconstructions: ...
+
+    def __getitem__(self, index: int | slice) -> Reconstruction | StoredReconstructions:
+        """Read a reconstruction, or name several.
+
+        Raises
+        ------
+        StudyError
+            As `read_reconstruction`, or if the file holds another method than its name says.
+        """
+        if isinstance(index, slice):
+            return StoredReconstructions(self._paths[index])
+        path = self._paths[index]
+        found = read_reconstruction(path)
+        if found.method != path.stem:
+            raise StudyError(str(path), f"holds the method {found.method!r}, expected {path.stem!r}")
+        return found
+
+
+def read_reconstructions(*folders: Path | str) -> StoredReconstructions:
+    """Find all reconstructions of some folders, in the order of their manifests.
+
+    Each is read only when it is asked for: those of a large scan need not fit into memory
+    together.
 
     Raises
     ------
     MissingFileError
-        If the manifest, or a file that it names, is not there.
+        If a manifest, or a file that it names, is not there.
     StudyError
-        If the manifest is malformed, the folder holds an NPZ file that it does not name, or
-        a file holds another method than its name says.
+        If a manifest is malformed, or a folder holds an NPZ file that it does not name.
     """
-    folder = Path(folder)
+    return StoredReconstructions([path for folder in folders for path in _files_of(Path(folder))])
+
+
+def _files_of(folder: Path) -> list[Path]:
     methods = _read_manifest(folder / MANIFEST)
     unknown = sorted({file.name for file in folder.glob("[!.]*.npz")} - {f"{name}.npz" for name in methods})
     if unknown:
         raise StudyError(str(folder), f"holds {', '.join(unknown)}, which {MANIFEST} does not name")
-    found: list[Reconstruction] = []
-    for method in methods:
-        path = _file_of(folder, method)
+    paths = [_file_of(folder, method) for method in methods]
+    for path in paths:
         if not path.exists():
-            raise MissingFileError(str(path), f"no such file, though {MANIFEST} names {method!r}")
-        reconstruction = read_reconstruction(path)
-        if reconstruction.method != method:
-            raise StudyError(str(path), f"holds the method {reconstruction.method!r}, expected {method!r}")
-        found.append(reconstruction)
-    return found
+            raise MissingFileError(str(path), f"no such file, though {MANIFEST} names {path.stem!r}")
+    return paths
 
 
 def _file_of(folder: Path, method: str) -> Path:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.data.atomic import atomic_path
+from fly64_dose_overlap.data.disk_array import DiskArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scoring.frc import FrcCurve, ThresholdName
 from fly64_dose_overlap.scoring.region import Region
@@ -19,6 +20,8 @@ from fly64_dose_overlap.scoring.scores import phase_and_error
 
 _PANEL_LONG_IN = 3.0
 _DPI = 150
+_MOST_PIXELS = 1200
+"""Pixels drawn along an axis, more than twice those of a panel: a larger image is thinned out."""
 _BACKGROUND = "0.85"
 _LEAST_HALF_RANGE = 1e-3
 _THRESHOLD_STYLES: dict[ThresholdName, tuple[str, str]] = {
@@ -34,7 +37,7 @@ Limits = tuple[float, float]
 def comparison_picture(
     path: Path | str,
     truth: Field,
-    methods: Mapping[str, Field],
+    methods: Mapping[str, Field | DiskArray],
     region: Region,
     *,
     title: str,
@@ -52,7 +55,7 @@ def comparison_picture(
         File to write; it appears whole or not at all.
     truth : (y, x) complex
     methods : mapping of name to (y, x) complex
-        Aligned reconstructions, drawn left to right in the mapping's order.
+        Aligned reconstructions, in memory or on disk, drawn left to right in the mapping's order.
     region : Region
         Its rectangle is shown.
     title : str
@@ -67,7 +70,7 @@ def comparison_picture(
     notes = dict(captions or {})
     _check(truth, methods, notes, region)
     columns = _columns(truth, methods, region)
-    limits = _limits(columns["truth"], region.mask[region.rectangle])
+    limits = _limits(columns["truth"])
     height, width = (_PANEL_LONG_IN * side / max(region.shape) for side in region.shape)
     width = max(width, 1.6)
     figure: Any = Figure(
@@ -138,23 +141,25 @@ def frc_picture(path: Path | str, curves: Mapping[str, FrcCurve], *, title: str)
 
 
 def _columns(
-    truth: Field, methods: Mapping[str, Field], region: Region
+    truth: Field, methods: Mapping[str, Field | DiskArray], region: Region
 ) -> dict[str, list[NDArray[np.float64]]]:
     """Return amplitude, phase and phase error of each column, NaN outside the mask."""
-    box = region.rectangle
-    mask = region.mask[box]
+    rows, across = region.rectangle
+    mask = region.mask[rows, across]
+    every = -(-max(region.shape) // _MOST_PIXELS)
     columns: dict[str, list[NDArray[np.float64]]] = {}
     for name, field in {"truth": truth, **methods}.items():
-        phase, error = phase_and_error(truth[box], field[box], mask)
-        images = (np.abs(field[box]).astype(np.float64), phase + error, error)
-        columns[name] = [np.where(mask, image, np.nan) for image in images]
+        found = field[rows][:, across]
+        phase, error = phase_and_error(truth[rows, across], found, mask)
+        images = (np.abs(found).astype(np.float64), phase + error, error)
+        columns[name] = [np.where(mask, image, np.nan)[::every, ::every].copy() for image in images]
     return columns
 
 
-def _limits(truth: list[NDArray[np.float64]], mask: NDArray[np.bool_]) -> list[Limits]:
+def _limits(truth: list[NDArray[np.float64]]) -> list[Limits]:
     spans: list[Limits] = []
     for image in truth[:2]:
-        low, high = float(image[mask].min()), float(image[mask].max())
+        low, high = float(np.nanmin(image)), float(np.nanmax(image))
         middle, half = (low + high) / 2, max((high - low) / 2, _LEAST_HALF_RANGE)
         spans.append((middle - half, middle + half))
     half_phase = (spans[1][1] - spans[1][0]) / 2
@@ -175,7 +180,9 @@ def _save(figure: Any, path: Path | str) -> None:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def _check(truth: Field, methods: Mapping[str, Field], captions: Mapping[str, str], region: Region) -> None:
+def _check(
+    truth: Field, methods: Mapping[str, Field | DiskArray], captions: Mapping[str, str], region: Region
+) -> None:
     if not methods:
         raise StudyError("comparison picture", "needs at least one method, got none")
     if "truth" in methods:

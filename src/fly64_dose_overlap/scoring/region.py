@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.data.disk_array import DiskArray
 from fly64_dose_overlap.errors import StudyError
 
 
@@ -41,7 +42,7 @@ class Region:
         rows, columns = self.rectangle
         return rows.stop - rows.start, columns.stop - columns.start
 
-    def require_shape(self, name: str, field: NDArray[Any]) -> None:
+    def require_shape(self, name: str, field: NDArray[Any] | DiskArray) -> None:
         """Refuse an image that is not on the grid of the mask.
 
         Raises

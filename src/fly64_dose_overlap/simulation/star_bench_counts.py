@@ -87,7 +87,7 @@ def star_bench_dataset(
         record=drawn if view == "baseline" else with_raster_step(drawn, view),
     )
     kept = select_frames(whole, frames)
-    measured = float(np.square(kept.amplitude, dtype=np.float64).sum() / len(kept.amplitude))
+    measured = float(np.square(kept.amplitude[:], dtype=np.float64).sum() / len(kept.amplitude))
     record = with_physics(kept.record, photons_per_frame_nominal=dose, photons_per_frame_measured=measured)
     return replace(kept, record=record)
 

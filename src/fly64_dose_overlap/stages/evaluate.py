@@ -27,7 +27,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     dose, view = params.dose, params.view
     dataset = read_dataset(Path(f"data/views/{dose}/{view}/test.npz"))
     limit = read_limit(METRICS / "limit" / f"{view}.json")
-    reconstructions = [each for folder in RECONSTRUCTIONS for each in read_reconstructions(folder)]
+    reconstructions = read_reconstructions(*RECONSTRUCTIONS)
     digests = {
         path.stem: sha256_of(path) for folder in RECONSTRUCTIONS for path in sorted(folder.glob("*.npz"))
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from fly64_dose_overlap import provenance
 from fly64_dose_overlap.config import PARAMS_FILE, SimulateParams, load_params
 from fly64_dose_overlap.data.atomic import sha256_of, write_json_atomic
 from fly64_dose_overlap.data.contract import BaseSet, read_base, write_dataset_stream
-from fly64_dose_overlap.data.npz import ArrayStream
+from fly64_dose_overlap.data.disk_array import DiskArray, spool
+from fly64_dose_overlap.data.stream import as_stream
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.simulation.split import AXIS, Split, closed_gap_px, split_scan
 from fly64_dose_overlap.stages._cli import (
@@ -50,18 +51,14 @@ def simulate(dose: int, params: SimulateParams) -> None:
     split = split_scan(base.positions_px, fraction=params.split_fraction, guard_gap_px=gap_px)
     factor = dose_factor(base, dose)
     scan = with_dose(base, factor)
-    folder = dose_file(dose, "train").parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as spool:
-        photons = _spool_amplitudes(spool, scan, params.seed, dose)
-        amplitude = np.memmap(spool, np.float32, "r", shape=(len(photons), *scan.probe.shape))
-        measured = dose_summary(photons, scan.probe.shape[0])
-        record = _simulate_step(base.record, dose, params.seed, factor, measured)
-        halves = {"train": split.train, "test": split.test}
-        summaries = {name: dose_summary(photons[rows], scan.probe.shape[0]) for name, rows in halves.items()}
-        for name, rows in halves.items():
-            half_record = _split_step(record, name, split, params, summaries)
-            _write_half(dose_file(dose, name), replace(scan, record=half_record), rows, amplitude)
+    amplitude, photons = _draw(scan, params.seed, dose)
+    measured = dose_summary(photons, scan.probe.shape[0])
+    record = _simulate_step(base.record, dose, params.seed, factor, measured)
+    halves = {"train": split.train, "test": split.test}
+    summaries = {name: dose_summary(photons[rows], scan.probe.shape[0]) for name, rows in halves.items()}
+    for name, rows in halves.items():
+        half_record = _split_step(record, name, split, params, summaries)
+        _write_half(dose_file(dose, name), replace(scan, record=half_record), rows, amplitude)
     _report(dose, split, params, {"whole": measured, **summaries})
 
 
@@ -83,22 +80,25 @@ def dose_summary(photons: NDArray[np.int64], frame_side_px: int) -> dict[str, An
     }
 
 
-def _spool_amplitudes(spool: IO[bytes], scan: BaseSet, seed: int, dose: int) -> NDArray[np.int64]:
-    """Write the whole scan's amplitudes to a temporary file; return the photons of each frame.
+def _draw(scan: BaseSet, seed: int, dose: int) -> tuple[DiskArray, NDArray[np.int64]]:
+    """Return the whole scan's amplitudes on disk, and the photons of each frame.
 
     A half's provenance comes before its frames are complete, and the frames of a half may
-    lie anywhere in the scan: with the file, each is drawn once and none is kept in memory.
+    lie anywhere in the scan: on disk, each is drawn once and none is kept in memory.
     """
     from fly64_dose_overlap.simulation.diffraction import BLOCK_FRAMES, draw_counts
 
     photons: list[NDArray[np.int64]] = []
-    blocks = draw_counts(scan, seed=seed, dose=dose)
-    label = f"simulate, {dose} photons per frame"
-    for counts in track(blocks, total=len(scan.positions_px), label=label, step=BLOCK_FRAMES):
-        spool.write(np.sqrt(counts).astype(np.float32).tobytes())
-        photons.append(counts.sum(axis=(1, 2)))
-    spool.flush()
-    return np.concatenate(photons)
+
+    def blocks() -> Iterator[NDArray[np.float64]]:
+        drawn = draw_counts(scan, seed=seed, dose=dose)
+        label = f"simulate, {dose} photons per frame"
+        for counts in track(drawn, total=len(scan.positions_px), label=label, step=BLOCK_FRAMES):
+            photons.append(counts.sum(axis=(1, 2)))
+            yield np.sqrt(counts)
+
+    amplitude = spool((len(scan.positions_px), *scan.probe.shape), np.float32, blocks())
+    return amplitude, np.concatenate(photons)
 
 
 def _simulate_step(
@@ -149,13 +149,10 @@ def _split_step(
     )
 
 
-def _write_half(path: Path, scan: BaseSet, rows: NDArray[np.int64], amplitude: NDArray[np.float32]) -> None:
+def _write_half(path: Path, scan: BaseSet, rows: NDArray[np.int64], amplitude: DiskArray) -> None:
     """Write the frames ``rows`` of the scan, a block at a time."""
-    from fly64_dose_overlap.simulation.diffraction import frame_blocks
-
     half = replace(scan, positions_px=scan.positions_px[rows], scan_index=scan.scan_index[rows])
-    chunks = (np.asarray(amplitude[rows[block]]) for block in frame_blocks(len(rows)))
-    write_dataset_stream(path, half, ArrayStream((len(rows), *amplitude.shape[1:]), np.float32, chunks))
+    write_dataset_stream(path, half, as_stream(amplitude.select_rows(rows)))
 
 
 def _report(dose: int, split: Split, params: SimulateParams, summaries: dict[str, dict[str, Any]]) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fly64_dose_overlap.config import TrainParams
 from fly64_dose_overlap.data.contract import Dataset
 
 Metrics = dict[str, float]
+
+FRAMES_PER_BLOCK = 1024
+"""Frames summed at once; sums of other blocks have other last digits."""
 
 
 class Arm(Protocol):
@@ -67,6 +72,19 @@ class ArmFactory(Protocol):
 
 def mean_photons_per_frame(dataset: Dataset) -> float:
     """Return the measured dose of a dataset, photons per frame."""
-    blocks = range(0, len(dataset.amplitude), 1024)
-    total = sum(float(np.square(dataset.amplitude[i : i + 1024], dtype=np.float64).sum()) for i in blocks)
+    total = sum(float(np.square(block, dtype=np.float64).sum()) for block in _blocks(dataset))
     return total / len(dataset.amplitude)
+
+
+def mean_amplitude(dataset: Dataset) -> NDArray[np.float32]:
+    """Return the mean frame of a dataset, (y, x), sqrt(photons)."""
+    total = np.zeros(dataset.amplitude.shape[1:])
+    for block in _blocks(dataset):
+        for frame in block:
+            total += frame
+    return (total / len(dataset.amplitude)).astype(np.float32)
+
+
+def _blocks(dataset: Dataset) -> Iterator[NDArray[np.float32]]:
+    for first in range(0, len(dataset.amplitude), FRAMES_PER_BLOCK):
+        yield dataset.amplitude[first : first + FRAMES_PER_BLOCK]

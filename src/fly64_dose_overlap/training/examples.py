@@ -17,11 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fly64_dose_overlap.data.disk_array import spool
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.corrector import CANVAS_MULTIPLE_PX, correct, input_planes
 from fly64_dose_overlap.networks.mosaic import Scan, make_mosaic
+from fly64_dose_overlap.physics.counts import Counts
 from fly64_dose_overlap.physics.groups import GroupModel
-from fly64_dose_overlap.physics.thinning import thin
+from fly64_dose_overlap.physics.thinning import divide
 
 FIT_FRACTION_RANGE = (0.4, 0.6)
 """Part of the photons that the network sees; varied, so that it learns what dose means."""
@@ -39,14 +41,14 @@ class Realisation:
     ----------
     planes : (6, y, x) float32
         What the network sees of the object, from the photons that it may see.
-    target : (frame, y, x) float32, photons
-        Counts to predict, zero frequency in the corner.
+    target : Counts
+        What is to be predicted.
     target_fraction : float
         Expected part of the photons of the scan that ``target`` holds.
     """
 
     planes: Tensor
-    target: Tensor
+    target: Counts
     target_fraction: float
 
 
@@ -94,8 +96,7 @@ def realise(scan: Scan, target: Target, iterations: int, rng: np.random.Generato
     seen = rest = scan.counts
     if target == "thinned":
         fraction = float(rng.uniform(*FIT_FRACTION_RANGE))
-        seen = thin(scan.counts, fraction, rng)
-        rest = scan.counts - seen
+        seen, rest = divide(scan.counts, fraction, rng, spool)
     mosaic = make_mosaic(scan, seen, fraction=fraction, iterations=iterations, label=label)
     planes = input_planes(mosaic).to(scan.probe.device)
     return Realisation(planes, rest, 1.0 if target == "same" else 1 - fraction)
@@ -156,7 +157,7 @@ class CropSampler:
         corners = torch.from_numpy((self._corners[inside] - origin)[None].astype(np.float32)).to(probe.device)
         model = GroupModel(probe, corners, self._support, self._side)
         (y, x), side = origin, self._side
-        target = realisation.target[torch.from_numpy(self._frames[inside])]
+        target = realisation.target[torch.from_numpy(self._frames[inside])].to(probe.device)
         return Crop(realisation.planes[:, y : y + side, x : x + side], model, target[None], symmetry)
 
 

@@ -28,7 +28,7 @@ from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.physics.groups import support_side_px
 from fly64_dose_overlap.scoring.region import Region, scan_region
 from fly64_dose_overlap.seeding import torch_seed
-from fly64_dose_overlap.training.arm import Metrics, mean_photons_per_frame
+from fly64_dose_overlap.training.arm import Metrics, mean_amplitude, mean_photons_per_frame
 from fly64_dose_overlap.training.validation import REGION_THRESHOLD, split_frames, strip_scores
 
 WIDTH = 16
@@ -78,8 +78,7 @@ class Supervised:
             record=dataset.record,
         )
         network = build_supervised(self._info, torch_seed(config.seed, "supervise", "weights"))
-        mean_frame = self._training.amplitude.mean(axis=0, dtype=np.float64).astype(np.float32)
-        network.mean_frame.copy_(torch.from_numpy(scaled(self._info, mean_frame)))
+        network.mean_frame.copy_(torch.from_numpy(scaled(self._info, mean_amplitude(self._training))))
         self.network: nn.Module = network
 
     def start_epoch(self, epoch: int) -> None:
@@ -110,7 +109,7 @@ class Supervised:
     def _errors(self, network: nn.Module, frames: Dataset) -> Tensor:
         model = support_model(self._info, frames, self._truth.device)
         truth = model.patches(self._truth, slice(0, model.frames))
-        found = predict_patches(network, self._info, frames.amplitude)
+        found = predict_patches(network, self._info, frames.amplitude[:])
         return patch_errors(found, truth, model.probe[0].abs().square())
 
 
