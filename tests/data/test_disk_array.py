@@ -100,7 +100,10 @@ def test_blocks_along_any_axis_make_the_whole(
 
 def test_blocks_of_selected_rows() -> None:
     rows = np.array([4, 3, 11, 0])
-    assert_equal(np.concatenate(list(stored().select_rows(rows).blocks(rows=3))), WHOLE[rows])
+    selected = stored().select_rows(rows)
+    assert_equal(np.concatenate(list(selected.blocks(rows=3))), WHOLE[rows])
+    with pytest.raises(ValueError, match="blocks along axis 1 of selected rows"):
+        next(selected.blocks(axis=1))
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3, 4), (5, 0)])

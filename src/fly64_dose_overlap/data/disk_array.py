@@ -179,7 +179,14 @@ class DiskArray:
             Any but the first is for arrays of which no rows were selected.
         rows : int, optional
             Length of a block along that axis; some MiB if not given.
+
+        Raises
+        ------
+        ValueError
+            If rows were selected and another axis than the first is asked for.
         """
+        if axis != 0 and self._rows is not None:
+            raise ValueError(f"blocks along axis {axis} of selected rows cannot be read")
         shape = (self.shape[axis], *self.shape[:axis], *self.shape[axis + 1 :])
         count = rows_per_block(shape, self.dtype) if rows is None else rows
         for start in range(0, shape[0], count):

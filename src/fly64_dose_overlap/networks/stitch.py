@@ -38,7 +38,7 @@ Read = Callable[[int], tuple[Complex, NDArray[np.float32]]]
 class Stitcher:
     """Collect canvases on disk and merge them on the object's grid.
 
-    Memory depends on the object; a canvas takes some hundred bytes, whatever its side.
+    Memory depends on the object; a canvas takes some two kilobytes, whatever its side.
 
     Canvases may have several layers, images of the same piece of the object. Phases are
     found from the last layer and serve all.
