@@ -50,7 +50,7 @@ def test_a_method_that_explains_nothing_is_named() -> None:
 
 def test_an_object_that_is_not_finite_names_its_epoch() -> None:
     with pytest.raises(StudyError, match=r"^ml: the object is not finite after epoch 3$"):
-        snapshots(lambda *_: broken(3), problem(), 1, {3}, label="ml")
+        snapshots(lambda problem, seed: broken(3), problem(), 1, {3}, label="ml")
 
 
 def test_photons_are_divided_and_none_is_lost() -> None:
