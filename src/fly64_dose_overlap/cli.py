@@ -13,7 +13,7 @@ import typer
 
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
-from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.matrix import experiments
 from fly64_dose_overlap.matrix.cells import Cell, Selection, parse_dose, plan_cells
 from fly64_dose_overlap.matrix.cluster import cluster_jobs, collect
@@ -24,6 +24,7 @@ from fly64_dose_overlap.matrix.results import describe_record, print_table, writ
 from fly64_dose_overlap.matrix.run import run_cells
 from fly64_dose_overlap.matrix.watch import FAILED, Line
 from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.results.lock import read_lock
 from fly64_dose_overlap.stages._cli import refusing
 
 CODE = (
@@ -299,9 +300,7 @@ def _code_change() -> str:
         first = untracked.split("\n")[0]
         raise StudyError(first, "is not known to git, so that jobs would lack it", "git add it")
     change = run_command("git", "diff", "HEAD", "--", *CODE)
-    if not LOCK.exists():
-        raise MissingFileError(str(LOCK), "no such file", "make the data first: dvc repro overlap")
-    now = base_checksum(LOCK.read_text(encoding="utf-8"))
+    now = base_checksum(read_lock(LOCK))
     if not run_command("git", "ls-tree", "--name-only", "HEAD", str(LOCK)):
         raise StudyError(str(LOCK), "is not in the last commit", "git add and commit it")
     before = base_checksum(run_command("git", "show", f"HEAD:./{LOCK}"))

@@ -278,6 +278,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         If it is not YAML, or a key is unknown, missing, of the wrong type or out of range.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise StudyError(str(path), "is not a regular file")
         with path.open("rb") as file:
             content = file.read(MAX_YAML_BYTES + 1)
         text = content.decode("utf-8")

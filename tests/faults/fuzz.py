@@ -25,6 +25,8 @@ SEED = "5"
 BATCH = 500
 """Cases per process; memory that one leaks is given back with it."""
 QUICK_CASES = 12
+MEMORY_LIMIT_MIB = 1024
+"""Resident, with Python and torch."""
 ROOT = Path(__file__).resolve().parents[2]
 
 Event = dict[str, Any]
@@ -118,7 +120,9 @@ def _add(count: Count, event: Event, where: str) -> None:
     count.tried += 1
     count.seconds = max(count.seconds, event["seconds"])
     count.mib = max(count.mib, event["mib"])
-    if event["verdict"] == "accepted":
+    if event["mib"] > MEMORY_LIMIT_MIB:
+        count.lost.append(f"{where}: {event['mib']:.0f} MiB")
+    elif event["verdict"] == "accepted":
         count.accepted += 1
     elif event["verdict"] == "refused":
         count.refused += 1

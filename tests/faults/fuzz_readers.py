@@ -52,7 +52,7 @@ from fly64_dose_overlap.networks.bundle import (
 from fly64_dose_overlap.networks.corrector import build_corrector
 from fly64_dose_overlap.networks.supervised import SupervisedInfo, build_supervised
 from fly64_dose_overlap.reconstruction.measured import read_measurement
-from fly64_dose_overlap.results.lock import parse_lock
+from fly64_dose_overlap.results.lock import parse_lock, read_lock
 from fly64_dose_overlap.results.reconstruction import (
     read_reconstructions,
     write_reconstruction,
@@ -243,7 +243,7 @@ def use_limit() -> None:
 
 def use_lock() -> None:
     """Read a dvc.lock, as the matrix and the report do."""
-    for stage in parse_lock(Path("dvc.lock").read_bytes().decode("utf-8", "replace")).values():
+    for stage in parse_lock(read_lock(Path("dvc.lock"))).values():
         assert all(out.path for out in stage.outs)
 
 

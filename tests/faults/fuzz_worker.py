@@ -29,7 +29,9 @@ from faults.mutations import MARK
 from fly64_dose_overlap.config import parse_params
 from fly64_dose_overlap.errors import as_refusal
 
-CASE_LIMIT_S = 10
+CASE_LIMIT_S = 10.0
+"""On the processor: on a busy machine a case may wait for it."""
+WAIT_LIMIT_S = 60
 MEMORY_LIMIT = 2**30
 
 
@@ -56,14 +58,16 @@ def judge(read: Callable[[], Any]) -> tuple[str, str]:
 def try_case(reader: str, number: int, what: str, read: Callable[[], Any]) -> None:
     """Read once, within the time and memory that a reader may take, and tell the verdict."""
     tell(reader=reader, number=number, what=what[:200])
-    started = time.monotonic()
-    signal.alarm(CASE_LIMIT_S)
+    started = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, CASE_LIMIT_S)
+    signal.alarm(WAIT_LIMIT_S)
     verdict, message = judge(read)
     signal.alarm(0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     if os.path.isdir(MARK):
         verdict, message = "lost", "code was executed"
         os.rmdir(MARK)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     tell(reader=reader, number=number, verdict=verdict, message=message, seconds=seconds, mib=peak_mib())
 
 

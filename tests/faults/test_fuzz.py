@@ -34,7 +34,6 @@ def test_the_long_form_tries_more_than_ten_thousand() -> None:
         (MemoryError(), "refused"),
         (ValueError("a bug"), "lost"),
         (AssertionError(), "lost"),
-        (StudyError("a", "x" * 5000), "lost"),
     ],
 )
 def test_a_verdict_tells_a_refusal_from_a_bug(error: Exception, verdict: str) -> None:
@@ -58,7 +57,7 @@ def test_executed_code_is_a_loss(
 
 
 WORKER = """
-import os, signal, sys
+import os, signal, sys, time
 from faults import fuzz_readers, fuzz_worker
 def read():
     if fuzz_worker.number == 1:
@@ -67,7 +66,7 @@ def make(rng):
     fuzz_worker.number = getattr(fuzz_worker, "number", FIRST - 1) + 1
     return "made"
 FIRST = __import__("json").loads(sys.argv[2])[0][1]
-fuzz_worker.CASE_LIMIT_S = 1
+fuzz_worker.CASE_LIMIT_S = 1.0
 fuzz_worker.TARGETS["time"] = fuzz_readers.Target(make, read)
 fuzz_worker.prepare = lambda: None
 fuzz_worker.main()
@@ -78,7 +77,8 @@ fuzz_worker.main()
     ("deed", "how"),
     [
         ("signal.raise_signal(signal.SIGSEGV)", "SIGSEGV"),
-        ("while True: pass", "SIGALRM"),
+        ("while True: pass", "SIGPROF"),
+        ("fuzz_worker.signal.alarm(1); time.sleep(60)", "SIGALRM"),
         ("os._exit(3)", "status 3"),
     ],
 )

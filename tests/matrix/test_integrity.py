@@ -170,5 +170,5 @@ def test_without_a_repository_there_is_nothing_to_verify(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StudyError, match=r"dvc\.lock: no such file; run from the root"):
+    with pytest.raises(StudyError, match=r"dvc\.lock: no such file; make the data first"):
         verify_cache(Path.cwd())

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 from fly64_dose_overlap.errors import NO_ROOM, MissingFileError, StudyError
 
+MAX_JSON_BYTES = 16 * 2**20
+"""Of what is read back; the longest of the study has 20 KiB."""
 LEFTOVER_AGE_S = 86_400.0
 """A temporary file that nobody has written to for this long belongs to a process that was killed."""
 
@@ -112,6 +115,40 @@ def write_json_atomic(path: Path | str, obj: Any) -> None:
         If ``obj`` holds NaN or infinity; nothing is written then.
     """
     write_text_atomic(path, json.dumps(obj, sort_keys=True, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str, *, missing: str = "", damaged: str = "") -> Any:
+    """Return the content of a JSON file.
+
+    Parameters
+    ----------
+    path : Path or str
+    missing, damaged : str
+        What to do about a file that is not there, or is not JSON.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    StudyError
+        If it is no regular file, longer than `MAX_JSON_BYTES`, or not JSON.
+    """
+    where = str(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise StudyError(where, "is not a regular file", damaged)
+        with Path(path).open("rb") as stream:
+            content = stream.read(MAX_JSON_BYTES + 1)
+    except FileNotFoundError:
+        raise MissingFileError(where, "no such file", missing) from None
+    except OSError as error:
+        raise StudyError(where, f"cannot be read ({error.strerror})", damaged) from None
+    if len(content) > MAX_JSON_BYTES:
+        raise StudyError(where, f"is longer than {MAX_JSON_BYTES // 2**20} MiB", damaged)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StudyError(where, f"is not valid JSON ({error})", damaged) from None
 
 
 def sha256_of(path: Path | str) -> str:

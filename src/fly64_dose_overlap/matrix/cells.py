@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fly64_dose_overlap.config import PARAMS_FILE, Params, ViewName, load_params
+from fly64_dose_overlap.config import MAX_SHOWN, PARAMS_FILE, Params, ViewName, load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.provenance import dumps
 
@@ -158,24 +158,28 @@ def _overridden(params_file: Path, overrides: Sequence[str]) -> Params:
     from dvc.exceptions import DvcException
     from dvc.utils.hydra import apply_overrides, to_hydra_overrides
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     if not overrides:
         return load_params(params_file)
     load_params(params_file)
+    where = f"-S {' '.join(overrides)}"
+    where = where if len(where) <= MAX_SHOWN else f"{where[:MAX_SHOWN]}..."
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / params_file.name
         shutil.copyfile(params_file, copy)
         try:
             if any(override.is_sweep_override() for override in to_hydra_overrides(list(overrides))):
-                raise StudyError("-S", f"one value each, got {' '.join(overrides)}", "run the matrix twice")
+                given = where.removeprefix("-S ")
+                raise StudyError("-S", f"one value each, got {given}", "run the matrix twice")
             apply_overrides(copy, list(overrides))
-        except (DvcException, HydraException) as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise StudyError(f"-S {' '.join(overrides)}", f"cannot be applied ({reason})") from None
+        except (DvcException, HydraException, OmegaConfBaseException) as error:
+            reason = str(error.__cause__ or error).partition("\n")[0]
+            raise StudyError(where, f"cannot be applied ({reason})") from None
         try:
             return load_params(copy)
         except StudyError as error:
-            raise StudyError(f"-S {' '.join(overrides)}", error.problem, error.hint) from None
+            raise StudyError(where, error.problem, error.hint) from None
 
 
 def _name(params: Params, first_seed: int, committed: Params, code_change: str) -> str:

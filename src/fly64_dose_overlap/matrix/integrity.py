@@ -17,7 +17,7 @@ from typing import Any
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.progress import track
-from fly64_dose_overlap.results.lock import LOCK_NAME, LockedFile, parse_lock
+from fly64_dose_overlap.results.lock import LOCK_NAME, LockedFile, parse_lock, read_lock
 
 FOLDER_SUFFIX = ".dir"
 TREE = "the working tree"
@@ -144,10 +144,7 @@ def named_objects(root: Path) -> dict[str, tuple[Use, ...]]:
 
 def _locks(root: Path) -> Iterator[tuple[str, str]]:
     """Yield every different dvc.lock with the name of the first revision that has it."""
-    tree = root / LOCK_NAME
-    if not tree.is_file():
-        raise StudyError(LOCK_NAME, "no such file", "run from the root of a repository with results")
-    own = tree.read_text(encoding="utf-8")
+    own = read_lock(root / LOCK_NAME)
     yield TREE, own
     listing = run_command("git", "for-each-ref", "--format=%(refname)", "refs/exps", root=root)
     experiments = [name for name in listing.split() if not name.startswith(_DVCS_OWN)]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fly64_dose_overlap.config import first_problem, parse_yaml
-from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.errors import MissingFileError, StudyError
 
 LOCK_NAME = "dvc.lock"
+MAX_LOCK_BYTES = 4 * 2**20
+"""Thirty times that of the study."""
 REMAKE = "git restore dvc.lock brings back that of the last commit"
 _CONFLICT = re.compile(r"^(<<<<<<<|=======|>>>>>>>)", re.MULTILINE)
 
@@ -39,6 +42,30 @@ class LockedStage(_Entry):
 
 class _Lock(_Entry):
     stages: dict[str, LockedStage] = {}
+
+
+def read_lock(path: Path) -> str:
+    """Return the text of a ``dvc.lock``.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    StudyError
+        If it is no file, or not one that DVC wrote.
+    """
+    where = str(path)
+    if not path.exists():
+        raise MissingFileError(where, "no such file", "make the data first: dvc repro overlap")
+    if not path.is_file():
+        raise StudyError(where, "is not a regular file", REMAKE)
+    size = path.stat().st_size
+    if size > MAX_LOCK_BYTES:
+        raise StudyError(where, f"has {size} bytes, at most {MAX_LOCK_BYTES} are read", REMAKE)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StudyError(where, f"is not text ({error})", REMAKE) from None
 
 
 def parse_lock(text: str, *, where: str = LOCK_NAME) -> dict[str, LockedStage]:

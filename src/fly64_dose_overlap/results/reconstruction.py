@@ -6,7 +6,6 @@ the field look for; `RECONSTRUCTION_KEYS` lists them all.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.data import rules
-from fly64_dose_overlap.data.atomic import write_json_atomic
+from fly64_dose_overlap.data.atomic import read_json, write_json_atomic
 from fly64_dose_overlap.data.contract import read_record
 from fly64_dose_overlap.data.disk_array import AnyArray
 from fly64_dose_overlap.data.npz import NpzReader
@@ -242,12 +241,7 @@ def _file_of(folder: Path, method: str) -> Path:
 
 def _read_manifest(path: Path) -> list[str]:
     where = str(path)
-    try:
-        content: Any = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise MissingFileError(where, "no such file", "the reconstructions were not finished") from None
-    except (ValueError, RecursionError) as error:
-        raise StudyError(where, f"is not valid JSON ({error})") from None
+    content = read_json(path, missing="the reconstructions were not finished")
     methods: Any = cast(dict[str, Any], content).get("methods") if isinstance(content, dict) else None
     if not isinstance(methods, list) or not all(map(_is_slug, cast(list[Any], methods))):
         raise StudyError(where, 'must be {"methods": [...]} with names of methods')

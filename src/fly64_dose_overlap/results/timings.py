@@ -7,7 +7,6 @@ machine: a result that was pulled has none.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fly64_dose_overlap.config import first_problem
-from fly64_dose_overlap.data.atomic import write_json_atomic
-from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.data.atomic import read_json, write_json_atomic
+from fly64_dose_overlap.errors import MissingFileError, StudyError
 
 FOLDER = Path(".dvc/tmp/timings")
 
@@ -95,13 +94,11 @@ def read_timing(root: Path, digest: str) -> Timing | None:
     """
     path = root / FOLDER / f"{digest}.json"
     try:
-        record = _Record.model_validate(json.loads(path.read_bytes()))
-    except FileNotFoundError:
+        record = _Record.model_validate(read_json(path, damaged="delete it"))
+    except MissingFileError:
         return None
     except ValidationError as error:
         raise StudyError(str(path), f"is no record of a time ({first_problem(error)})", "delete it") from None
-    except (ValueError, RecursionError) as error:
-        raise StudyError(str(path), f"is no record of a time ({error})", "delete it") from None
     return Timing(record.seconds, record.cpu_seconds)
 
 

@@ -7,7 +7,6 @@ Bayesian (van Trees) bound with the stated prior is the one to look at there.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fly64_dose_overlap.config import first_problem, shown
-from fly64_dose_overlap.data.atomic import write_json_atomic
-from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.data.atomic import read_json, write_json_atomic
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scoring.scores import PSNR_CEILING_DB
 
 FORMAT_VERSION = 1
@@ -217,12 +216,7 @@ def read_limit(path: Path | str) -> Limit:
         If it is no limit, one of another version, or does not agree with itself.
     """
     where = str(path)
-    try:
-        content: Any = json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise MissingFileError(where, "no such file", "make it with: dvc repro limit") from None
-    except (ValueError, RecursionError) as error:
-        raise StudyError(where, f"is not valid JSON ({error})", REMAKE) from None
+    content: Any = read_json(path, missing="make it with: dvc repro limit", damaged=REMAKE)
     if not isinstance(content, dict) or "format_version" not in content:
         raise StudyError(where, "is no limit", REMAKE)
     version = content.pop("format_version")
