@@ -287,20 +287,18 @@ def test_dataset_round_trip_and_identical_rewrite(dataset: Dataset, tmp_path: Pa
 
 def test_streamed_frames_give_the_same_file(dataset: Dataset, tmp_path: Path) -> None:
     write_dataset(tmp_path / "a.npz", dataset)
-    scan = scan_of(dataset)
-    shape = dataset.amplitude.shape
+    scan, shape = scan_of(dataset), dataset.amplitude.shape
     frames = ArrayStream(shape, np.float32, (frame[None] for frame in dataset.amplitude[:]))
     write_dataset_stream(tmp_path / "b.npz", scan, frames, groups=dataset.groups)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    bad = ArrayStream(shape, np.float32, [dataset.amplitude[:5], -dataset.amplitude[5:]])
-    with pytest.raises(StudyError, match=r"c\.npz: 'diffraction' has negative amplitudes, first in frame 5"):
-        write_dataset_stream(tmp_path / "c.npz", scan, bad)
-    dark = ArrayStream(shape, np.float32, [np.zeros_like(dataset.amplitude[:])])
-    with pytest.raises(StudyError, match=r"c\.npz: all 6 frames"):
-        write_dataset_stream(tmp_path / "c.npz", scan, dark)
-    counts = ArrayStream(shape, np.int64, [])
-    with pytest.raises(StudyError, match="must be a real float amplitude, got int64"):
-        write_dataset_stream(tmp_path / "c.npz", scan, counts)
+    negative = [dataset.amplitude[:5], -dataset.amplitude[5:]]
+    for dtype, blocks, problem in (
+        (np.float32, negative, r"c\.npz: 'diffraction' has negative amplitudes, first in frame 5"),
+        (np.float32, [np.zeros_like(dataset.amplitude[:])], r"c\.npz: all 6 frames"),
+        (np.int64, [], "must be a real float amplitude, got int64"),
+    ):
+        with pytest.raises(StudyError, match=problem):
+            write_dataset_stream(tmp_path / "c.npz", scan, ArrayStream(shape, dtype, blocks))
     assert not (tmp_path / "c.npz").exists()
 
 
@@ -323,9 +321,7 @@ def test_optional_entries_default(arrays: Arrays, tmp_path: Path) -> None:
     arrays["unknown"] = np.zeros(3)
     write_npz(tmp_path / "a.npz", arrays)
     dataset = read_dataset(tmp_path / "a.npz")
-    assert dataset.record == {}
-    assert dataset.groups is None
-    assert dataset.obj.dtype == np.complex64
+    assert (dataset.record, dataset.groups, dataset.obj.dtype) == ({}, None, np.complex64)
     assert dataset.scan_index.tolist() == list(range(FRAMES))
 
 

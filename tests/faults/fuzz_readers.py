@@ -6,29 +6,33 @@ is accepted is also used, so that "accepted" means more than "not looked at".
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import random
-import struct
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from hypothesis import strategies as st
 
 import factories
 import made_reconstructions
+from faults.fuzz_models import (
+    CORRECTOR,
+    SUPERVISED,
+    bundle_maker,
+    make_checkpoint,
+    use_checkpoint,
+    write_again,
+)
 from faults.mutations import (
     NONSENSE,
     Arrays,
-    Payload,
+    fresh_path,
     json_bytes,
     members_of,
     mutate_bytes,
@@ -41,16 +45,9 @@ from fly64_dose_overlap.data.canonical import read_user_base
 from fly64_dose_overlap.data.contract import read_base, read_dataset, write_base, write_dataset
 from fly64_dose_overlap.matrix.cells import Selection, plan_cells
 from fly64_dose_overlap.networks.bundle import (
-    DIGEST,
-    METADATA_KEY,
-    BundleInfo,
-    bundle_digest,
     load_bundle,
     load_supervised,
-    save_bundle,
 )
-from fly64_dose_overlap.networks.corrector import build_corrector
-from fly64_dose_overlap.networks.supervised import SupervisedInfo, build_supervised
 from fly64_dose_overlap.reconstruction.measured import read_measurement
 from fly64_dose_overlap.results.lock import parse_lock, read_lock
 from fly64_dose_overlap.results.reconstruction import (
@@ -60,7 +57,6 @@ from fly64_dose_overlap.results.reconstruction import (
 )
 from fly64_dose_overlap.results.timings import FOLDER, read_timing
 from fly64_dose_overlap.scoring.limit import read_limit, write_limit
-from fly64_dose_overlap.training.checkpoint import HEADER, MAGIC, VERSION, CheckpointStore
 
 SIDE, FRAMES = 8, 6
 PARAMS_TEXT = (factories.ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -107,19 +103,11 @@ def user_arrays() -> Arrays:
     return {**arrays, "counts": counts[..., None], "probeGuess": probe}
 
 
-def _written(name: str) -> Path:
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink():
-        path.unlink()
-    return path
-
-
 def npz_maker(name: str, arrays: Callable[[], Arrays]) -> Callable[[random.Random], str]:
     """Return what makes a bad NPZ file, now and then a bomb or a link."""
 
     def make(rng: random.Random) -> str:
-        path = _written(name)
+        path = fresh_path(name)
         if rng.random() < 0.01:
             return make_link(rng, path, pack(members_of(arrays())))
         if rng.random() < 0.005:
@@ -146,7 +134,7 @@ def text_maker(name: str, tree: Callable[[], Any], dump: Callable[[random.Random
     """Return what makes bad text: wrong in one entry, in bytes, or in both."""
 
     def make(rng: random.Random) -> str:
-        path = _written(name)
+        path = fresh_path(name)
         if rng.random() < 0.01:
             return make_link(rng, path, dump(rng, tree()))
         what, content = "", tree()
@@ -342,107 +330,6 @@ def hypothetical_params(draw: Callable[[Any], Any]) -> Any:
             place, key = place[key], draw(st.sampled_from(sorted(place[key])))
         place[key] = draw(TREES)
     return content
-
-
-# Checkpoints and bundles
-
-
-def checkpoint_state() -> dict[str, Any]:
-    """Return a state such as the trainer saves."""
-    network = build_corrector(4, 0)
-    return {
-        "weights": network.state_dict(),
-        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-3}]},
-        "history": [{"train/loss": 1.0}],
-        "best_epoch": 1,
-        "best_loss": 0.5,
-        "best_weights": network.state_dict(),
-        "spent": {"seconds": 1.0, "cpu_seconds": 1.0},
-    }
-
-
-def _saved(state: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def make_checkpoint(rng: random.Random) -> str:
-    """Write two checkpoints, the newer one bad, some with a digest that fits what is bad."""
-    store = CheckpointStore(Path("checkpoints"))
-    store.clear()
-    store.save(checkpoint_state())
-    store.save(checkpoint_state())
-    path = Path("checkpoints/last.pt")
-    content = path.read_bytes()
-    kind = rng.choice(("blind", "payload", "payload", "pickle", "state"))
-    if kind == "blind":
-        what, changed = mutate_bytes(rng, content)
-        path.write_bytes(changed)
-        return what
-    what, payload = kind, content[HEADER.size :]
-    if kind == "payload":
-        what, payload = mutate_bytes(rng, payload)
-    elif kind == "pickle":
-        payload = _saved({"weights": Payload()})
-    else:
-        payload = _saved(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3))))
-    path.write_bytes(HEADER.pack(MAGIC, VERSION, len(payload), hashlib.sha256(payload).digest()) + payload)
-    return f"{what}, digest made to fit"
-
-
-def use_checkpoint() -> None:
-    """Load the newest whole checkpoint."""
-    state = CheckpointStore(Path("checkpoints")).load()
-    assert isinstance(state, dict)
-
-
-CORRECTOR = BundleInfo(4, 1, 32, 28, 2, 1000.0, {"seed": 1}, {"schema_version": "1"})
-SUPERVISED = SupervisedInfo(4, 16, 12, 1000.0, {"seed": 1}, {"schema_version": "1"})
-
-
-def bundle_maker(info: BundleInfo | SupervisedInfo) -> Callable[[random.Random], str]:
-    """Return what makes a bad model bundle, some with a digest that fits what is bad."""
-
-    def make(rng: random.Random) -> str:
-        path = _written("bundle")
-        network = build_corrector(4, 0) if isinstance(info, BundleInfo) else build_supervised(info, 0)
-        save_bundle(path, network, info)
-        content = path.read_bytes()
-        if rng.random() < 0.4:
-            what, changed = mutate_bytes(rng, content)
-            path.write_bytes(changed)
-            return what
-        size = struct.unpack("<Q", content[:8])[0]
-        header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
-        if rng.random() < 0.5:
-            what, header = mutate_tree(rng, header)
-        else:
-            metadata = json.loads(header["__metadata__"][METADATA_KEY])
-            del metadata[DIGEST]
-            what, metadata = mutate_tree(rng, metadata)
-            header["__metadata__"][METADATA_KEY] = _with_digest(metadata, network.state_dict())
-        text = json_bytes(rng, header)
-        path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-        return what
-
-    return make
-
-
-def _with_digest(metadata: Any, tensors: dict[str, torch.Tensor]) -> str:
-    if not isinstance(metadata, dict):
-        return json.dumps(metadata)
-    weights = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    try:
-        return json.dumps({**metadata, DIGEST: bundle_digest(metadata, weights)})
-    except ValueError:
-        return json.dumps(metadata)
-
-
-def write_again(network: torch.nn.Module, info: Any) -> None:
-    """Write a bundle that was read; its information is JSON then."""
-    json.dumps(asdict(info), allow_nan=False)
-    save_bundle(Path("again"), network, info)
 
 
 def use_base() -> None:

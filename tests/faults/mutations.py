@@ -10,6 +10,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -213,3 +214,12 @@ def with_header(shape: str, descr: str, data: bytes = b"", order: str = "False")
 def members_of(arrays: Arrays) -> list[Named]:
     """Return arrays as members of an archive."""
     return [(f"{key}.npy", npy(array)) for key, array in arrays.items()]
+
+
+def fresh_path(name: str) -> Path:
+    """Return where to write a file; no link of an earlier case is left there."""
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        path.unlink()
+    return path

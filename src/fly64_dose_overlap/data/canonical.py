@@ -105,7 +105,7 @@ def _require_scan(keys: list[str], where: str) -> None:
 
 
 def _start(reader: NpzReader, path: Path) -> _Import:
-    pickled = rules.METADATA in reader and reader.header(rules.METADATA)[1].hasobject
+    pickled = rules.METADATA in reader and reader.is_pickled(rules.METADATA)
     record = {} if pickled else read_record(reader)
     work = _Import(
         reader,

@@ -140,14 +140,21 @@ class NpzReader:
     def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Return shape and type of an array without reading its data.
 
-        The type is the file's own. The member's size has been compared with it, except for
-        an object array, which is reported and can never be loaded.
+        The type is the file's own. The member's size has been compared with it.
+
+        Raises
+        ------
+        StudyError
+            If the member is absent, pickled, damaged or of another size than it declares.
         """
         with self._open(key) as member:
-            found = self._read_header(key, member)
-            if not found.dtype.hasobject:
-                self._check_header(key, found)
+            found = self._check_header(key, self._read_header(key, member))
         return found.shape, found.dtype
+
+    def is_pickled(self, key: str) -> bool:
+        """Tell whether a member holds pickled objects, which can never be loaded."""
+        with self._open(key) as member:
+            return self._read_header(key, member).dtype.hasobject
 
     def load(self, key: str) -> AnyArray:
         """Return a whole array.

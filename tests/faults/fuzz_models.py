@@ -1,0 +1,119 @@
+"""Bad checkpoints and model bundles, and what reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import struct
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from faults.mutations import Payload, fresh_path, json_bytes, mutate_bytes, mutate_tree
+from fly64_dose_overlap.networks.bundle import DIGEST, METADATA_KEY, BundleInfo, bundle_digest, save_bundle
+from fly64_dose_overlap.networks.corrector import build_corrector
+from fly64_dose_overlap.networks.supervised import SupervisedInfo, build_supervised
+from fly64_dose_overlap.training.checkpoint import HEADER, MAGIC, VERSION, CheckpointStore
+
+
+def checkpoint_state() -> dict[str, Any]:
+    """Return a state such as the trainer saves."""
+    network = build_corrector(4, 0)
+    return {
+        "weights": network.state_dict(),
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-3}]},
+        "history": [{"train/loss": 1.0}],
+        "best_epoch": 1,
+        "best_loss": 0.5,
+        "best_weights": network.state_dict(),
+        "spent": {"seconds": 1.0, "cpu_seconds": 1.0},
+    }
+
+
+def _saved(state: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def make_checkpoint(rng: random.Random) -> str:
+    """Write two checkpoints, the newer one bad, some with a digest that fits what is bad."""
+    store = CheckpointStore(Path("checkpoints"))
+    store.clear()
+    store.save(checkpoint_state())
+    store.save(checkpoint_state())
+    path = Path("checkpoints/last.pt")
+    content = path.read_bytes()
+    kind = rng.choice(("blind", "payload", "payload", "pickle", "state"))
+    if kind == "blind":
+        what, changed = mutate_bytes(rng, content)
+        path.write_bytes(changed)
+        return what
+    what, payload = kind, content[HEADER.size :]
+    if kind == "payload":
+        what, payload = mutate_bytes(rng, payload)
+    elif kind == "pickle":
+        payload = _saved({"weights": Payload()})
+    else:
+        payload = _saved(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3))))
+    path.write_bytes(HEADER.pack(MAGIC, VERSION, len(payload), hashlib.sha256(payload).digest()) + payload)
+    return f"{what}, digest made to fit"
+
+
+def use_checkpoint() -> None:
+    """Load the newest whole checkpoint."""
+    state = CheckpointStore(Path("checkpoints")).load()
+    assert isinstance(state, dict)
+
+
+CORRECTOR = BundleInfo(4, 1, 32, 28, 2, 1000.0, {"seed": 1}, {"schema_version": "1"})
+SUPERVISED = SupervisedInfo(4, 16, 12, 1000.0, {"seed": 1}, {"schema_version": "1"})
+
+
+def bundle_maker(info: BundleInfo | SupervisedInfo) -> Callable[[random.Random], str]:
+    """Return what makes a bad model bundle, some with a digest that fits what is bad."""
+
+    def make(rng: random.Random) -> str:
+        path = fresh_path("bundle")
+        network = build_corrector(4, 0) if isinstance(info, BundleInfo) else build_supervised(info, 0)
+        save_bundle(path, network, info)
+        content = path.read_bytes()
+        if rng.random() < 0.4:
+            what, changed = mutate_bytes(rng, content)
+            path.write_bytes(changed)
+            return what
+        size = struct.unpack("<Q", content[:8])[0]
+        header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+        if rng.random() < 0.5:
+            what, header = mutate_tree(rng, header)
+        else:
+            metadata = json.loads(header["__metadata__"][METADATA_KEY])
+            del metadata[DIGEST]
+            what, metadata = mutate_tree(rng, metadata)
+            header["__metadata__"][METADATA_KEY] = _with_digest(metadata, network.state_dict())
+        text = json_bytes(rng, header)
+        path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+        return what
+
+    return make
+
+
+def _with_digest(metadata: Any, tensors: dict[str, torch.Tensor]) -> str:
+    if not isinstance(metadata, dict):
+        return json.dumps(metadata)
+    weights = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    try:
+        return json.dumps({**metadata, DIGEST: bundle_digest(metadata, weights)})
+    except ValueError:
+        return json.dumps(metadata)
+
+
+def write_again(network: torch.nn.Module, info: Any) -> None:
+    """Write a bundle that was read; its information is JSON then."""
+    json.dumps(asdict(info), allow_nan=False)
+    save_bundle(Path("again"), network, info)
