@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -23,6 +24,7 @@ LIMIT_S = 1800.0
 """A command that takes longer hangs, on a busy machine too."""
 POLL_S = 0.005
 PIECE_BYTES = 65_536
+UNREADABLE_LOCK = re.compile(r"Unable to read RWLock-file '(\.dvc/tmp/[\w/]*rwlock)'")
 READ_LIMIT_S = 2.0
 """Workers of a queue may hold the output open for as long as they like."""
 
@@ -183,6 +185,20 @@ def require_soon(ready: Callable[[], object], what: str) -> None:
         time.sleep(20 * POLL_S)
 
 
+def mend_lock(ended: Ended, study: StudyCopy) -> bool:
+    """Remove DVC's list of locks if a command says that it cannot read it; tell whether it did.
+
+    DVC writes the list in place, so that a kill can leave it empty. Its message names the
+    file, and docs/reliability.md says to delete it.
+    """
+    named = UNREADABLE_LOCK.search(ended.printed)
+    if not ended.returncode or not named:
+        return False
+    say(f"{ended.last_line}: deleting {named[1]}")
+    (study.root / named[1]).unlink()
+    return True
+
+
 class Tally:
     """Count the trials of one kind, and keep the worst of what was measured."""
 
@@ -206,6 +222,8 @@ class Tally:
             If it does not.
         """
         ended = self.run(line, study)
+        if mend_lock(ended, study):
+            ended = self.run(line, study)
         if ended.returncode:
             raise Lost(f"{' '.join(line)}: status {ended.returncode}, {ended.last_line}")
         return ended

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 
 import psutil
 
-from faults.command import Lost, Running, Tally, require_soon
+from faults.command import Lost, Running, Tally, mend_lock, require_soon
 from faults.outcome import Outcome
 from faults.victim import (
     CACHE,
@@ -134,6 +134,8 @@ def _kill_again_and_again(
         running = Running(line, study)
         moment_s = rng.uniform(0.02, LONGEST_PART) * duration_s
         if not running.runs_until(moment_s):
+            if mend_lock(running.end(), study):
+                continue
             return
         running.kill()
         with tally.trial(f"kill {number + 1} after {moment_s:.1f} s"):

@@ -12,7 +12,7 @@ import pytest
 
 from faults import kills, limits, storage
 from faults.__main__ import PARTS, describe
-from faults.command import Lost, Running, Tally
+from faults.command import Ended, Lost, Running, Tally, mend_lock
 from faults.outcome import Outcome
 from faults.table import BEGIN, DOCUMENT, END, with_rows
 from faults.victim import require_whole_objects
@@ -47,6 +47,17 @@ def test_a_killed_command_is_measured(study: StudyCopy) -> None:
     assert ended.seconds < 60
     assert ended.mib > 1
     assert ended.last_line == "ready"
+
+
+def test_an_unreadable_list_of_locks_is_deleted_as_the_message_says(study: StudyCopy) -> None:
+    lock = study.root / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    message = "ERROR: Unable to read RWLock-file '.dvc/tmp/rwlock'. JSON structure is corrupted"
+    assert not mend_lock(Ended(1, 0.0, 0.0, "ERROR: other"), study)
+    assert lock.exists()
+    assert mend_lock(Ended(1, 0.0, 0.0, message), study)
+    assert not lock.exists()
 
 
 def test_a_command_without_end_is_lost(study: StudyCopy) -> None:
