@@ -233,6 +233,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("objectGuess", lambda a: np.stack([a, a]), r"'objectGuess' must have axes \(y, x\)"),
         ("probeGuess", np.abs, "'probeGuess' must be complex"),
         ("probeGuess", lambda a: np.stack([a, a], axis=-1), r"'probeGuess' has shape \(8, 8, 2\)"),
+        ("probeGuess", lambda a: np.stack([a, a])[:0], r"'probeGuess' has shape \(0, 8, 8\)"),
         ("probeGuess", lambda a: np.stack([a, a])[:, None], r"'probeGuess' has shape \(2, 1, 8, 8\)"),
         ("probeGuess", lambda a: np.stack([a * np.nan, a]), "'probeGuess' has NaN or infinite"),
         (

@@ -58,6 +58,7 @@ def judge(read: Callable[[], Any]) -> tuple[str, str]:
 def try_case(reader: str, number: int, what: str, read: Callable[[], Any]) -> None:
     """Read once, within the time and memory that a reader may take, and tell the verdict."""
     tell(reader=reader, number=number, what=what[:200])
+    forget_peak()
     started = time.process_time()
     signal.setitimer(signal.ITIMER_PROF, CASE_LIMIT_S)
     signal.alarm(WAIT_LIMIT_S)
@@ -71,9 +72,16 @@ def try_case(reader: str, number: int, what: str, read: Callable[[], Any]) -> No
     tell(reader=reader, number=number, verdict=verdict, message=message, seconds=seconds, mib=peak_mib())
 
 
+def forget_peak() -> None:
+    """Have the system measure the largest resident memory anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_mib() -> float:
-    """Return the largest resident memory of this process, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the largest resident memory of this process since then, in MiB."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 def run_target(root_seed: str, reader: str, numbers: range) -> None:

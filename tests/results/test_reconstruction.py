@@ -123,6 +123,7 @@ def test_a_method_that_minimises_nothing_has_no_loss(reconstruction: Reconstruct
         ("positions_px", np.array([[4.0, np.inf]]), "'xcoords' has NaN or infinite values"),
         ("positions_px", np.array([[3.5, 4.0]]), "1 of 1 positions put the 8x8 probe outside"),
         ("positions_px", np.zeros((0, 2)), "'xcoords' has 0 entries and 'ycoords' 0"),
+        ("loss", np.zeros(1_000_001, np.float32), "'loss' has 1000001 entries, at most 1000000 are read"),
         ("loss", np.array([1.0, np.nan]), "'loss' has NaN or infinite values"),
         ("loss", np.ones((2, 1)), r"'loss' must hold real numbers with one axis, got float64 \(2, 1\)"),
     ],

@@ -150,7 +150,7 @@ def _load_probe(work: _Import) -> AnyArray:
         work.note("squeeze", key=key, from_shape=list(found), to_shape=list(probe.shape))
     if probe.dtype.kind != "c" or probe.ndim == 2:
         return probe
-    if probe.ndim != 3 or probe.shape[1] != probe.shape[2]:
+    if probe.ndim != 3 or probe.shape[1] != probe.shape[2] or not probe.size:
         problem = f"'{key}' has shape {found}"
         raise StudyError(work.where, problem, "expected (y, x) or (mode, y, x) with square modes")
     with np.errstate(over="ignore", invalid="ignore"):

@@ -43,6 +43,8 @@ RECONSTRUCTION_KEYS = (
 HEADING = "reconstruction"
 """Entry of the metadata that holds method, kind and settings."""
 MANIFEST = "manifest.json"
+MAX_ITERATIONS = 10**6
+"""Of the list of losses, ten times the epochs that params.yaml allows."""
 
 _SLUG = re.compile(r"(?=.{1,100}$)[a-z0-9]+([-_][a-z0-9]+)*")
 
@@ -285,6 +287,8 @@ def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
     probe = _complex(where, RECONSTRUCTED_PROBE, r.probe, "(mode, y, x)")
     positions_px = _positions(where, r.positions_px[:, 1], r.positions_px[:, 0])
     _check_windows(where, positions_px, obj.shape, probe.shape)
+    if r.loss.size > MAX_ITERATIONS:
+        raise StudyError(where, f"'{LOSS}' has {r.loss.size} entries, at most {MAX_ITERATIONS} are read")
     loss = _real(where, LOSS, r.loss)
     return replace(r, obj=obj, probe=probe, positions_px=positions_px, loss=loss)
 
@@ -317,11 +321,10 @@ def _real(where: str, key: str, values: AnyArray) -> NDArray[np.float64]:
 
 
 def _positions(where: str, x: AnyArray, y: AnyArray) -> NDArray[np.float64]:
-    x, y = _real(where, rules.XCOORDS, x), _real(where, rules.YCOORDS, y)
-    if len(x) != len(y) or not len(x):
-        problem = f"'{rules.XCOORDS}' has {len(x)} entries and '{rules.YCOORDS}' {len(y)}"
+    if x.size != y.size or not x.size:
+        problem = f"'{rules.XCOORDS}' has {x.size} entries and '{rules.YCOORDS}' {y.size}"
         raise StudyError(where, problem, "there must be one of each per frame")
-    return np.stack([y, x], axis=1)
+    return np.stack([_real(where, rules.YCOORDS, y), _real(where, rules.XCOORDS, x)], axis=1)
 
 
 def _check_windows(
