@@ -30,6 +30,9 @@ Neighbors = Annotated[int, Field(ge=1, le=1000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Gridsize = Literal[1, 2]
+FrameSide = Annotated[int, Field(ge=8, le=1024)]
+StartIterations = Annotated[int, Field(ge=0, le=1000)]
+Width = Annotated[int, Field(ge=4, le=512, multiple_of=4)]
 
 
 class Section(BaseModel):
@@ -44,7 +47,7 @@ class BaseParams(Section):
     source: str = Field(min_length=1, max_length=4096)
     """``synthetic``, ``star-bench``, or the path of an NPZ file."""
     seed: Seed
-    frame_side_px: Annotated[int, Field(ge=8, le=1024, multiple_of=2)]
+    frame_side_px: Annotated[FrameSide, Field(multiple_of=2)]
     """N, the side of a diffraction frame and of the probe."""
     object_kind: Literal["star", "texture"]
     field_px: Annotated[float, Field(gt=0, le=20_000)]
@@ -130,9 +133,9 @@ class TrainParams(Section):
     loss: Literal["poisson", "mae"]
     target: Literal["thinned", "same"]
     """Score on counts that the network did not see (``thinned``) or on its own input (``same``)."""
-    start_iterations: Annotated[int, Field(ge=0, le=1000)]
+    start_iterations: StartIterations
     """Classical iterations on each group before the network."""
-    width: Annotated[int, Field(ge=4, le=512, multiple_of=4)]
+    width: Width
     """Channels of the network's first scale."""
     epochs: Epochs
     steps_per_epoch: Annotated[int, Field(ge=1, le=10**6)]

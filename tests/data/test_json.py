@@ -27,7 +27,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "is not valid JSON"),
-        (b"\xff\xfe\x00", "is not valid JSON"),
+        (b"\xff\xfe\x00", "is not text"),
         (b"[" * 100_000, "is not valid JSON"),
         (b"1" * 5000, "is not valid JSON"),
         (b" " * (MAX_JSON_BYTES + 1), "is longer than 16 MiB"),

@@ -117,14 +117,44 @@ def write_json_atomic(path: Path | str, obj: Any) -> None:
     write_text_atomic(path, json.dumps(obj, sort_keys=True, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str, *, missing: str = "", damaged: str = "") -> Any:
-    """Return the content of a JSON file.
+def read_text(path: Path | str, most_bytes: int, *, missing: str = "", damaged: str = "") -> str:
+    """Return the content of a text file of some measure.
 
     Parameters
     ----------
     path : Path or str
+    most_bytes : int
+        Length up to which it is read.
     missing, damaged : str
-        What to do about a file that is not there, or is not JSON.
+        What to do about a file that is not there, or is not one that the study wrote.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    StudyError
+        If it is no regular file, longer than ``most_bytes``, or not text.
+    """
+    where = str(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise StudyError(where, "is not a regular file", damaged)
+        with Path(path).open("rb") as stream:
+            content = stream.read(most_bytes + 1)
+    except FileNotFoundError:
+        raise MissingFileError(where, "no such file", missing) from None
+    except OSError as error:
+        raise StudyError(where, f"cannot be read ({error.strerror})", damaged) from None
+    if len(content) > most_bytes:
+        raise StudyError(where, f"is longer than {most_bytes / 2**20:g} MiB", damaged)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StudyError(where, f"is not text ({error})", damaged) from None
+
+
+def read_json(path: Path | str, *, missing: str = "", damaged: str = "") -> Any:
+    """Return the content of a JSON file; see `read_text`.
 
     Raises
     ------
@@ -133,22 +163,11 @@ def read_json(path: Path | str, *, missing: str = "", damaged: str = "") -> Any:
     StudyError
         If it is no regular file, longer than `MAX_JSON_BYTES`, or not JSON.
     """
-    where = str(path)
+    text = read_text(path, MAX_JSON_BYTES, missing=missing, damaged=damaged)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise StudyError(where, "is not a regular file", damaged)
-        with Path(path).open("rb") as stream:
-            content = stream.read(MAX_JSON_BYTES + 1)
-    except FileNotFoundError:
-        raise MissingFileError(where, "no such file", missing) from None
-    except OSError as error:
-        raise StudyError(where, f"cannot be read ({error.strerror})", damaged) from None
-    if len(content) > MAX_JSON_BYTES:
-        raise StudyError(where, f"is longer than {MAX_JSON_BYTES // 2**20} MiB", damaged)
-    try:
-        return json.loads(content)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StudyError(where, f"is not valid JSON ({error})", damaged) from None
+        raise StudyError(str(path), f"is not valid JSON ({error})", damaged) from None
 
 
 def sha256_of(path: Path | str) -> str:

@@ -7,20 +7,25 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fly64_dose_overlap.config import first_problem
+from fly64_dose_overlap.config import FrameSide, StartIterations, Width, first_problem
 from fly64_dose_overlap.data.atomic import atomic_path
 from fly64_dose_overlap.errors import MissingFileError, StudyError, as_refusal
 from fly64_dose_overlap.networks.corrector import Corrector, build_corrector
-from fly64_dose_overlap.networks.layers import FrameSide, GroupSide, Iterations, Photons, Width
-from fly64_dose_overlap.networks.supervised import SupervisedInfo, SupervisedNetwork, build_supervised
+from fly64_dose_overlap.networks.supervised import (
+    Photons,
+    SupervisedInfo,
+    SupervisedNetwork,
+    SupportSide,
+    build_supervised,
+)
 from fly64_dose_overlap.provenance import Record
 
 FORMAT = "fly64-dose-overlap/2"
@@ -51,13 +56,13 @@ class BundleInfo:
         Provenance of the training data.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     width: Width
-    start_iterations: Iterations
+    start_iterations: StartIterations
     frame_side_px: FrameSide
-    support_side_px: FrameSide
-    gridsize: GroupSide
+    support_side_px: SupportSide
+    gridsize: Annotated[int, Field(ge=1, le=2)]
     photons_per_frame: Photons
     training: dict[str, Any]
     record: Record
@@ -160,7 +165,7 @@ def _checked_info(metadata: dict[str, Any], tensors: Mapping[str, Tensor], info_
     if metadata.get(DIGEST) != bundle_digest(content, tensors):
         raise ValueError("its SHA-256 differs from the one it carries, it was damaged or changed")
     del content["format"]
-    return TypeAdapter(info_type).validate_python(content)
+    return TypeAdapter(info_type).validate_json(_dumps(content))
 
 
 def _check_weights(tensors: Mapping[str, Tensor], build: Callable[[], nn.Module]) -> None:

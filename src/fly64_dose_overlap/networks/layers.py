@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
-
-# What a model bundle may say of its network: the ranges of params.yaml.
-Width = Annotated[int, Field(strict=True, ge=4, le=512)]
-FrameSide = Annotated[int, Field(strict=True, ge=8, le=1024)]
-GroupSide = Annotated[int, Field(strict=True, ge=1, le=2)]
-Iterations = Annotated[int, Field(strict=True, ge=0, le=1000)]
-Photons = Annotated[float, Field(strict=True, gt=0, le=1e15)]
 
 
 class ResidualBlock(nn.Module):

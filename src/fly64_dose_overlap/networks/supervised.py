@@ -9,26 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
+from fly64_dose_overlap.config import FrameSide, Width
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.corrector import Complex64
-from fly64_dose_overlap.networks.layers import (
-    FrameSide,
-    Photons,
-    ResidualBlock,
-    Width,
-    build_seeded,
-    set_to_zero,
-)
+from fly64_dose_overlap.networks.layers import ResidualBlock, build_seeded, set_to_zero
 from fly64_dose_overlap.physics.scan import ScanModel
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.provenance import Record
@@ -39,6 +33,9 @@ SCALES = (1, 2, 4)
 """Channels of each scale, in multiples of the network's width; each halves the image."""
 FRAME_MULTIPLE_PX = FOLD * 2 ** (len(SCALES) - 1)
 FRAMES_PER_BATCH = 64
+
+SupportSide = Annotated[int, Field(ge=4, le=1024)]
+Photons = Annotated[float, Field(gt=0, le=1e15)]
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,11 @@ class SupervisedInfo:
         Provenance of the training data.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     width: Width
     frame_side_px: FrameSide
-    support_side_px: FrameSide
+    support_side_px: SupportSide
     photons_per_frame: Photons
     training: dict[str, Any]
     record: Record

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fly64_dose_overlap.config import first_problem, parse_yaml
-from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.data.atomic import read_text
+from fly64_dose_overlap.errors import StudyError
 
 LOCK_NAME = "dvc.lock"
 MAX_LOCK_BYTES = 4 * 2**20
@@ -54,18 +55,7 @@ def read_lock(path: Path) -> str:
     StudyError
         If it is no file, or not one that DVC wrote.
     """
-    where = str(path)
-    if not path.exists():
-        raise MissingFileError(where, "no such file", "make the data first: dvc repro overlap")
-    if not path.is_file():
-        raise StudyError(where, "is not a regular file", REMAKE)
-    size = path.stat().st_size
-    if size > MAX_LOCK_BYTES:
-        raise StudyError(where, f"has {size} bytes, at most {MAX_LOCK_BYTES} are read", REMAKE)
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise StudyError(where, f"is not text ({error})", REMAKE) from None
+    return read_text(path, MAX_LOCK_BYTES, missing="make the data first: dvc repro overlap", damaged=REMAKE)
 
 
 def parse_lock(text: str, *, where: str = LOCK_NAME) -> dict[str, LockedStage]:
