@@ -66,6 +66,12 @@ def write_foreign(path: Path, content: Any, **tensors: torch.Tensor) -> None:
     save_file(weights, path, {METADATA_KEY: content})
 
 
+def test_the_smallest_support_is_read_back(tmp_path: Path) -> None:
+    info = replace(INFO, support_side_px=4)
+    save_bundle(tmp_path / "model.safetensors", build_corrector(4, seed=1), info)
+    assert load_bundle(tmp_path / "model.safetensors")[1] == info
+
+
 def test_round_trip_keeps_weights_info_and_bytes(bundle: Path, tmp_path: Path) -> None:
     network, info = load_bundle(bundle)
     assert info == INFO
