@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Iterable
-from types import ModuleType
 
 from faults.outcome import Outcome
 from faults.table import DOCUMENT, with_rows
@@ -29,21 +27,18 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part; may be repeated")
     options = parser.parse_args()
     modules = [importlib.import_module(f"faults.{name}") for name in options.only or PARTS]
-    outcomes = [outcome for module in modules for outcome in _outcomes(module, quick=options.quick)]
-    if not options.quick:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        write_text_atomic(DOCUMENT, with_rows(text, outcomes))
-        say(f"{DOCUMENT.name}: table written")
+    outcomes: list[Outcome] = []
+    for module in modules:
+        for outcome in module.run(quick=options.quick):
+            say(describe(outcome))
+            outcomes.append(outcome)
+            if not options.quick:
+                text = DOCUMENT.read_text(encoding="utf-8")
+                write_text_atomic(DOCUMENT, with_rows(text, [outcome]))
     lost = [f"{outcome.kind}: {line}" for outcome in outcomes for line in outcome.lost]
     print("\n".join([*map(describe, outcomes), *(f"lost: {line}" for line in lost)]))
     print(f"{sum(each.tried for each in outcomes)} tried, {len(lost)} lost")
     sys.exit(bool(lost))
-
-
-def _outcomes(module: ModuleType, *, quick: bool) -> Iterable[Outcome]:
-    for outcome in module.run(quick=quick):
-        say(describe(outcome))
-        yield outcome
 
 
 def describe(outcome: Outcome) -> str:

@@ -139,7 +139,7 @@ def full_disk() -> Outcome:
                 if "No space left on device" not in ended.printed and "disk is full" not in ended.printed:
                     raise Lost(f"the reason is not named: {ended.last_line}")
         resize(PLENTY_MIB)
-        with tally.trial("with room"):
+        with tally.trial("with room", 0):
             tally.succeed(line, study)
             require_same(study, outputs)
         kill_all(study)
