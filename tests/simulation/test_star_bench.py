@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
@@ -21,6 +22,7 @@ from fly64_dose_overlap.simulation.base import make_synthetic_base
 from fly64_dose_overlap.simulation.diffraction import draw_counts, expected_intensity
 from fly64_dose_overlap.simulation.star_bench import bench_star, make_star_bench
 from fly64_dose_overlap.simulation.star_bench_counts import (
+    ShiftedProbeScan,
     expected_of_shifted_probe,
     star_bench_dataset,
     star_bench_region,
@@ -191,6 +193,23 @@ def test_a_shifted_probe_agrees_with_a_shifted_object(sets: dict[ViewName, BaseS
     )
     assert apart < 0.06
     assert apart_mirrored > 1.5 * apart
+
+
+def test_back_projection_with_a_shifted_probe_is_the_adjoint(sets: dict[ViewName, BaseSet]) -> None:
+    base = sets["sparse"]
+    probe = torch.from_numpy(base.probe.astype(np.complex128))[None]
+    model = ShiftedProbeScan(probe, base.positions_px[:5], (base.obj.shape[0], base.obj.shape[1]))
+    drawn = torch.Generator().manual_seed(1)
+    obj = torch.randn(model.shape, dtype=torch.complex128, generator=drawn)
+    field = torch.randn(5, 1, model.side, model.side, dtype=torch.complex128, generator=drawn)
+    onto = model.blank(torch.complex128)
+    model.back_project(field, slice(0, 5), onto)
+    there = torch.vdot(field.flatten(), model.far_field(obj, slice(0, 5)).flatten())
+    back = torch.vdot(onto[:-1, :-1].flatten(), obj.flatten())
+    torch.testing.assert_close(there, back, rtol=1e-12, atol=0)
+    assert float(model.illumination().sum()) == pytest.approx(
+        5 * float(probe.abs().square().sum()), rel=1e-12
+    )
 
 
 def test_a_shifted_probe_gives_the_same_dose() -> None:

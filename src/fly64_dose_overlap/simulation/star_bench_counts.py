@@ -10,12 +10,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fly64_dose_overlap.config import ViewName
 from fly64_dose_overlap.data.contract import BaseSet, Dataset, select_frames
-from fly64_dose_overlap.physics.propagation import centre, intensity, to_detector
+from fly64_dose_overlap.physics.propagation import centre, from_detector, intensity, to_detector
+from fly64_dose_overlap.physics.scan import ScanModel
 from fly64_dose_overlap.provenance import with_physics, with_step
 from fly64_dose_overlap.scoring.region import Region, scan_region
 from fly64_dose_overlap.seeding import generator
@@ -92,11 +93,48 @@ def star_bench_dataset(
     return replace(kept, record=record)
 
 
-def expected_of_shifted_probe(base: BaseSet) -> Iterator[NDArray[np.float64]]:
-    """Yield the noise-free diffraction of a scan whose probe is shifted by the fractions of the positions.
+class ShiftedProbeScan(ScanModel):
+    """A `ScanModel` that reads the object at whole pixels and moves the probe by the rest.
 
-    The object is read at whole pixels, and the probe moved by a Fourier ramp: no light is
-    lost at edges, as it is by a bilinear object.
+    The probe is moved by a Fourier ramp, so that no light is lost at edges, as it is by a
+    bilinear object. It keeps a probe for each frame: for scans of some thousand frames.
+
+    Parameters
+    ----------
+    probe : (mode, y, x) complex, sqrt(photons)
+    positions_px : (frame, 2) float64, object pixels
+    object_shape : (int, int)
+        Rows and columns.
+    """
+
+    def __init__(
+        self, probe: Tensor, positions_px: NDArray[np.float64], object_shape: tuple[int, int]
+    ) -> None:
+        whole = np.rint(positions_px)
+        super().__init__(probe, whole, object_shape)
+        frequency = torch.fft.fftfreq(self.side, dtype=probe.real.dtype)
+        fraction = torch.from_numpy(positions_px - whole).to(probe.real.dtype)[:, :, None, None]
+        ramp = fraction[:, 0] * frequency[:, None] + fraction[:, 1] * frequency
+        self._probes = torch.fft.ifft2(torch.fft.fft2(probe) * torch.exp(-2j * torch.pi * ramp)[:, None])
+
+    def far_field(self, obj: Tensor, frames: slice) -> Tensor:
+        """Return the far fields of some frames; see `ScanModel.far_field`."""
+        return to_detector(self.patches(obj, frames)[:, None] * self._probes[frames])
+
+    def back_project(self, far_field: Tensor, frames: slice, onto: Tensor) -> None:
+        """Add the adjoint of `far_field` onto a padded object from `blank`."""
+        self.place((from_detector(far_field) * self._probes[frames].conj()).sum(dim=1), frames, onto)
+
+    def illumination(self) -> Tensor:
+        """Return the photons that fall on each object pixel over the scan, (y, x)."""
+        onto = self.blank(self._probes.real.dtype)
+        for frames in self.batches():
+            self.place(intensity(self._probes[frames]).sum(dim=1), frames, onto)
+        return onto[:-1, :-1].contiguous()
+
+
+def expected_of_shifted_probe(base: BaseSet) -> Iterator[NDArray[np.float64]]:
+    """Yield the noise-free diffraction of a scan by `ShiftedProbeScan`.
 
     Parameters
     ----------
@@ -108,18 +146,11 @@ def expected_of_shifted_probe(base: BaseSet) -> Iterator[NDArray[np.float64]]:
     (frame, y, x) float64, photons
         The blocks of `frame_blocks`, in order.
     """
-    side = base.probe.shape[0]
-    windows = sliding_window_view(base.obj.astype(np.complex128), (side, side))
-    spectrum = torch.fft.fft2(torch.from_numpy(base.probe.astype(np.complex128)))
-    frequency = torch.fft.fftfreq(side, dtype=torch.float64)
-    for block in frame_blocks(len(base.positions_px)):
-        whole = np.rint(base.positions_px[block])
-        fraction = torch.from_numpy(base.positions_px[block] - whole)[..., None, None]
-        ramp = fraction[:, 0] * frequency[:, None] + fraction[:, 1] * frequency
-        probes = torch.fft.ifft2(spectrum * torch.exp(-2j * torch.pi * ramp))
-        corner = whole.astype(np.int64) - side // 2
-        patches = torch.from_numpy(windows[corner[:, 0], corner[:, 1]])
-        yield centre(intensity(to_detector(probes * patches))).numpy()
+    obj = torch.from_numpy(base.obj.astype(np.complex128))
+    probe = torch.from_numpy(base.probe.astype(np.complex128))[None]
+    model = ShiftedProbeScan(probe, base.positions_px, (obj.shape[0], obj.shape[1]))
+    for frames in frame_blocks(model.frames):
+        yield centre(model.expected(obj, frames)).numpy()
 
 
 def _draw(base: BaseSet, seed: int, dose: int, *, shifts_probe: bool) -> tuple[NDArray[np.float32], float]:
