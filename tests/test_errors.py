@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sqlite3
 
 import numpy as np
@@ -65,6 +66,17 @@ def test_a_lack_of_memory_is_one_line_with_its_amount(ask: object) -> None:
 )
 def test_what_the_user_can_put_right(error: Exception, message: str) -> None:
     assert str(as_refusal(error)).startswith(message)
+
+
+def test_an_error_that_got_lost_tells_of_memory_only_where_that_is_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = SystemError("error return without exception set")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**30, 2**30))
+    assert str(as_refusal(lost)).startswith("memory: none is left; ")
+    assert as_refusal(SystemError("bad argument")) is None
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert as_refusal(lost) is None
 
 
 SQL = sqlite3.OperationalError("no such table: x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import resource
 import sqlite3
 
 MAX_PROBLEM = 800
@@ -76,10 +77,14 @@ _LESS_MEMORY = (
 _TORCH_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (?P<bytes>\d+) bytes")
 _NO_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|failed to map segment|"
-    r"can't start new thread",
+    r"can't start new thread|could not create a primitive",
     re.IGNORECASE,
 )
-"""What torch, the dynamic linker and threads say when memory has run out, as other exceptions."""
+"""What torch, oneDNN, the dynamic linker and threads say when memory has run out, as other exceptions."""
+
+
+_LOST_ERROR = re.compile("without exception set|without setting an exception")
+"""What Python says when there was no memory for the error itself, or when an extension has a fault."""
 
 
 def as_refusal(error: BaseException) -> StudyError | None:
@@ -106,7 +111,13 @@ def _memory_wanted(error: BaseException) -> str | None:
         return "none is left"
     if isinstance(error, MemoryError):
         return message or "none is left"
+    if isinstance(error, SystemError) and _LOST_ERROR.search(message) and _memory_is_limited():
+        return "none is left"
     if not isinstance(error, RuntimeError | ImportError | OSError) or not _NO_MEMORY.search(message):
         return None
     asked = _TORCH_MEMORY.search(message)
     return f"{int(asked['bytes']) / 2**30:.2f} GiB could not be allocated" if asked else message
+
+
+def _memory_is_limited() -> bool:
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

@@ -6,6 +6,7 @@ import random
 import re
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 
 import psutil
 
@@ -202,7 +203,12 @@ def killed_workers(rng: random.Random, *, rounds: int, kills: int) -> Outcome:
 
 
 def _workers(study: StudyCopy) -> list[psutil.Process]:
-    return [process for process in processes(study) if "queue-worker" in process.cmdline()]
+    found: list[psutil.Process] = []
+    for process in processes(study):
+        with suppress(psutil.NoSuchProcess):  # it may just end
+            if "queue-worker" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def killed_matrix(rng: random.Random, kills: int) -> Outcome:

@@ -37,7 +37,7 @@ DoseOption = Annotated[
 EXIT_REFUSED = 1
 
 LEAST_ADDRESS_SPACE_MIB = 1024
-"""With less, OpenBLAS, which SciPy loads, can ask for its buffers for ever where it should fail."""
+"""With less there is no room for the libraries themselves."""
 
 
 def dose_file(dose: int, half: str) -> Path:
@@ -115,12 +115,24 @@ def _require_own_code() -> None:
 
 
 def _require_address_space() -> None:
-    """Refuse a limit of the address space under which libraries hang instead of failing."""
+    """Refuse a limit of the address space under which libraries cannot be loaded.
+
+    Under any limit the buffers of NumPy's and SciPy's OpenBLAS are taken at once: later it
+    would ask for them for ever, or end the process, where it should fail.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE_MIB * 2**20:
+    if limit == resource.RLIM_INFINITY:
+        return
+    if limit < LEAST_ADDRESS_SPACE_MIB * 2**20:
         found = f"limited to {limit // 2**20} MiB, {LEAST_ADDRESS_SPACE_MIB} are needed"
         hint = "raise the limit (ulimit -v) and repeat the command"
         raise StudyError("memory", f"the address space is {found}", hint)
+    import numpy as np
+    from scipy.linalg import get_blas_funcs
+
+    square = np.eye(64)
+    (multiply,) = get_blas_funcs(["gemm"])
+    multiply(1.0, square, square @ square)
 
 
 @contextmanager
