@@ -49,7 +49,7 @@ from fly64_dose_overlap.simulation.star_bench_counts import (
 LOOKS = (*range(1, 10), *range(10, 30, 2), *range(30, 101, 5), *range(110, 301, 10))
 MOST_EPOCHS: dict[ViewName, int] = {"baseline": 100, "dense": 100, "sparse": 300}
 """Few frames make few updates per epoch."""
-PATIENCE = 30
+PATIENCE = 60
 """Epochs, or half of those so far if these are more, without a better one before a method is stopped."""
 MAP_EPOCHS = 120
 DOSES = (1000, 10000, 100000)

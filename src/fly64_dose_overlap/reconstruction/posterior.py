@@ -117,11 +117,6 @@ class Graduated:
                 yield obj
 
 
-def going_on(weight: float, start: Tensor) -> Posterior:
-    """Return the solver that goes on where `Graduated` ended, perhaps with another weight."""
-    return Posterior(weight, start, BACKGROUNDS[-1][0])
-
-
 class _Objective:
     def __init__(self, settings: Posterior, problem: Problem) -> None:
         self._settings = settings
