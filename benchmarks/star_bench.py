@@ -51,7 +51,7 @@ MOST_EPOCHS: dict[ViewName, int] = {"baseline": 100, "dense": 100, "sparse": 300
 """Few frames make few updates per epoch."""
 PATIENCE = 60
 """Epochs, or half of those so far if these are more, without a better one before a method is stopped."""
-MAP_EPOCHS = 120
+MAP_EPOCHS = 90
 DOSES = (1000, 10000, 100000)
 SEED = 42
 

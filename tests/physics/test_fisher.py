@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fly64_dose_overlap.physics.fisher import FisherInformation
+from fly64_dose_overlap.physics.fisher import FisherInformation, information_of_waves
 from fly64_dose_overlap.physics.scan import ScanModel
 
 SHAPE = (11, 12)
@@ -114,3 +114,25 @@ def test_dark_pixels_inform_of_nothing() -> None:
     dark = torch.zeros(SHAPE, dtype=torch.complex128)
     found = FisherInformation(model_of(1), dark).product(complex_normal(*SHAPE, seed=3))
     assert not found.any()
+
+
+@pytest.mark.parametrize("modes", [1, 3])
+@pytest.mark.parametrize("frequency", [0.03, 0.2])
+def test_information_of_waves_is_that_of_an_empty_object(modes: int, frequency: float) -> None:
+    model = ScanModel(complex_normal(modes, 8, 8, seed=1), np.array([[4.0, 4.0]]), (9, 9))
+    fisher = FisherInformation(model, torch.ones(9, 9, dtype=torch.complex128))
+    places = 2 * torch.pi * frequency * torch.arange(9, dtype=torch.float64)
+    # Two waves a quarter of a period apart stand for the mean over all places of the crests.
+    lines = [(places + shift).cos().to(torch.complex128) for shift in (0, torch.pi / 2)]
+    waves = [wave.expand(9, 9).clone() for line in lines for wave in (line[:, None], line)]
+    photons = float(model.probe.abs().square().sum())
+    found = information_of_waves(model.probe, np.array([frequency]))[:, 0]
+    for value, part in zip(found, (1, 1j), strict=True):
+        expected = sum(dot(part * wave, fisher.product(part * wave)) for wave in waves) / 2
+        assert 2 * photons * value == pytest.approx(expected, rel=1e-10)
+
+
+def test_slow_phases_are_hardly_seen() -> None:
+    found = information_of_waves(model_of(1).probe, np.array([1e-4, 2e-4]))
+    assert found[0] == pytest.approx(2, rel=1e-3)
+    assert found[1, 1] == pytest.approx(4 * found[1, 0], rel=1e-3)

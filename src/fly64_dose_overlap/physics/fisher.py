@@ -1,11 +1,18 @@
-"""Fisher information that the photon counts of a scan hold about the object."""
+"""Fisher information that the photon counts of a scan hold about the object.
+
+`FisherInformation` is that of a given scan and object; `information_of_waves` is what one probe
+tells of each spatial frequency of a nearly empty object, which shows how slow an iteration will be.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Complex
+from jaxtyping import Complex, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fly64_dose_overlap.physics.propagation import intensity, to_detector
 from fly64_dose_overlap.physics.scan import ScanModel
 
 
@@ -56,6 +63,49 @@ class FisherInformation:
             along = (direction.conj() * field).sum(dim=1, keepdim=True).real
             self._model.back_project(direction * along, frames, onto)
         return onto[:-1, :-1].contiguous()
+
+
+def information_of_waves(
+    probe: Complex[Tensor, "mode y x"], frequencies: NDArray[np.float64]
+) -> Float[NDArray[np.float64], "2 frequency"]:
+    """Return the information on weak waves of amplitude and of phase on an empty object.
+
+    A wave of spatial frequency q scatters light from k - q and from k + q to k. With the far
+    field F of the empty object and C(k, q) = conj(F(k)) F(k - q), averaged over where the wave
+    has its crests, counts inform on its amplitude or phase by the sum over k of
+
+        abs(C(k, q) +- conj(C(k, -q)))^2 / (2 I(k))
+
+    times its mean square: + for amplitude, - for phase. A slow phase hardly changes any count,
+    since both terms cancel: its information falls as q^2.
+
+    Parameters
+    ----------
+    probe : (mode, y, x) complex
+    frequencies : (frequency,) float, cycles per object pixel
+        Taken along y and along x, and averaged.
+
+    Returns
+    -------
+    (2, frequency) float
+        Amplitude and phase, in multiples of what they tend to when the two terms no longer meet,
+        twice the photons of the probe.
+    """
+    side = probe.shape[-1]
+    far_field = to_detector(probe)
+    expected = intensity(far_field).sum(dim=0)
+    weight = 1 / (4 * expected.sum() * expected.clamp_min(torch.finfo(expected.dtype).tiny))
+    places = torch.arange(side, dtype=expected.dtype, device=probe.device)
+    found = np.zeros((2, len(frequencies)))
+    for index, frequency in enumerate(frequencies):
+        wave = torch.polar(torch.ones_like(places), 2 * torch.pi * frequency * places)
+        for ramp in (wave[:, None], wave):
+            up, down = (
+                (far_field.conj() * to_detector(probe * part)).sum(dim=0) for part in (ramp, ramp.conj())
+            )
+            for row, both in zip(found, (up + down.conj(), up - down.conj()), strict=True):
+                row[index] += float((intensity(both) * weight).sum())
+    return found
 
 
 def _directions(

@@ -57,18 +57,13 @@ class Course:
         Epoch of the lowest deviance, from 1.
     deviances : tuple of float
         Mean Poisson deviance per detector pixel of the held-out photons, by epoch.
-    obj : (y, x) complex64
-        Object of that epoch, from the photons that were fitted.
+    last : (y, x) complex64
+        Object of the last epoch, from the photons that were fitted.
     """
 
     epoch: int
     deviances: tuple[float, ...]
-    obj: Tensor
-
-    @property
-    def deviance(self) -> float:
-        """Lowest deviance of the held-out photons."""
-        return self.deviances[self.epoch - 1]
+    last: Tensor
 
 
 def follow(
@@ -92,20 +87,21 @@ def follow(
         If no epoch explains them with a finite deviance.
     """
     model = validation.model()
-    best, best_epoch, best_object = math.inf, 0, None
+    best, best_epoch = math.inf, 0
     deviances: list[float] = []
+    obj = None
     for epoch in track(range(1, epochs + 1), total=epochs, label=label, unit="epoch"):
         obj = next(objects)
         deviances.append(scan_deviance(model, validation.counts, obj, BACKGROUND_PHOTONS))
         if deviances[-1] < best:
-            best, best_epoch, best_object = deviances[-1], epoch, obj.clone()
+            best, best_epoch = deviances[-1], epoch
         if epoch - best_epoch >= patience:
             break
-    if best_object is None:
+    if obj is None or best_epoch == 0:
         problem = f"the deviance of held-out photons is {deviances[-1]} after each of {len(deviances)} epochs"
         raise StudyError(label, problem, "do probe and counts belong together?")
     say(f"{label}: held-out photons are explained best after epoch {best_epoch}")
-    return Course(best_epoch, tuple(deviances), best_object)
+    return Course(best_epoch, tuple(deviances), obj)
 
 
 def snapshots(

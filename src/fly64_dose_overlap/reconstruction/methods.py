@@ -14,7 +14,7 @@ from fly64_dose_overlap.config import MethodName, ReconstructParams
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.provenance import with_step
 from fly64_dose_overlap.reconstruction.held_out import Course, HeldOut, follow, snapshots
-from fly64_dose_overlap.reconstruction.posterior import Graduated, Posterior
+from fly64_dose_overlap.reconstruction.posterior import Graduated, going_on
 from fly64_dose_overlap.reconstruction.problem import Problem, Solver, load_problem
 from fly64_dose_overlap.results.reconstruction import Reconstruction
 from fly64_dose_overlap.results.timings import Stopwatch, Timing
@@ -34,6 +34,8 @@ FIRST_WEIGHT = 0.4
 """Where the search for the weight of the prior begins, see `weight_of`."""
 WEIGHT_FACTOR = 2.0
 MOST_WEIGHTS = 9
+GOING_ON = 1 / 3
+"""Part of its epochs that MAP spends on each weight but the first, from what the first one found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +89,15 @@ def reconstruct(
     if method == "map":
         results = list(maximum_a_posteriori(problem, held, epochs))
     else:
-        results = list(fixed_and_held_out(solver_of(method), problem, held, epochs, label=LABELS[method]))
+        solver = solver_of(method, epochs)
+        results = list(fixed_and_held_out(solver, problem, held, epochs, label=LABELS[method]))
     return [(_reconstruction(result, dataset, problem, method, params), result.timing) for result in results]
 
 
-def solver_of(method: MethodName) -> Solver:
+def solver_of(method: MethodName, epochs: int) -> Solver:
     """Return the method as an iteration; pty-chi takes seconds to import, and others need it not."""
     if method == "ml":
-        return Posterior()
+        return Graduated(0.0, epochs)
     from fly64_dose_overlap.reconstruction.ptychi_solver import METHODS
 
     return METHODS[method]
@@ -124,27 +127,38 @@ def fixed_and_held_out(
 
 
 def maximum_a_posteriori(problem: Problem, held: HeldOut, epochs: int) -> Iterator[Result]:
-    """Yield the maximum a posteriori object; held-out photons choose weight and epoch."""
+    """Yield the maximum a posteriori object; held-out photons choose the weight of its prior.
+
+    All of ``epochs`` are spent once, on the first weight and the photons that may be fitted. Other
+    weights go on from there for `GOING_ON` of them, and so does the chosen one on all photons.
+    """
     watch = Stopwatch()
     fit, validation = held.split(problem)
+    further = max(1, round(GOING_ON * epochs))
+    first: Course | None = None
 
     def attempt(relative: float) -> Course:
-        return follow(
-            Graduated(weight_of(relative, fit), epochs)(fit, held.seed),
-            validation,
-            epochs=epochs,
-            patience=epochs,
-            label=f"MAP, prior {relative:.3g}, photons held out",
-        )
+        nonlocal first
+        weight = weight_of(relative, fit)
+        solver = going_on(weight, first.last) if first else Graduated(weight, epochs)
+        most = further if first else epochs
+        label = f"MAP, prior {relative:.3g}, photons held out"
+        course = follow(solver(fit, held.seed), validation, epochs=most, patience=most, label=label)
+        first = first or course
+        return course
 
     courses = search(attempt, FIRST_WEIGHT)
-    relative = best_between({weight: course.deviance for weight, course in courses.items()})
-    course = min(courses.values(), key=lambda found: found.deviance)
-    solver = Graduated(weight_of(relative, problem), epochs)
-    label = f"MAP, prior {relative:.3g}"
-    obj = snapshots(solver, problem, held.seed, {course.epoch}, label=label)[course.epoch]
-    weights = {f"{weight:.6g}": found.deviance for weight, found in sorted(courses.items())}
-    settings = {"epochs": course.epoch, "relative_weight": relative, "held_out_deviance_by_weight": weights}
+    relative = best_between({weight: course.deviances[-1] for weight, course in courses.items()})
+    course = min(courses.values(), key=lambda found: found.deviances[-1])
+    solver = going_on(weight_of(relative, problem), course.last)
+    obj = snapshots(solver, problem, held.seed, {further}, label=f"MAP, prior {relative:.3g}")[further]
+    weights = {f"{weight:.6g}": found.deviances[-1] for weight, found in sorted(courses.items())}
+    settings = {
+        "epochs": epochs,
+        "further_epochs": further,
+        "relative_weight": relative,
+        "held_out_deviance_by_weight": weights,
+    }
     yield Result("", obj, course, settings, watch.read())
 
 
@@ -168,7 +182,7 @@ def search(attempt: Callable[[float], Course], first: float) -> dict[float, Cour
         while len(found) < MOST_WEIGHTS:
             weight = best * factor
             found[weight] = attempt(weight)
-            if found[weight].deviance >= found[best].deviance:
+            if found[weight].deviances[-1] >= found[best].deviances[-1]:
                 break
             best = weight
         if best != first:

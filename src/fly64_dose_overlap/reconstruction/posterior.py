@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.physics.fisher import information_of_waves
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS, scan_likelihood
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.reconstruction.problem import Problem
@@ -18,8 +20,10 @@ WEAK_ILLUMINATION = 0.01
 """Part of the largest illumination below which variables are scaled no further."""
 EDGE_CONTRAST = 0.05
 """Differences well below this count squared in total variation, so that it has a gradient everywhere."""
-BACKGROUNDS = ((1.0, 0.2), (0.1, 0.2), (0.02, 0.6))
+BACKGROUNDS = ((1.0, 0.2), (0.3, 0.2), (BACKGROUND_PHOTONS, 0.6))
 """Backgrounds of `Graduated`, photons per detector pixel, each with its part of the epochs."""
+WAVES = 64
+"""Spatial frequencies for which the information is computed; between them it is interpolated."""
 HISTORY = 10
 """Pairs of steps and gradients that L-BFGS keeps."""
 
@@ -31,10 +35,15 @@ class Posterior:
     The likelihood is the shifted Poisson one, I + b - (n + b) log(I + b) summed
     over pixels and frames. The prior is the total variation of the complex object,
     ``weight`` times the sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2), c = `EDGE_CONTRAST`; with
-    weight 0 this is maximum likelihood. Variables are (O - 1) times the root of an estimate of
-    the curvature, in which the posterior is about equally curved everywhere: twice the
-    illumination, close to the Fisher information, and weight / c of the prior where the
-    object is smooth.
+    weight 0 this is maximum likelihood.
+
+    Variables are such that the posterior is about equally curved everywhere. They are the
+    change of the object times the root of an estimate of the curvature: twice the illumination,
+    close to the Fisher information, and weight / c of the prior where the object is smooth. On
+    from a given start, its waves of amplitude and phase are also weighted by the root of what
+    frames tell of them (`information_of_waves`): of slow phases they tell a thousandth of the
+    rest, which would take some hundred iterations otherwise. From an empty object first steps
+    are so large that this does harm.
 
     One epoch is one iteration: mostly one evaluation of all frames and its gradient.
 
@@ -60,7 +69,7 @@ class Posterior:
         """
         del seed
         objective = _Objective(self, problem)
-        variables = objective.first_variables().requires_grad_()
+        variables = torch.zeros(*problem.object_shape, 2, dtype=problem.probe.real.dtype).requires_grad_()
         optimiser = torch.optim.LBFGS(
             [variables],
             max_iter=1,
@@ -117,6 +126,11 @@ class Graduated:
                 yield obj
 
 
+def going_on(weight: float, start: Tensor) -> Posterior:
+    """Return the solver that goes on where `Graduated` ended, perhaps with another weight."""
+    return Posterior(weight, start, BACKGROUNDS[-1][0])
+
+
 class _Objective:
     def __init__(self, settings: Posterior, problem: Problem) -> None:
         self._settings = settings
@@ -124,18 +138,24 @@ class _Objective:
         self._model = problem.model()
         illumination = self._model.illumination()
         curvature = 2 * illumination + WEAK_ILLUMINATION * illumination.max()
-        self._scale = (curvature + settings.weight / EDGE_CONTRAST).sqrt()[..., None]
+        self._scale = (curvature + settings.weight / EDGE_CONTRAST).sqrt()
+        start = settings.start
+        self._filter = None if start is None else _wave_filter(problem)
+        self._start = (problem.flat_object() if start is None else start).to(problem.probe.dtype)
+        size = self._start.abs()
+        self._turn = torch.where(size > 0, self._start / size, 1)
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def first_variables(self) -> Tensor:
-        """Return the variables of the first object, (y, x, 2) float32."""
-        start = self._settings.start
-        if start is None:
-            start = self._problem.flat_object()
-        return torch.view_as_real((start - 1).to(self._problem.probe.dtype)) * self._scale
-
     def to_object(self, variables: Tensor) -> Tensor:
-        return 1 + torch.view_as_complex(variables / self._scale)
+        change = torch.view_as_complex(self._filtered(variables)) / self._scale
+        return self._start + self._turn * change
+
+    def _filtered(self, planes: Tensor) -> Tensor:
+        """Filter amplitude and phase, (y, x, 2); the filter is its own adjoint."""
+        if self._filter is None:
+            return planes
+        waves = torch.fft.rfft2(planes, dim=(0, 1)) * self._filter
+        return torch.fft.irfft2(waves, s=planes.shape[:2], dim=(0, 1)).contiguous()
 
     def value_and_gradient(self, variables: Tensor) -> tuple[Tensor, Tensor]:
         """Return the negative log posterior and its gradient; a repeated question costs nothing.
@@ -149,9 +169,19 @@ class _Objective:
                 variation, slope = total_variation(obj)
                 value += settings.weight * variation
                 gradient = gradient + settings.weight * slope
-            slopes = torch.view_as_real(gradient.contiguous()) / self._scale
+            slopes = self._filtered(torch.view_as_real(gradient * self._turn.conj() / self._scale))
             self._last = variables.clone(), torch.tensor(value, dtype=torch.float64), slopes
         return self._last[1], self._last[2].clone()
+
+
+def _wave_filter(problem: Problem) -> Tensor:
+    """Return 1 over the root of what frames tell of amplitude and phase, (y, x / 2 + 1, 2)."""
+    rows, columns = problem.object_shape
+    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns))
+    known = np.geomspace(1 / max(rows, columns), frequency.max(), WAVES)
+    roots = np.sqrt(information_of_waves(problem.probe, known))
+    planes = [np.interp(frequency, known, 1 / root) for root in roots]
+    return torch.from_numpy(np.stack(planes, axis=-1)).to(problem.probe.device, problem.probe.real.dtype)
 
 
 def total_variation(obj: Tensor, edge_contrast: float = EDGE_CONTRAST) -> tuple[float, Tensor]:

@@ -60,7 +60,7 @@ def main(
     found_by_method: dict[str, dict[str, Any]] = {}
     for name in methods:
         epochs = params.reconstruct.epochs[name]
-        found = agreement(measurement, solver_of(name), epochs=epochs, seed=seed, label=LABELS[name])
+        found = agreement(measurement, solver_of(name, epochs), epochs=epochs, seed=seed, label=LABELS[name])
         found_by_method[name] = describe(found, pixel_nm)
         frc_picture(output / f"{name}-frc.png", found.frc, title=f"{source.name}, {LABELS[name]}: halves")
         settings = {"epochs": epochs, "seed": seed}
