@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import resource
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator
@@ -66,7 +67,13 @@ def run(main: Callable[..., None]) -> None:
     an interrupt 130 within five seconds. Every other exception is a bug and keeps its
     traceback.
     """
-    command(main)()
+    try:
+        command(main)()
+    except SystemExit as end:
+        if not end.code:
+            # All is written, and only the interpreter is left to end.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise
 
 
 def command(main: Callable[..., None]) -> typer.Typer:
