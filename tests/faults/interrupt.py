@@ -16,8 +16,6 @@ from study_copy import matrix_line
 
 SEED = 20262
 END_LIMIT_S = 5.0
-LEAVING_S = 1.0
-"""What Python takes to end after its work."""
 SECOND_LIMIT_S = 1.0
 SECOND_AFTER_S = 0.3
 EARLIEST_PART = 0.2
@@ -67,16 +65,13 @@ def interrupted_stages(
                 with ends.trial(f"{stage.name} after {part * duration_s:.1f} s"):
                     ended = ends.interrupt(running, twice=twice)
                     require_none_partial(study, stage.outputs)
-                    if not twice and not had_done_its_work(ended):
+                    if ended.command.returncode == 0:  # it came when all was written
+                        require_same(study, stage.outputs)
+                    elif not twice:
                         require_told(ended.command)
                     Tally("").succeed(stage.line, study)
                     require_same(study, stage.outputs)
     return ends.outcome()
-
-
-def had_done_its_work(end: EndedAfter) -> bool:
-    """Tell whether a signal came when only the interpreter was left to end."""
-    return end.command.returncode == 0 and end.seconds < LEAVING_S
 
 
 def require_told(ended: Ended) -> None:
