@@ -81,8 +81,6 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """What torch, oneDNN, the dynamic linker and threads say when memory has run out, as other exceptions."""
-
-
 _LOST_ERROR = re.compile("without exception set|without setting an exception")
 """What Python says when there was no memory for the error itself, or when an extension has a fault."""
 

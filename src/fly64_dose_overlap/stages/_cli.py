@@ -91,7 +91,7 @@ def refusing(main: Callable[..., None]) -> Callable[..., None]:
         try:
             with bounded_interrupts(), _one_line_warnings():
                 _require_own_code()
-                _require_address_space()
+                _prepare_for_limited_memory()
                 main(*args, **kwargs)
         except KeyboardInterrupt:
             say(f"interrupted: {HOW_TO_GO_ON}")
@@ -121,11 +121,11 @@ def _require_own_code() -> None:
         )
 
 
-def _require_address_space() -> None:
-    """Refuse a limit of the address space under which libraries cannot be loaded.
+def _prepare_for_limited_memory() -> None:
+    """Refuse a limit of the address space too small for the libraries; under any, take OpenBLAS's buffers.
 
-    Under any limit the buffers of NumPy's and SciPy's OpenBLAS are taken at once: later it
-    would ask for them for ever, or end the process, where it should fail.
+    NumPy's and SciPy's OpenBLAS would later ask for them for ever, or end the process, where
+    it should fail.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
