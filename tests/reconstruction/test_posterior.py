@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice, pairwise
 
@@ -14,7 +15,14 @@ import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.physics.likelihood import poisson_deviance, scan_deviance, scan_likelihood
-from fly64_dose_overlap.reconstruction.posterior import BACKGROUNDS, Graduated, Posterior, total_variation
+from fly64_dose_overlap.reconstruction.posterior import (
+    BACKGROUNDS,
+    SPREAD,
+    Graduated,
+    Posterior,
+    distance_from_mean,
+    total_variation,
+)
 from fly64_dose_overlap.reconstruction.problem import Problem, load_problem
 from fly64_dose_overlap.scoring.align import align_to
 from fly64_dose_overlap.scoring.region import scan_region
@@ -69,11 +77,12 @@ def test_deviance_of_a_scan_is_that_of_all_its_frames() -> None:
     assert scan_deviance(model, posed.counts, obj) == pytest.approx(float(whole), rel=1e-12)
 
 
-def test_gradient_of_total_variation_is_its_slope() -> None:
+@pytest.mark.parametrize("prior", [total_variation, distance_from_mean])
+def test_gradient_of_the_prior_is_its_slope(prior: Callable[[Tensor], tuple[float, Tensor]]) -> None:
     obj, change = TRUTH + perturbed(1), perturbed(2)
-    gradient = total_variation(obj)[1]
+    gradient = prior(obj)[1]
     step = 1e-6
-    slope = (total_variation(obj + step * change)[0] - total_variation(obj - step * change)[0]) / (2 * step)
+    slope = (prior(obj + step * change)[0] - prior(obj - step * change)[0]) / (2 * step)
     assert float(torch.vdot(gradient.ravel(), change.ravel()).real) == pytest.approx(slope, rel=1e-6)
 
 
@@ -82,6 +91,13 @@ def test_total_variation_of_a_step_is_its_height_times_its_length() -> None:
     obj[:, 4:] += 2j
     assert total_variation(obj, edge_contrast=1e-9)[0] == pytest.approx(12, rel=1e-6)
     assert total_variation(torch.ones(6, 8, dtype=torch.complex128))[0] == 0
+
+
+def test_distance_from_the_mean_is_the_variance_over_that_of_the_prior() -> None:
+    obj = TRUTH + perturbed(1)
+    variance = float(torch.view_as_real(obj).var(dim=(0, 1), correction=0).sum())
+    assert distance_from_mean(obj)[0] == pytest.approx(obj.numel() * variance / (2 * SPREAD**2))
+    assert distance_from_mean(obj + 1j)[0] == pytest.approx(distance_from_mean(obj)[0])
 
 
 def test_likelihood_finds_the_object_without_noise() -> None:

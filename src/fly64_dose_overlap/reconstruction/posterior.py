@@ -20,6 +20,8 @@ WEAK_ILLUMINATION = 0.01
 """Part of the largest illumination below which variables are scaled no further."""
 EDGE_CONTRAST = 0.05
 """Differences well below this count squared in total variation, so that it has a gradient everywhere."""
+SPREAD = 3.0
+"""Standard deviation of the object about its mean, of real and imaginary part, in the prior."""
 BACKGROUNDS = ((1.0, 0.2), (0.3, 0.2), (BACKGROUND_PHOTONS, 0.6))
 """Backgrounds of `Graduated`, photons per detector pixel, each with its part of the epochs."""
 WAVES = 64
@@ -34,8 +36,9 @@ class Posterior:
 
     The likelihood is the shifted Poisson one, I + b - (n + b) log(I + b) summed
     over pixels and frames. The prior is the total variation of the complex object,
-    ``weight`` times the sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2), c = `EDGE_CONTRAST`; with
-    weight 0 this is maximum likelihood.
+    ``weight`` times the sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2), c = `EDGE_CONTRAST`, and the
+    sum of |O - mean|^2 / (2 `SPREAD`^2): total variation hardly minds slow waves, of which few
+    photons tell nothing. With weight 0 there is no prior: maximum likelihood.
 
     Variables are such that the posterior is about equally curved everywhere. They are the
     change of the object times the root of an estimate of the curvature: twice the illumination,
@@ -167,8 +170,9 @@ class _Objective:
             value, gradient = scan_likelihood(self._model, self._problem.counts, obj, settings.background)
             if settings.weight > 0:
                 variation, slope = total_variation(obj)
-                value += settings.weight * variation
-                gradient = gradient + settings.weight * slope
+                distance, pull = distance_from_mean(obj)
+                value += settings.weight * variation + distance
+                gradient = gradient + settings.weight * slope + pull
             slopes = self._filtered(torch.view_as_real(gradient * self._turn.conj() / self._scale))
             self._last = variables.clone(), torch.tensor(value, dtype=torch.float64), slopes
         return self._last[1], self._last[2].clone()
@@ -212,3 +216,20 @@ def total_variation(obj: Tensor, edge_contrast: float = EDGE_CONTRAST) -> tuple[
     gradient[1:] += down[:-1]
     gradient[:, 1:] += across[:, :-1]
     return value, gradient
+
+
+def distance_from_mean(obj: Tensor) -> tuple[float, Tensor]:
+    """Return the sum of |O - mean|^2 / (2 `SPREAD`^2) over the pixels, and its gradient.
+
+    Parameters
+    ----------
+    obj : (y, x) complex
+
+    Returns
+    -------
+    value : float, nats
+    gradient : (y, x) complex
+        As that of `total_variation`.
+    """
+    away = obj - obj.mean()
+    return float(intensity(away).sum(dtype=torch.float64)) / (2 * SPREAD**2), away / SPREAD**2
