@@ -111,7 +111,7 @@ METHODS = {
         PtychiMethod("lsqml_compact", "lsqml", batch_frames=100, compact=True, momentum=0.5),
         PtychiMethod("rpie", "rpie", batch_frames=10, alpha=0.5, step=0.45),
         PtychiMethod("epie", "epie", batch_frames=10, alpha=0.5),
-        PtychiMethod("ad_poisson", "autodiff", batch_frames=25, step=0.04, background_photons=0.12),
+        PtychiMethod("ad_poisson", "autodiff", batch_frames=25, step=0.04, background_photons=0.125),
     )
 }
 """The study's reference ``lsqml``, and each of pty-chi's methods at a setting that suits it."""
