@@ -80,7 +80,7 @@ def scan_likelihood(
     for frames in model.batches():
         field = model.far_field(obj, frames)
         rate = intensity(field).sum(dim=1) + background
-        seen = counts[frames] + background
+        seen = counts[frames].to(rate.device) + background
         value += float(rate.sum(dtype=torch.float64) - (seen * rate.log()).sum(dtype=torch.float64))
         model.back_project(field * (2 - 2 * seen / rate)[:, None], frames, gradient)
     return value, gradient[:-1, :-1]
@@ -96,7 +96,8 @@ def scan_deviance(
     total = 0.0
     for frames in model.batches():
         share = (frames.stop - frames.start) / model.frames
-        total += share * float(poisson_deviance(model.expected(obj, frames), counts[frames], background))
+        expected = model.expected(obj, frames)
+        total += share * float(poisson_deviance(expected, counts[frames].to(expected.device), background))
     return total
 
 

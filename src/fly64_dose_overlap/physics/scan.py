@@ -15,6 +15,8 @@ from fly64_dose_overlap.physics.propagation import from_detector, intensity, to_
 
 FRAMES_PER_BATCH = 64
 """Frames worked on at once: larger batches fall out of the processor's cache."""
+FRAMES_PER_GPU_BATCH = 1024
+"""Frames worked on at once by a GPU: smaller batches leave it idle."""
 
 
 class ScanModel:
@@ -52,8 +54,13 @@ class ScanModel:
         fraction = torch.from_numpy(first - corner).to(probe.device, probe.real.dtype)
         self._fraction_y, self._fraction_x = fraction[:, 0, None, None], fraction[:, 1, None, None]
 
-    def batches(self, size: int = FRAMES_PER_BATCH) -> Iterator[slice]:
-        """Yield consecutive slices of at most ``size`` frames that cover the scan."""
+    def batches(self, size: int | None = None) -> Iterator[slice]:
+        """Yield consecutive slices of at most ``size`` frames that cover the scan.
+
+        By default they have as many frames as suit the device.
+        """
+        if size is None:
+            size = FRAMES_PER_BATCH if self.probe.device.type == "cpu" else FRAMES_PER_GPU_BATCH
         for first in range(0, self.frames, size):
             yield slice(first, min(first + size, self.frames))
 
@@ -85,6 +92,12 @@ class ScanModel:
         spread = _spread(rows, self._fraction_y[frames, ..., None], dim=1)
         windows = torch.view_as_complex(spread) if patches.is_complex() else spread[..., 0]
         reach = self.side + 1
+        if onto.device.type != "cpu":
+            along = torch.arange(reach, device=onto.device)
+            y, x = self._corner[frames].T
+            places = (y[:, None, None] + along[:, None]) * onto.shape[1] + x[:, None, None] + along
+            onto.view(-1).index_add_(0, places.ravel(), windows.ravel())
+            return
         # One after another: sums in a fixed order give the same bytes every time.
         for (top, left), window in zip(self._corner[frames].tolist(), windows, strict=True):
             onto[top : top + reach, left : left + reach] += window

@@ -72,7 +72,7 @@ class Posterior:
         """
         del seed
         objective = _Objective(self, problem)
-        variables = torch.zeros(*problem.object_shape, 2, dtype=problem.probe.real.dtype).requires_grad_()
+        variables = torch.zeros_like(torch.view_as_real(problem.flat_object())).requires_grad_()
         optimiser = torch.optim.LBFGS(
             [variables],
             max_iter=1,

@@ -46,7 +46,7 @@ class Problem:
 
     def flat_object(self) -> Tensor:
         """Return the empty object, (y, x) complex64 ones, from which every method starts."""
-        return torch.ones(self.object_shape, dtype=self.probe.dtype)
+        return torch.ones(self.object_shape, dtype=self.probe.dtype, device=self.probe.device)
 
     def split_photons(self, fraction: float, rng: np.random.Generator) -> tuple[Problem, Problem]:
         """Divide the photons into two independent problems, the first with ``fraction`` of them.
