@@ -75,6 +75,12 @@ def test_an_interrupt_ends_in_order(tmp_path: Path) -> None:
         assert told(process).splitlines()[0] == "cleaned"
 
 
+def test_an_error_of_what_was_interrupted_half_way_is_an_interrupt_too(tmp_path: Path) -> None:
+    with started(tmp_path, "time.sleep(600)", "raise AttributeError('half made')") as process:
+        process.send_signal(signal.SIGINT)
+        told(process)
+
+
 def test_compiled_code_that_goes_on_is_stopped(tmp_path: Path) -> None:
     with started(tmp_path, COMPILED) as process:
         process.send_signal(signal.SIGINT)

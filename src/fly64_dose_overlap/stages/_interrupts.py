@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 ORDERLY_END_S = 4.5
@@ -24,7 +25,8 @@ def bounded_interrupts() -> Generator[None]:
 
     Python raises between two of its own steps, and one step may be minutes of compiled
     code. A thread is therefore told by the system itself. The second Ctrl-C ends the process
-    at once; files stay whole, because they get their names last.
+    at once; files stay whole, because they get their names last. Whatever else is raised once
+    Ctrl-C came, by code that it met half-way, gives way to it.
 
     Only the main thread can listen; elsewhere, and where Ctrl-C is already handled in
     another way, this does nothing.
@@ -33,16 +35,25 @@ def bounded_interrupts() -> Generator[None]:
     if not in_charge or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
+    came = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.set()
+        signal.default_int_handler(number, frame)
+
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, interrupt)
     threading.Thread(target=_watch, args=(reader,), name="Ctrl-C", daemon=True).start()
     try:
         yield
     except KeyboardInterrupt:
         # The watch goes on: what is left to do may take long too.
         raise
-    except BaseException:
+    except BaseException as error:
+        if came.is_set():
+            raise KeyboardInterrupt from error
         _end_watch(before)
         raise
     else:
@@ -50,6 +61,7 @@ def bounded_interrupts() -> Generator[None]:
 
 
 def _end_watch(before: int) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.close(signal.set_wakeup_fd(before))
 
 
