@@ -81,6 +81,13 @@ def test_an_error_of_what_was_interrupted_half_way_is_an_interrupt_too(tmp_path:
         told(process)
 
 
+def test_exit_functions_run_after_an_interrupt(tmp_path: Path) -> None:
+    at_exit = "import atexit; atexit.register(print, 'at exit', file=sys.stderr); time.sleep(600)"
+    with started(tmp_path, at_exit) as process:
+        process.send_signal(signal.SIGINT)
+        assert told(process).splitlines()[1:] == ["at exit"]
+
+
 def test_compiled_code_that_goes_on_is_stopped(tmp_path: Path) -> None:
     with started(tmp_path, COMPILED) as process:
         process.send_signal(signal.SIGINT)
