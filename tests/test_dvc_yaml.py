@@ -107,7 +107,7 @@ def test_parameters_have_no_defaults() -> None:
 
 
 def test_every_stage_is_described_and_runs_its_own_module() -> None:
-    data, learned = ["base", "simulate", "overlap", "limit"], ["train", "supervise"]
+    data, learned = ["base", "simulate", "overlap", "limit"], ["train", "refine", "supervise"]
     assert list(STAGES) == ["check", *data, *learned, "reconstruct", "infer", "evaluate"]
     for name, stage in STAGES.items():
         assert stage["desc"].strip()
@@ -148,7 +148,7 @@ def test_dvc_knows_the_stages_by_dose_and_view(tmp_path: Path) -> None:
     dvc("init", "--no-scm", "--quiet")
     names = dvc("stage", "list", "--name-only").split()
     assert {"check", "base", "simulate@1000", "overlap@10000-dense", "limit@sparse", "infer"} <= set(names)
-    assert len(names) == 2 + 3 + 3 * 3 + 3 + 5
+    assert len(names) == 2 + 3 + 3 * 3 + 3 + 6
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

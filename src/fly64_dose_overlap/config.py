@@ -32,6 +32,7 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 Gridsize = Literal[1, 2]
 FrameSide = Annotated[int, Field(ge=8, le=1024)]
 StartIterations = Annotated[int, Field(ge=0, le=1000)]
+PriorWeight = Annotated[float, Field(ge=0, le=1000)]
 Width = Annotated[int, Field(ge=4, le=512, multiple_of=4)]
 
 
@@ -135,6 +136,10 @@ class TrainParams(Section):
     """Score on counts that the network did not see (``thinned``) or on its own input (``same``)."""
     start_iterations: StartIterations
     """Classical iterations on each group before the network."""
+    joint_iterations: StartIterations
+    """Maximum a posteriori iterations on all frames before the network that refines them."""
+    joint_weight: PriorWeight
+    """Weight of their prior, over about the root of twice the photons per pixel."""
     width: Width
     """Channels of the network's first scale."""
     epochs: Epochs
@@ -186,14 +191,14 @@ class ReconstructParams(Section):
 
 
 class InferParams(Section):
-    """Images of the trained networks, and maximum likelihood on from one of them."""
+    """Images of the trained networks, and maximum likelihood on from the first."""
 
     seed: Seed
     """Division of the photons."""
-    refine_epochs: Epochs
-    """Iterations of the refinement, at most."""
+    likelihood_epochs: Epochs
+    """Iterations of maximum likelihood, at most."""
     held_out_fraction: Annotated[float, Field(gt=0, le=0.5)]
-    """Part of the photons that decides how long to refine."""
+    """Part of the photons that decides how many."""
     patience: Epochs
     threads: Threads
     device: Literal["auto", "cpu", "cuda"]

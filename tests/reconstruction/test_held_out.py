@@ -20,7 +20,8 @@ from fly64_dose_overlap.reconstruction.held_out import (
     follow,
     snapshots,
 )
-from fly64_dose_overlap.reconstruction.methods import best_between, search, weight_of
+from fly64_dose_overlap.reconstruction.methods import best_between, search
+from fly64_dose_overlap.reconstruction.posterior import weight_of
 from fly64_dose_overlap.reconstruction.posterior import Posterior
 from fly64_dose_overlap.reconstruction.problem import Problem, load_problem
 

@@ -13,7 +13,7 @@ from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.bundle import BundleInfo
 from fly64_dose_overlap.networks.corrector import Corrector, correct_image, input_planes
-from fly64_dose_overlap.networks.mosaic import Scan, load_scan, make_mosaic
+from fly64_dose_overlap.networks.scan import Scan, Start, load_scan
 from fly64_dose_overlap.physics.counts import Counts
 
 
@@ -25,16 +25,16 @@ class Imager:
     ----------
     scan : Scan
     network : Corrector
-    iterations : int
-        Classical iterations on each group before the network.
+    start : Start
+        Makes what the network corrects.
     """
 
     scan: Scan
     network: Corrector
-    iterations: int
+    start: Start
 
     def images(self, counts: Counts, fraction: float) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
-        """Return the network's image and the stitched classical iterations that it starts from.
+        """Return the network's image and the late one of the estimate that it corrects.
 
         Parameters
         ----------
@@ -43,15 +43,13 @@ class Imager:
         fraction : float
             Expected part of the scan's photons that ``counts`` holds.
         """
-        mosaic = make_mosaic(
-            self.scan, counts, fraction=fraction, iterations=self.iterations, label="reconstruct groups"
-        )
-        planes = input_planes(mosaic).to(self.scan.probe.device)
-        return correct_image(self.network, planes), mosaic.late
+        estimate = self.start(self.scan, counts, fraction=fraction, label="classical iterations")
+        planes = input_planes(estimate).to(self.scan.probe.device)
+        return correct_image(self.network, planes), estimate.late
 
 
 def load_imager(
-    dataset: Dataset, network: Corrector, info: BundleInfo, *, where: Path, device: str
+    dataset: Dataset, network: Corrector, info: BundleInfo, start: Start, *, where: Path, device: str
 ) -> Imager:
     """Bring a network and a dataset together.
 
@@ -63,6 +61,8 @@ def load_imager(
         With groups.
     network, info
         From `load_bundle`.
+    start : Start
+        Of the kind and with the settings that ``info`` names.
     where : Path
         File of the dataset, for errors.
     device : str
@@ -87,4 +87,4 @@ def load_imager(
         )
     target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     scan = load_scan(dataset, target, info.support_side_px)
-    return Imager(scan, network.to(target).eval(), info.start_iterations)
+    return Imager(scan, network.to(target).eval(), start)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fly64_dose_overlap.config import FrameSide, StartIterations, Width, first_problem
+from fly64_dose_overlap.config import FrameSide, PriorWeight, StartIterations, Width, first_problem
 from fly64_dose_overlap.data.atomic import atomic_path
 from fly64_dose_overlap.errors import MissingFileError, StudyError, as_refusal
 from fly64_dose_overlap.networks.corrector import Corrector, build_corrector
@@ -28,7 +28,7 @@ from fly64_dose_overlap.networks.supervised import (
 )
 from fly64_dose_overlap.provenance import Record
 
-FORMAT = "fly64-dose-overlap/2"
+FORMAT = "fly64-dose-overlap/3"
 SUPERVISED_FORMAT = "fly64-dose-overlap-supervised/2"
 METADATA_KEY = "bundle"
 """One key only: the format keeps no order among several, and bytes would differ."""
@@ -44,8 +44,12 @@ class BundleInfo:
     ----------
     width : int
         Channels of the network's first scale.
+    start : "groups" or "joint"
+        What the network corrects: groups reconstructed one by one, or all frames at once.
     start_iterations : int
         Classical iterations before the network.
+    start_weight : float
+        Relative weight of their prior, 0 for none.
     frame_side_px, support_side_px, gridsize : int
         Geometry of the groups.
     photons_per_frame : float
@@ -59,7 +63,9 @@ class BundleInfo:
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     width: Width
+    start: Literal["groups", "joint"]
     start_iterations: StartIterations
+    start_weight: PriorWeight
     frame_side_px: FrameSide
     support_side_px: SupportSide
     gridsize: Annotated[int, Field(ge=1, le=2)]
@@ -104,8 +110,14 @@ def _dumps(content: Mapping[str, Any]) -> str:
     return json.dumps(content, sort_keys=True, allow_nan=False)
 
 
-def load_bundle(path: Path) -> tuple[Corrector, BundleInfo]:
+def load_bundle(path: Path, start: Literal["groups", "joint"] = "groups") -> tuple[Corrector, BundleInfo]:
     """Read a corrector's bundle without executing anything from it.
+
+    Parameters
+    ----------
+    path : Path
+    start : "groups" or "joint"
+        What the network must correct.
 
     Raises
     ------
@@ -115,7 +127,13 @@ def load_bundle(path: Path) -> tuple[Corrector, BundleInfo]:
         If it is no bundle of this study, if it was damaged or changed after it was written,
         or if its weights do not fit its network.
     """
-    return _load(path, FORMAT, BundleInfo, lambda info: build_corrector(info.width, seed=0), stage="train")
+    stage = "train" if start == "groups" else "refine"
+    network, info = _load(
+        path, FORMAT, BundleInfo, lambda info: build_corrector(info.width, seed=0), stage=stage
+    )
+    if info.start != start:
+        raise StudyError(str(path), f"corrects {info.start} iterations, not {start} ones", "train again")
+    return network, info
 
 
 def load_supervised(path: Path) -> tuple[SupervisedNetwork, SupervisedInfo]:

@@ -1,4 +1,4 @@
-"""A small U-Net that corrects the mosaic of classically reconstructed groups."""
+"""A small U-Net that corrects a classical estimate of the object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fly64_dose_overlap.networks.layers import ResidualBlock, build_seeded, set_to_zero
-from fly64_dose_overlap.networks.mosaic import Mosaic
+from fly64_dose_overlap.networks.scan import Estimate
 from fly64_dose_overlap.physics.start import WEAK_ILLUMINATION
 
 INPUT_PLANES = 6
@@ -28,7 +28,7 @@ Complex64 = NDArray[np.complex64]
 
 
 class Corrector(nn.Module):
-    """Map the planes of a mosaic to a correction of it.
+    """Map the planes of an estimate to a correction of it.
 
     The first convolution works on 2 x 2 pixels folded into channels: at half the
     resolution a convolution costs a quarter, and nothing is lost, since the fold can be
@@ -75,7 +75,7 @@ def build_corrector(width: int, seed: int) -> Corrector:
     return build_seeded(lambda: Corrector(width), seed)
 
 
-def input_planes(mosaic: Mosaic) -> Tensor:
+def input_planes(estimate: Estimate) -> Tensor:
     """Stack what the network sees of the object.
 
     Returns
@@ -84,8 +84,8 @@ def input_planes(mosaic: Mosaic) -> Tensor:
         Real and imaginary part of early - 1 and of late - 1; the fluence over its
         maximum; log10(1 + photons per pixel) over four decades, which carries the dose.
     """
-    images = [part for image in (mosaic.early - 1, mosaic.late - 1) for part in (image.real, image.imag)]
-    fluence = mosaic.fluence
+    images = [part for image in (estimate.early - 1, estimate.late - 1) for part in (image.real, image.imag)]
+    fluence = estimate.fluence
     images += [fluence / fluence.max(), np.log10(1 + fluence) / FLUENCE_DECADES]
     return torch.from_numpy(np.stack(images).astype(np.float32))
 

@@ -12,127 +12,48 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fly64_dose_overlap.data.contract import Dataset
-from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.networks.scan import Estimate, Scan
 from fly64_dose_overlap.networks.stitch import Stitcher
-from fly64_dose_overlap.physics.counts import Counts, FrameCounts
-from fly64_dose_overlap.physics.fluence import fluence_map
-from fly64_dose_overlap.physics.groups import GroupGeometry, GroupModel, group_geometry, support_side_px
+from fly64_dose_overlap.physics.counts import Counts
+from fly64_dose_overlap.physics.groups import GroupModel
 from fly64_dose_overlap.physics.patches import to_complex
 from fly64_dose_overlap.physics.start import group_start
 from fly64_dose_overlap.progress import track
 
-SUPPORT_POWER = 0.995
-"""Part of the probe's power inside the support on which the object is reconstructed."""
-FRAMES_PER_BATCH = 64
 
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """The frames of a dataset in the layout of the inner loops.
-
-    Attributes
-    ----------
-    counts : Counts
-        On disk if the dataset's frames are.
-    probe : (y, x) complex64, sqrt(photons)
-    positions_px : (frame, 2) float64, object pixels
-    groups : (group, C) int64
-        Frame indices.
-    geometry : GroupGeometry
-    fluence : (y, x) float64, photons per object pixel
-    """
-
-    counts: Counts
-    probe: Tensor
-    positions_px: NDArray[np.float64]
-    groups: NDArray[np.int64]
-    geometry: GroupGeometry
-    fluence: NDArray[np.float64]
-
-    @property
-    def groups_per_batch(self) -> int:
-        """Groups that make a batch of about 64 frames."""
-        return max(1, FRAMES_PER_BATCH // self.groups.shape[1])
-
-
-@dataclass(frozen=True, eq=False)
-class Mosaic:
-    """Stitched classical reconstructions of all groups.
-
-    Attributes
-    ----------
-    early, late : (y, x) complex64
-        After a quarter of the iterations, and after all; one where nothing was scanned.
-    fluence : (y, x) float64, photons per pixel
-        Photons that the mosaic is made from.
-    """
-
-    early: NDArray[np.complex64]
-    late: NDArray[np.complex64]
-    fluence: NDArray[np.float64]
-
-
-def load_scan(dataset: Dataset, device: torch.device, support_side: int | None = None) -> Scan:
-    """Prepare a dataset that has groups.
-
-    The object in the dataset, which may be the truth, gives the size of the grid only.
-
-    Raises
-    ------
-    StudyError
-        If the dataset has no groups.
-    """
-    if dataset.groups is None:
-        raise StudyError("training data", "hold no groups", "make the view again: dvc repro overlap")
-    probe = torch.from_numpy(dataset.probe).to(device)
-    if support_side is None:
-        support_side = support_side_px(probe, SUPPORT_POWER)
-    rows, columns = dataset.obj.shape
-    groups = dataset.groups.astype(np.int64)
-    return Scan(
-        counts=FrameCounts(dataset.amplitude),
-        probe=probe,
-        positions_px=dataset.positions_px,
-        groups=groups,
-        geometry=group_geometry(dataset.positions_px, groups, support_side),
-        fluence=fluence_map(dataset.probe, dataset.positions_px, (rows, columns)),
-    )
-
-
-def make_mosaic(scan: Scan, counts: Counts, *, fraction: float, iterations: int, label: str) -> Mosaic:
-    """Reconstruct every group by itself and stitch.
+@dataclass(frozen=True)
+class GroupStart:
+    """A `Start`: every group by itself, stitched.
 
     Canvases pass through to disk batch by batch, so that memory depends on the object
-    and not on the number of groups.
+    and not on the number of groups. The early image is that after a quarter of the
+    iterations.
 
-    Parameters
+    Attributes
     ----------
-    scan : Scan
-    counts : Counts
-        Of all frames of the scan.
-    fraction : float
-        Expected part of the photons of ``scan`` that ``counts`` holds.
     iterations : int
         Classical iterations on each group.
-    label : str
-        Names the work in the progress line.
     """
-    geometry = scan.geometry
-    batches = _start_groups(scan, counts, fraction, iterations)
-    shape = (scan.fluence.shape[0], scan.fluence.shape[1])
-    stitcher = Stitcher(geometry.origins_px, geometry.canvas_side, layers=2)
-    step = scan.groups_per_batch
-    for model, early, late in track(batches, total=len(scan.groups), label=label, unit="group", step=step):
-        layers = [to_complex(canvases).cpu().numpy() for canvases in (early, late)]
-        stitcher.add(layers, model.illumination.cpu().numpy())
-    early, late = stitcher.merge(shape)
-    return Mosaic(early, late, scan.fluence * fraction)
+
+    iterations: int
+
+    def __call__(self, scan: Scan, counts: Counts, *, fraction: float, label: str) -> Estimate:
+        """Return the mosaic; see `Start`."""
+        geometry = scan.geometry
+        batches = _start_groups(scan, counts, fraction, self.iterations)
+        shape = (scan.fluence.shape[0], scan.fluence.shape[1])
+        stitcher = Stitcher(geometry.origins_px, geometry.canvas_side, layers=2)
+        step = scan.groups_per_batch
+        for model, early, late in track(
+            batches, total=len(scan.groups), label=label, unit="group", step=step
+        ):
+            layers = [to_complex(canvases).cpu().numpy() for canvases in (early, late)]
+            stitcher.add(layers, model.illumination.cpu().numpy())
+        early, late = stitcher.merge(shape)
+        return Estimate(early, late, scan.fluence * fraction)
 
 
 def _start_groups(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from fly64_dose_overlap.config import MethodName, ReconstructParams
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.provenance import with_step
 from fly64_dose_overlap.reconstruction.held_out import Course, HeldOut, follow, snapshots
-from fly64_dose_overlap.reconstruction.posterior import Graduated, going_on
+from fly64_dose_overlap.reconstruction.posterior import Graduated, going_on, weight_of
 from fly64_dose_overlap.reconstruction.problem import Problem, Solver, load_problem
 from fly64_dose_overlap.results.reconstruction import Reconstruction
 from fly64_dose_overlap.results.timings import Stopwatch, Timing
@@ -160,18 +159,6 @@ def maximum_a_posteriori(problem: Problem, held: HeldOut, epochs: int) -> Iterat
         "held_out_deviance_by_weight": weights,
     }
     yield Result("", obj, course, settings, watch.read())
-
-
-def weight_of(relative: float, problem: Problem) -> float:
-    """Return the weight of total variation, in nats, from one that hardly depends on the dose.
-
-    Noise of the object has a standard deviation of 1 / sqrt(2 n) at n photons per pixel,
-    and total variation removes it if its weight is of the order of 2 n times that. So
-    weight = relative * sqrt(2 n), n the median illumination of the lit pixels.
-    """
-    illumination = problem.model().illumination()
-    lit = illumination[illumination > 0.1 * illumination.max()]
-    return relative * math.sqrt(2 * float(lit.median()))
 
 
 def search(attempt: Callable[[float], Course], first: float) -> dict[float, Course]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -132,6 +133,18 @@ class Graduated:
 def going_on(weight: float, start: Tensor) -> Posterior:
     """Return the solver that goes on where `Graduated` ended, perhaps with another weight."""
     return Posterior(weight, start, BACKGROUNDS[-1][0])
+
+
+def weight_of(relative: float, problem: Problem) -> float:
+    """Return the weight of total variation, in nats, from one that hardly depends on the dose.
+
+    Noise of the object has a standard deviation of 1 / sqrt(2 n) at n photons per pixel,
+    and total variation removes it if its weight is of the order of 2 n times that. So
+    weight = relative * sqrt(2 n), n the median illumination of the lit pixels.
+    """
+    illumination = problem.model().illumination()
+    lit = illumination[illumination > 0.1 * illumination.max()]
+    return relative * math.sqrt(2 * float(lit.median()))
 
 
 class _Objective:

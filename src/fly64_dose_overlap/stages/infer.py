@@ -1,4 +1,4 @@
-"""Stage infer: images of the test half by the trained networks, and one of them refined."""
+"""Stage infer: images of the test half by the trained networks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fly64_dose_overlap.results.timings import Stopwatch, Timing, record_timing
 from fly64_dose_overlap.stages._cli import ParamsOption, run
 
 NETWORK = Path("models/cell/model.safetensors")
+REFINER = Path("models/refiner/model.safetensors")
 SUPERVISED = Path("models/supervised/model.safetensors")
 RESULTS = Path("reconstructions/learned")
 
@@ -27,9 +28,9 @@ Made = tuple[Any, list[float], dict[str, Any]]
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     """Write reconstructions/learned for the cell of `dose` and `view`.
 
-    The network, its image refined by maximum likelihood, the supervised network, the
-    classical iterations that the network starts from, and the empty object that a method
-    must beat. The truth gives the size of the grid and nothing else.
+    The network, its image taken on by maximum likelihood, joint iterations refined by a
+    network, the supervised network, the classical iterations that the first network starts
+    from, and the empty object that a method must beat. The truth gives the size of the grid and nothing else.
     """
     # torch takes seconds to import, which --help need not wait for.
     import torch
@@ -61,13 +62,19 @@ def _methods(
 
     from fly64_dose_overlap.networks.apply import load_imager
     from fly64_dose_overlap.networks.bundle import load_bundle, load_supervised
+    from fly64_dose_overlap.networks.mosaic import GroupStart
     from fly64_dose_overlap.networks.supervised import supervised_image
     from fly64_dose_overlap.reconstruction.held_out import HeldOut
+    from fly64_dose_overlap.reconstruction.joint import JointStart
     from fly64_dose_overlap.reconstruction.problem import Problem, load_problem
     from fly64_dose_overlap.reconstruction.refine import refine
 
     network, info = load_bundle(NETWORK)
-    imager = load_imager(dataset, network, info, where=path, device=settings.device)
+    mosaics = GroupStart(info.start_iterations)
+    imager = load_imager(dataset, network, info, mosaics, where=path, device=settings.device)
+    refining, refining_info = load_bundle(REFINER, "joint")
+    joint = JointStart(refining_info.start_iterations, refining_info.start_weight)
+    refiner = load_imager(dataset, refining, refining_info, joint, where=path, device=settings.device)
     taught, taught_info = load_supervised(SUPERVISED)
     problem = load_problem(dataset)
     own_model = {"model_sha256": sha256_of(NETWORK)}
@@ -75,17 +82,21 @@ def _methods(
     def image(seen: Problem, fraction: float) -> torch.Tensor:
         return torch.from_numpy(imager.images(seen.counts, fraction)[0])
 
-    def refined() -> Made:
+    def likelihood() -> Made:
         held = HeldOut(settings.held_out_fraction, settings.patience, settings.seed)
-        obj, course = refine(problem, image, held, settings.refine_epochs)
+        obj, course = refine(problem, image, held, settings.likelihood_epochs)
         used = {"epochs": course.epoch, "stop": "held-out photons", **own_model}
         return obj.numpy(), list(course.deviances), used
+
+    def refined() -> Made:
+        return refiner.images(problem.counts, 1.0)[0], [], {"model_sha256": sha256_of(REFINER)}
 
     def supervised() -> Made:
         return supervised_image(taught, taught_info, dataset), [], {"model_sha256": sha256_of(SUPERVISED)}
 
     return [
         ("network", "network", "learned", lambda: (imager.images(problem.counts, 1.0)[0], [], own_model)),
+        ("network_ml", "network + ML", "learned", likelihood),
         ("refined", "refined", "learned", refined),
         ("supervised", "supervised", "learned", supervised),
         ("group_start", "group start", "reference", lambda: (imager.images(problem.counts, 1.0)[1], [], {})),

@@ -1,6 +1,6 @@
 """Training examples by Poisson thinning.
 
-Counts are split binomially into two independent Poisson sets. The mosaic that the
+Counts are split binomially into two independent Poisson sets. The estimate that the
 network sees is made from the first; the loss scores the network's object on the second.
 A likelihood on the very counts that the network sees would reward it for copying their
 noise; on independent counts the same loss makes it a denoiser (the principle of
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fly64_dose_overlap.data.disk_array import spool
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.corrector import CANVAS_MULTIPLE_PX, correct, input_planes
-from fly64_dose_overlap.networks.mosaic import Scan, make_mosaic
+from fly64_dose_overlap.networks.scan import Scan, Start
 from fly64_dose_overlap.physics.counts import Counts
 from fly64_dose_overlap.physics.groups import GroupModel
 from fly64_dose_overlap.physics.thinning import divide
@@ -78,16 +78,16 @@ class Crop:
         return self.model.expected(corrected)
 
 
-def realise(scan: Scan, target: Target, iterations: int, rng: np.random.Generator, label: str) -> Realisation:
-    """Divide the photons of a scan and make the mosaic of the first part.
+def realise(scan: Scan, target: Target, start: Start, rng: np.random.Generator, label: str) -> Realisation:
+    """Divide the photons of a scan and make the estimate of the first part.
 
     Parameters
     ----------
     scan : Scan
     target : "thinned" or "same"
         With "same" the network sees all counts and is scored on the same ones.
-    iterations : int
-        Classical iterations on each group.
+    start : Start
+        Makes the estimate.
     rng : numpy.random.Generator
     label : str
         Names the work in the progress line.
@@ -97,8 +97,8 @@ def realise(scan: Scan, target: Target, iterations: int, rng: np.random.Generato
     if target == "thinned":
         fraction = float(rng.uniform(*FIT_FRACTION_RANGE))
         seen, rest = divide(scan.counts, fraction, rng, spool)
-    mosaic = make_mosaic(scan, seen, fraction=fraction, iterations=iterations, label=label)
-    planes = input_planes(mosaic).to(scan.probe.device)
+    estimate = start(scan, seen, fraction=fraction, label=label)
+    planes = input_planes(estimate).to(scan.probe.device)
     return Realisation(planes, rest, 1.0 if target == "same" else 1 - fraction)
 
 

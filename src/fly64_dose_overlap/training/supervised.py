@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fly64_dose_overlap.config import TrainParams
 from fly64_dose_overlap.data.contract import Dataset, select_frames
 from fly64_dose_overlap.networks.bundle import save_bundle
-from fly64_dose_overlap.networks.mosaic import SUPPORT_POWER
+from fly64_dose_overlap.networks.scan import SUPPORT_POWER
 from fly64_dose_overlap.networks.supervised import (
     FRAMES_PER_BATCH,
     SupervisedInfo,

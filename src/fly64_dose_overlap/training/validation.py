@@ -1,7 +1,8 @@
 """Validation on a strip of the training half that is held back.
 
 The loss decides when training stops and which network is kept; it needs no ground
-truth. PSNR and SSIM of the strip do need it and are logged only.
+truth. PSNR and SSIM of the strip do need it and are logged only, of the image of those
+photons that the network sees there: about half.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from fly64_dose_overlap.config import TrainParams
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.networks.corrector import Complex64, correct_image, input_planes
-from fly64_dose_overlap.networks.mosaic import Scan, make_mosaic
+from fly64_dose_overlap.networks.corrector import Complex64, correct_image
+from fly64_dose_overlap.networks.scan import Scan, Start
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 from fly64_dose_overlap.scoring.align import align_to
 from fly64_dose_overlap.scoring.region import Region, scan_region
@@ -74,19 +75,20 @@ class Validation:
     frames : (frame,) int64
         Validation frames.
     config : TrainParams
+    start : Start
+        Makes what the network corrects.
     """
 
-    def __init__(self, dataset: Dataset, scan: Scan, frames: NDArray[np.int64], config: TrainParams) -> None:
+    def __init__(
+        self, dataset: Dataset, scan: Scan, frames: NDArray[np.int64], config: TrainParams, start: Start
+    ) -> None:
         self._config = config
         self._truth = dataset.obj
         rng = generator(config.seed, "train", "validation")
-        realisation = realise(scan, config.target, config.start_iterations, rng, "validation set")
+        realisation = realise(scan, config.target, start, rng, "validation set")
         sampler = CropSampler(scan, frames, config.crop_px, config.frames_per_step)
         self._crops = [sampler.draw(realisation, rng) for _ in range(CROPS)]
-        mosaic = make_mosaic(
-            scan, scan.counts, fraction=1.0, iterations=config.start_iterations, label="validation image"
-        )
-        self._planes = input_planes(mosaic).to(scan.probe.device)
+        self._planes = realisation.planes
         self._region = scan_region(scan.fluence, scan.positions_px[frames], REGION_THRESHOLD)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
