@@ -29,7 +29,8 @@ from torch import nn
 from fly64_dose_overlap.config import Params, ViewName, load_params
 from fly64_dose_overlap.data.contract import BaseSet, Dataset
 from fly64_dose_overlap.networks.corrector import build_corrector, correct_image, input_planes
-from fly64_dose_overlap.networks.mosaic import Scan, load_scan, make_mosaic
+from fly64_dose_overlap.networks.mosaic import GroupStart
+from fly64_dose_overlap.networks.scan import Scan, load_scan
 from fly64_dose_overlap.overlap.views import make_view
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.simulation.base import make_synthetic_base
@@ -126,7 +127,9 @@ def training(scan: Scan, params: Params, label: str, reference: float) -> None:
     mixed = resolve_precision(config) == "bf16-mixed"
 
     start = time.process_time()
-    realisation = realise(scan, config.target, config.start_iterations, generator(0, "benchmark"), "thin")
+    realisation = realise(
+        scan, config.target, GroupStart(config.start_iterations), generator(0, "benchmark"), "thin"
+    )
     preparation = time.process_time() - start
     rng = generator(0, "benchmark", "crops")
 
@@ -155,10 +158,9 @@ def inference(scan: Scan, params: Params, label: str, reference: float) -> None:
     network = build_corrector(params.train.width, seed=0).eval()
 
     def reconstruct() -> None:
-        mosaic = make_mosaic(
-            scan, scan.counts, fraction=1.0, iterations=params.train.start_iterations, label="reconstruct"
-        )
-        correct_image(network, input_planes(mosaic))
+        start = GroupStart(params.train.start_iterations)
+        estimate = start(scan, scan.counts, fraction=1.0, label="reconstruct")
+        correct_image(network, input_planes(estimate))
 
     rate = frames_per_cpu_second(reconstruct, len(scan.positions_px), rounds=3)
     show(f"reconstruct, {label}", rate, "network of PtychoPINN's size", reference)

@@ -18,7 +18,7 @@ from tiny_study import ROOT, write_params
 PACKAGE = "fly64_dose_overlap"
 DOSES = [1000, 10000, 100000]
 VIEWS = ["baseline", "dense", "sparse"]
-CELL_STAGES = {"check", "train", "supervise", "reconstruct", "infer", "evaluate"}
+CELL_STAGES = {"check", "train", "refine", "supervise", "reconstruct", "infer", "evaluate"}
 """Stages of one cell; those of the data and the limit run once for all cells."""
 RESULTS = ("dvc.lock", "metrics/")
 """What a run changes of the files that git tracks."""
@@ -195,7 +195,7 @@ def make_study(folder: Path) -> StudyCopy:
         base={"frame_side_px": 32, "field_px": 120.0, "step_px": 6.0},
         train=TINY_TRAINING,
         reconstruct={"epochs": {"ml": 2}},
-        infer={"refine_epochs": 2, "device": "cpu"},
+        infer={"likelihood_epochs": 2, "device": "cpu"},
         limit={"vectors": 1, "iterations": 10},
         evaluate={"registration_upsampling": 10},
     )

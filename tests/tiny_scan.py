@@ -20,6 +20,7 @@ STEP_PX = 8.0
 DOSE = 10000
 TRAINING: dict[str, Any] = {
     "start_iterations": 2,
+    "joint_iterations": 5,
     "width": 4,
     "epochs": 3,
     "steps_per_epoch": 3,

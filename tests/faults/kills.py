@@ -40,13 +40,18 @@ KILLS_OF_STAGE = {
     "overlap": 8,
     "limit": 6,
     "train": 10,
+    "refine": 6,
     "supervise": 6,
     "reconstruct": 6,
     "infer": 6,
     "evaluate": 6,
 }
 QUICK_STAGES = ("base", "train")
-CURVES = {"train": ("metrics/train", "models/cell"), "supervise": ("metrics/supervised", "models/supervised")}
+CURVES = {
+    "train": ("metrics/train", "models/cell"),
+    "refine": ("metrics/refiner", "models/refiner"),
+    "supervise": ("metrics/supervised", "models/supervised"),
+}
 LONGEST_PART = 0.3
 """Of the undisturbed duration, between two kills of one command."""
 START = ["dvc", "queue", "start", "--jobs", "2"]

@@ -50,13 +50,15 @@ def image(params: Params) -> None:
 
     from fly64_dose_overlap.networks.apply import load_imager
     from fly64_dose_overlap.networks.bundle import load_bundle
+    from fly64_dose_overlap.networks.mosaic import GroupStart
     from fly64_dose_overlap.results.reconstruction import Kind, Reconstruction, write_reconstructions
 
     torch.set_num_threads(1)
     path = view_file(params, "test")
     dataset = read_dataset(path)
     network, info = load_bundle(infer.NETWORK)
-    imager = load_imager(dataset, network, info, where=path, device="cpu")
+    mosaics = GroupStart(info.start_iterations)
+    imager = load_imager(dataset, network, info, mosaics, where=path, device="cpu")
     learned, started = imager.images(imager.scan.counts, 1.0)
 
     def made(method: str, kind: Kind, obj: np.ndarray) -> Reconstruction:

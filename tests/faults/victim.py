@@ -37,7 +37,7 @@ PARAMS: dict[str, Any] = {
 KEPT = ROOT / "build" / "faults"
 """Finished studies by the content of the repository; `make clean` removes them."""
 CACHE = ".dvc/cache/files/md5"
-GROWING = ("metrics/train", "metrics/supervised")
+GROWING = ("metrics/train", "metrics/refiner", "metrics/supervised")
 """Curves, which grow with the training; all other files appear whole."""
 
 
@@ -116,7 +116,7 @@ def fresh_victim() -> Generator[StudyCopy]:
 
 def stages() -> list[Stage]:
     """Return the stages of the finished study in the order of the pipeline, one of each kind."""
-    order = ("check", "base", "simulate", "overlap", "limit", "train", "supervise")
+    order = ("check", "base", "simulate", "overlap", "limit", "train", "refine", "supervise")
     order = (*order, "reconstruct", "infer", "evaluate")
     lock = finished().lock()
     found: list[Stage] = []

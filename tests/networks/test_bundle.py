@@ -30,7 +30,9 @@ from fly64_dose_overlap.networks.supervised import SupervisedInfo, build_supervi
 
 INFO = BundleInfo(
     width=4,
+    start="groups",
     start_iterations=2,
+    start_weight=0.0,
     frame_side_px=32,
     support_side_px=28,
     gridsize=2,
@@ -140,7 +142,7 @@ VALID: dict[str, Any] = {"format": FORMAT, **vars(INFO)}
     ("content", "why"),
     [
         ("{not json", "Expecting property name"),
-        ({"format": FORMAT, "width": 4}, "start_iterations: key is missing (and 6 more)"),
+        ({"format": FORMAT, "width": 4}, "start: key is missing (and 8 more)"),
         ({**VALID, "width": 8}, "is not as its network has it"),
         ({**VALID, "width": "4"}, "width: input should be a valid integer, got '4'"),
         ({**VALID, "width": 10**9}, "width: input should be less than or equal to 512, got 1000000000"),

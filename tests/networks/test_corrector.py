@@ -8,15 +8,15 @@ import torch
 
 from fly64_dose_overlap.networks import corrector
 from fly64_dose_overlap.networks.corrector import build_corrector, correct, correct_image, input_planes
-from fly64_dose_overlap.networks.mosaic import Mosaic
+from fly64_dose_overlap.networks.scan import Estimate
 
 
-def draw_mosaic(shape: tuple[int, int]) -> Mosaic:
+def draw_mosaic(shape: tuple[int, int]) -> Estimate:
     rng = np.random.default_rng(0)
     early, late = (rng.normal(1, 0.2, (2, *shape)) + 1j * rng.normal(0, 0.2, (2, *shape))).astype(
         np.complex64
     )
-    return Mosaic(early, late, rng.uniform(0, 3000, shape))
+    return Estimate(early, late, rng.uniform(0, 3000, shape))
 
 
 def trained(width: int = 4) -> corrector.Corrector:

@@ -12,7 +12,8 @@ import torch
 import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks import mosaic
-from fly64_dose_overlap.networks.mosaic import Mosaic, Scan, load_scan, make_mosaic
+from fly64_dose_overlap.networks.mosaic import GroupStart
+from fly64_dose_overlap.networks.scan import Estimate, Scan, load_scan
 from fly64_dose_overlap.physics.propagation import centre
 
 CPU = torch.device("cpu")
@@ -25,8 +26,8 @@ def _threads() -> Generator[None]:
     torch.set_num_threads(before)
 
 
-def mosaic_of(scan: Scan, fraction: float = 1.0, iterations: int = 3) -> Mosaic:
-    return make_mosaic(scan, scan.counts, fraction=fraction, iterations=iterations, label="test")
+def mosaic_of(scan: Scan, fraction: float = 1.0, iterations: int = 3) -> Estimate:
+    return GroupStart(iterations)(scan, scan.counts, fraction=fraction, label="test")
 
 
 def test_frames_become_whole_photons_with_the_zero_frequency_in_the_corner() -> None:
@@ -49,7 +50,7 @@ def test_a_dataset_without_groups_is_refused() -> None:
 def test_bytes_do_not_depend_on_the_number_of_threads(gridsize: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mosaic, "FRAMES_PER_BATCH", 16)
     scan = load_scan(tiny_scan.scan_dataset(gridsize), CPU)
-    found: list[Mosaic] = []
+    found: list[Estimate] = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         found.append(mosaic_of(scan))

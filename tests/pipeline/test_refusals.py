@@ -170,7 +170,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "model.safetensors"
     info = BundleInfo(
         width=4,
+        start="groups",
         start_iterations=1,
+        start_weight=0.0,
         frame_side_px=SIDE,
         support_side_px=SIDE,
         gridsize=2,

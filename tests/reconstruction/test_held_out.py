@@ -21,8 +21,7 @@ from fly64_dose_overlap.reconstruction.held_out import (
     snapshots,
 )
 from fly64_dose_overlap.reconstruction.methods import best_between, search
-from fly64_dose_overlap.reconstruction.posterior import weight_of
-from fly64_dose_overlap.reconstruction.posterior import Posterior
+from fly64_dose_overlap.reconstruction.posterior import Posterior, weight_of
 from fly64_dose_overlap.reconstruction.problem import Problem, load_problem
 
 TRUTH = torch.from_numpy(tiny_scan.scan_dataset().obj)

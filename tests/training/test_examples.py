@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import tiny_scan
 from fly64_dose_overlap.data.contract import BaseSet, Dataset, read_dataset, write_dataset
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.networks.mosaic import Scan, load_scan
+from fly64_dose_overlap.networks.mosaic import GroupStart
+from fly64_dose_overlap.networks.scan import Scan, load_scan
 from fly64_dose_overlap.physics.thinning import thin
 from fly64_dose_overlap.simulation.diffraction import expected_intensity
 from fly64_dose_overlap.training.examples import (
@@ -97,7 +98,7 @@ def test_halves_of_poisson_counts_are_independent_poisson() -> None:
 
 def test_a_realisation_divides_the_photons() -> None:
     scan = load_scan(tiny_scan.scan_dataset(), CPU)
-    made = realise(scan, "thinned", 1, rng_of(5), "test")
+    made = realise(scan, "thinned", GroupStart(1), rng_of(5), "test")
     low, high = FIT_FRACTION_RANGE
     assert 1 - high <= made.target_fraction <= 1 - low
     share = float(made.target[:].sum() / scan.counts[:].sum())
@@ -109,7 +110,7 @@ def test_a_realisation_divides_the_photons() -> None:
 
 def test_target_same_is_scored_on_what_the_network_sees() -> None:
     scan = load_scan(tiny_scan.scan_dataset(), CPU)
-    made = realise(scan, "same", 1, rng_of(5), "test")
+    made = realise(scan, "same", GroupStart(1), rng_of(5), "test")
     assert torch.equal(made.target[:], scan.counts[:])
     assert made.target_fraction == 1.0
 
@@ -223,7 +224,7 @@ def test_examples_do_not_depend_on_where_frames_are(gridsize: int, target: Targe
     found: list[tuple[Tensor, ...]] = []
     for source in (dataset, read_dataset(tmp_path / "scan.npz")):
         scan = load_scan(source, CPU)
-        made = realise(scan, target, 2, rng_of(0), "test")
+        made = realise(scan, target, GroupStart(2), rng_of(0), "test")
         crop = CropSampler(scan, np.arange(81), 64, 8).draw(made, rng_of(1))
         found.append((made.planes, made.target[:], crop.planes, crop.target))
     for first, second in zip(*found, strict=True):

@@ -26,6 +26,7 @@ from fly64_dose_overlap.training import (
     TrainingJob,
     build_training_jobs,
     cell_job,
+    execute_refining_job,
     execute_supervised_job,
     execute_training_job,
     run_training_job,
@@ -349,7 +350,12 @@ def test_a_log_that_cannot_be_written_is_refused(params: Params, job: TrainingJo
 
 
 @pytest.mark.parametrize(
-    ("runner", "arm"), [(execute_training_job, "PhysicsInformed"), (execute_supervised_job, "Supervised")]
+    ("runner", "arm"),
+    [
+        (execute_training_job, "PhysicsInformed"),
+        (execute_refining_job, "Refiner"),
+        (execute_supervised_job, "Supervised"),
+    ],
 )
 def test_a_runner_trains_its_arm(
     params: Params, job: TrainingJob, monkeypatch: pytest.MonkeyPatch, runner: Any, arm: str

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.corrector import build_corrector
-from fly64_dose_overlap.networks.mosaic import load_scan
+from fly64_dose_overlap.networks.mosaic import GroupStart
+from fly64_dose_overlap.networks.scan import load_scan
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 from fly64_dose_overlap.training.validation import Validation, loss_of, split_frames
 
@@ -26,7 +27,8 @@ class NotFinite(nn.Module):
 def validation() -> Validation:
     dataset = tiny_scan.scan_dataset()
     held_back = split_frames(dataset.positions_px, 0.4)[1]
-    return Validation(dataset, load_scan(dataset, torch.device("cpu")), held_back, tiny_scan.train_params())
+    scan = load_scan(dataset, torch.device("cpu"))
+    return Validation(dataset, scan, held_back, tiny_scan.train_params(), GroupStart(2))
 
 
 def test_the_last_part_of_the_y_range_validates() -> None:

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -236,19 +235,17 @@ def execute_training_job(*, config: TrainParams, job: TrainingJob, log_path: Pat
     from fly64_dose_overlap.training.physics_informed import PhysicsInformed
     from fly64_dose_overlap.training.trainer import train_cell
 
-    arm = partial(PhysicsInformed, name="train", kind="groups")
     with _open_log(log_path, job.name) as log:
-        return train_cell(arm, config=config, job=job, log=log)
+        return train_cell(PhysicsInformed, config=config, job=job, log=log)
 
 
 def execute_refining_job(*, config: TrainParams, job: TrainingJob, log_path: Path) -> Mapping[str, Any]:
     """Train the network that refines joint iterations, like `execute_training_job`."""
-    from fly64_dose_overlap.training.physics_informed import PhysicsInformed
+    from fly64_dose_overlap.training.physics_informed import Refiner
     from fly64_dose_overlap.training.trainer import train_cell
 
-    arm = partial(PhysicsInformed, name="refine", kind="joint")
     with _open_log(log_path, job.name) as log:
-        return train_cell(arm, config=config, job=job, log=log)
+        return train_cell(Refiner, config=config, job=job, log=log)
 
 
 def execute_supervised_job(*, config: TrainParams, job: TrainingJob, log_path: Path) -> Mapping[str, Any]:

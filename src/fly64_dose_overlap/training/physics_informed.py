@@ -6,7 +6,7 @@ import math
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ KEPT_EPOCHS = 4
 
 
 class PhysicsInformed:
-    """Trains on estimates from thinned counts; see `Arm`.
+    """A corrector of the mosaic of groups, trained on thinned counts; see `Arm`.
 
     While the network learns from some realisations, another thread makes the next one.
 
@@ -39,40 +39,36 @@ class PhysicsInformed:
     dataset : Dataset
         The training half, with groups.
     device : torch.device
-    name : str
-        Verb in messages.
-    kind : "groups" or "joint"
-        What the network corrects.
     """
 
-    def __init__(
-        self,
-        config: TrainParams,
-        dataset: Dataset,
-        device: torch.device,
-        *,
-        name: str,
-        kind: Literal["groups", "joint"],
-    ) -> None:
-        self.name = name
-        foreign = {"joint_iterations", "joint_weight"} if kind == "groups" else {"start_iterations"}
-        self.settings = config.model_dump(exclude=foreign)
-        self._kind: Literal["groups", "joint"] = kind
+    name = "train"
+    kind: ClassVar[Literal["groups", "joint"]] = "groups"
+    foreign: ClassVar[frozenset[str]] = frozenset({"joint_iterations", "joint_weight"})
+    """Settings that only the other corrector reads."""
+
+    def __init__(self, config: TrainParams, dataset: Dataset, device: torch.device) -> None:
+        self.settings = config.model_dump(exclude=set(self.foreign))
         self._config = config
         self._dataset = dataset
         self._scan = load_scan(dataset, device)
-        self._start: Start = (
-            GroupStart(config.start_iterations)
-            if kind == "groups"
-            else JointStart(config.joint_iterations, config.joint_weight)
-        )
+        self._iterations, self._weight = self.start_settings(config)
+        self._start = self.make_start()
         training, held_back = split_frames(dataset.positions_px, config.validation_fraction)
         self._sampler = CropSampler(self._scan, training, config.crop_px, config.frames_per_step)
         self._validation = Validation(dataset, self._scan, held_back, config, self._start)
         self._kept: deque[Realisation] = deque(maxlen=KEPT_EPOCHS)
         self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(config.threads,))
         self._next: Future[Realisation] | None = None
-        self.network: nn.Module = build_corrector(config.width, torch_seed(config.seed, name, "weights"))
+        self.network: nn.Module = build_corrector(config.width, torch_seed(config.seed, self.name, "weights"))
+
+    @staticmethod
+    def start_settings(config: TrainParams) -> tuple[int, float]:
+        """Return iterations and weight of the prior of the estimate that the network corrects."""
+        return config.start_iterations, 0.0
+
+    def make_start(self) -> Start:
+        """Return what makes that estimate."""
+        return GroupStart(self._iterations)
 
     def start_epoch(self, epoch: int) -> None:
         """Thin the scan for this epoch and, after an interruption, for those before."""
@@ -100,13 +96,11 @@ class PhysicsInformed:
 
     def save(self, path: Path, training: dict[str, Any]) -> None:
         """Write the corrector's bundle."""
-        config = self._config
-        groups = self._kind == "groups"
         info = BundleInfo(
-            width=config.width,
-            start=self._kind,
-            start_iterations=config.start_iterations if groups else config.joint_iterations,
-            start_weight=0.0 if groups else config.joint_weight,
+            width=self._config.width,
+            start=self.kind,
+            start_iterations=self._iterations,
+            start_weight=self._weight,
             frame_side_px=self._dataset.amplitude.shape[-1],
             support_side_px=self._scan.geometry.support_side,
             gridsize=math.isqrt(self._scan.groups.shape[1]),
@@ -115,3 +109,20 @@ class PhysicsInformed:
             record=self._dataset.record,
         )
         save_bundle(path, self.network, info)
+
+
+class Refiner(PhysicsInformed):
+    """A corrector of a few joint iterations, trained in the same way."""
+
+    name = "refine"
+    kind = "joint"
+    foreign = frozenset({"start_iterations"})
+
+    @staticmethod
+    def start_settings(config: TrainParams) -> tuple[int, float]:
+        """Return iterations and weight of the prior; see `PhysicsInformed`."""
+        return config.joint_iterations, config.joint_weight
+
+    def make_start(self) -> Start:
+        """Return what makes the estimate."""
+        return JointStart(self._iterations, self._weight)
