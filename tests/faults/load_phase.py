@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.data.contract import read_dataset
-from fly64_dose_overlap.stages import base, evaluate, infer, overlap, simulate, train
+from fly64_dose_overlap.stages import base, evaluate, infer, overlap, refine, simulate, train
 
 METHODS = ("refined", "supervised", "map", "lsqml", "ml", "flat_object")
 """Names under which the same image is scored again: as many methods as a picture shows."""
@@ -41,6 +41,12 @@ def training(params: Params) -> None:
     """Prepare validation and one epoch, and take a few steps."""
     del params
     train.main()
+
+
+def refining(params: Params) -> None:
+    """Prepare validation and one epoch of joint iterations, and take a few steps."""
+    del params
+    refine.main()
 
 
 def image(params: Params) -> None:
@@ -84,6 +90,7 @@ PHASES: dict[str, Callable[[Params], None]] = {
     "simulation": simulation,
     "views": views,
     "training input": training,
+    "refining input": refining,
     "network image": image,
     "evaluation": evaluation,
 }
