@@ -127,9 +127,8 @@ def training(scan: Scan, params: Params, label: str, reference: float) -> None:
     mixed = resolve_precision(config) == "bf16-mixed"
 
     start = time.process_time()
-    realisation = realise(
-        scan, config.target, GroupStart(config.start_iterations), generator(0, "benchmark"), "thin"
-    )
+    mosaics = GroupStart(config.start_iterations)
+    realisation = realise(scan, config.target, mosaics, 0.5, generator(0, "benchmark"), "thin")
     preparation = time.process_time() - start
     rng = generator(0, "benchmark", "crops")
 

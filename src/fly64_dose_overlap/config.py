@@ -140,6 +140,9 @@ class TrainParams(Section):
     """Maximum a posteriori iterations on all frames before the network that refines them."""
     joint_weight: PriorWeight
     """Weight of their prior, over about the root of twice the photons per pixel."""
+    least_seen: Annotated[float, Field(gt=0, le=0.6)]
+    """Least part of the photons that the network sees in training, up to 0.6; small ones
+    train it for lower doses too."""
     width: Width
     """Channels of the network's first scale."""
     epochs: Epochs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from fly64_dose_overlap.networks import corrector
 from fly64_dose_overlap.networks.corrector import build_corrector, correct, correct_image, input_planes
@@ -48,9 +49,34 @@ def test_untrained_network_returns_the_late_image() -> None:
 
 def test_correction_fades_where_no_photon_falls() -> None:
     planes = input_planes(draw_mosaic((16, 16)))[None]
+    planes[:, 2:4] = 0
     planes[:, 4, :, :8] = 0
-    change = correct(trained(), planes) - planes[:, 2:4] - torch.tensor([1.0, 0.0])[:, None, None]
+    change = correct(trained(), planes) - torch.tensor([1.0, 0.0])[:, None, None]
     assert change[..., :8].abs().max() < 1e-6 < 1e-3 < change[..., 8:].abs().max()
+
+
+class Gains(nn.Module):
+    """Stand in for a network that gives the bands some gains and corrects nothing."""
+
+    def __init__(self, *gains: float) -> None:
+        super().__init__()
+        self._planes = torch.logit(torch.tensor([0.5, 0.5, *gains]) / 2)
+        self._planes[:2] = 0
+
+    def forward(self, planes: Tensor) -> Tensor:
+        return self._planes[:, None, None].expand(len(planes), -1, *planes.shape[2:])
+
+
+def test_gains_weigh_the_bands() -> None:
+    """Of a checkerboard, of stripes of 4 and of a constant, each is in a band of its own."""
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    fine, mid = 1.0 - 2 * ((y + x) % 2), 1.0 - 2 * (y // 4 % 2)
+    planes = input_planes(draw_mosaic((32, 32)))[None]
+    planes[:, 2], planes[:, 3] = 0.1 * fine + 0.2, 0.1 * mid - 0.3
+    made = correct(Gains(0.25, 1.0), planes)[0] - torch.tensor([1.0, 0.0])[:, None, None]
+    torch.testing.assert_close(made[0], 0.25 * 0.1 * fine + 0.2)
+    made = correct(Gains(0.5, 0.5), planes)[0, 1]
+    torch.testing.assert_close(made[8:-8], (0.5 * 0.1 * mid - 0.3)[8:-8], atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(96, 208), (91, 205)])

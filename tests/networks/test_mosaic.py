@@ -13,7 +13,7 @@ import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks import scan as scan_module
 from fly64_dose_overlap.networks.mosaic import GroupStart
-from fly64_dose_overlap.networks.scan import Estimate, Scan, load_scan
+from fly64_dose_overlap.networks.scan import Estimate, Scan, covering_groups, load_scan
 from fly64_dose_overlap.physics.propagation import centre
 
 CPU = torch.device("cpu")
@@ -39,6 +39,16 @@ def test_frames_become_whole_photons_with_the_zero_frequency_in_the_corner() -> 
     assert scan.geometry.support_side == 28
     assert load_scan(dataset, CPU, support_side=32).geometry.support_side == 32
     assert scan.fluence.sum() == pytest.approx(81 * np.sum(np.abs(dataset.probe) ** 2), rel=0.02)
+
+
+def test_groups_that_hold_every_frame_are_enough() -> None:
+    groups = np.array([[0, 1], [1, 0], [1, 2], [4, 3], [0, 4]])
+    assert covering_groups(groups).tolist() == [[0, 1], [1, 2], [4, 3]]
+    assert covering_groups(np.arange(5)[:, None]).tolist() == [[0], [1], [2], [3], [4]]
+    many = np.random.default_rng(0).integers(0, 50, (400, 4))
+    kept = covering_groups(many)
+    assert set(kept.ravel()) == set(many.ravel())
+    assert len(kept) <= 40
 
 
 def test_a_dataset_without_groups_is_refused() -> None:

@@ -14,17 +14,19 @@ from torch import Tensor, nn
 import tiny_scan
 from fly64_dose_overlap.data.contract import BaseSet, Dataset, read_dataset, write_dataset
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.networks.corrector import OUTPUT_PLANES
 from fly64_dose_overlap.networks.mosaic import GroupStart
 from fly64_dose_overlap.networks.scan import Scan, load_scan
 from fly64_dose_overlap.physics.thinning import thin
 from fly64_dose_overlap.simulation.diffraction import expected_intensity
 from fly64_dose_overlap.training.examples import (
-    FIT_FRACTION_RANGE,
+    MOST_SEEN,
     SYMMETRIES,
     CropSampler,
     Realisation,
     Target,
     realise,
+    seen_fraction,
     turn,
     turn_back,
 )
@@ -36,7 +38,7 @@ class NoCorrection(nn.Module):
     """Stand in for a network that finds nothing to correct."""
 
     def forward(self, planes: Tensor) -> Tensor:
-        return torch.zeros_like(planes[:, :2])
+        return torch.zeros_like(planes[:, :OUTPUT_PLANES])
 
 
 def rng_of(seed: int) -> np.random.Generator:
@@ -98,9 +100,8 @@ def test_halves_of_poisson_counts_are_independent_poisson() -> None:
 
 def test_a_realisation_divides_the_photons() -> None:
     scan = load_scan(tiny_scan.scan_dataset(), CPU)
-    made = realise(scan, "thinned", GroupStart(1), rng_of(5), "test")
-    low, high = FIT_FRACTION_RANGE
-    assert 1 - high <= made.target_fraction <= 1 - low
+    made = realise(scan, "thinned", GroupStart(1), 0.45, rng_of(5), "test")
+    assert made.target_fraction == 0.55
     share = float(made.target[:].sum() / scan.counts[:].sum())
     assert share == pytest.approx(made.target_fraction, abs=0.005)
     assert bool((made.target[:] <= scan.counts[:]).all())
@@ -108,9 +109,16 @@ def test_a_realisation_divides_the_photons() -> None:
     np.testing.assert_allclose(photons, scan.fluence * (1 - made.target_fraction), rtol=1e-3, atol=1e-3)
 
 
+def test_seen_fractions_are_even_on_a_logarithmic_scale() -> None:
+    assert seen_fraction(0.006, 0.0) == seen_fraction(0.006, 1.0) == MOST_SEEN
+    assert seen_fraction(0.006, 0.5) == pytest.approx(0.06)
+    assert seen_fraction(0.006, 7.75) == pytest.approx(0.6 * 0.01**0.75)
+    assert seen_fraction(0.6, 0.3) == pytest.approx(0.6)
+
+
 def test_target_same_is_scored_on_what_the_network_sees() -> None:
     scan = load_scan(tiny_scan.scan_dataset(), CPU)
-    made = realise(scan, "same", GroupStart(1), rng_of(5), "test")
+    made = realise(scan, "same", GroupStart(1), 0.45, rng_of(5), "test")
     assert torch.equal(made.target[:], scan.counts[:])
     assert made.target_fraction == 1.0
 
@@ -224,7 +232,7 @@ def test_examples_do_not_depend_on_where_frames_are(gridsize: int, target: Targe
     found: list[tuple[Tensor, ...]] = []
     for source in (dataset, read_dataset(tmp_path / "scan.npz")):
         scan = load_scan(source, CPU)
-        made = realise(scan, target, GroupStart(2), rng_of(0), "test")
+        made = realise(scan, target, GroupStart(2), 0.45, rng_of(0), "test")
         crop = CropSampler(scan, np.arange(81), 64, 8).draw(made, rng_of(1))
         found.append((made.planes, made.target[:], crop.planes, crop.target))
     for first, second in zip(*found, strict=True):

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 import tiny_scan
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.networks.corrector import build_corrector
+from fly64_dose_overlap.networks.corrector import OUTPUT_PLANES, build_corrector
 from fly64_dose_overlap.networks.mosaic import GroupStart
 from fly64_dose_overlap.networks.scan import load_scan
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
+from fly64_dose_overlap.training.examples import realise
 from fly64_dose_overlap.training.validation import Validation, loss_of, split_frames
 
 
@@ -20,7 +21,7 @@ class NotFinite(nn.Module):
     """Stand in for a network that has diverged."""
 
     def forward(self, planes: Tensor) -> Tensor:
-        return torch.full_like(planes[:, :2], torch.nan)
+        return torch.full_like(planes[:, :OUTPUT_PLANES], torch.nan)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,8 @@ def validation() -> Validation:
     dataset = tiny_scan.scan_dataset()
     held_back = split_frames(dataset.positions_px, 0.4)[1]
     scan = load_scan(dataset, torch.device("cpu"))
-    return Validation(dataset, scan, held_back, tiny_scan.train_params(), GroupStart(2))
+    realisation = realise(scan, "thinned", GroupStart(2), 0.5, np.random.default_rng(0), "test")
+    return Validation(dataset, scan, held_back, tiny_scan.train_params(), realisation)
 
 
 def test_the_last_part_of_the_y_range_validates() -> None:

@@ -28,7 +28,7 @@ from fly64_dose_overlap.networks.supervised import (
 )
 from fly64_dose_overlap.provenance import Record
 
-FORMAT = "fly64-dose-overlap/3"
+FORMAT = "fly64-dose-overlap/4"
 SUPERVISED_FORMAT = "fly64-dose-overlap-supervised/2"
 METADATA_KEY = "bundle"
 """One key only: the format keeps no order among several, and bytes would differ."""

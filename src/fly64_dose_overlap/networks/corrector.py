@@ -1,4 +1,4 @@
-"""A small U-Net that corrects a classical estimate of the object."""
+"""A small U-Net that weighs and corrects a classical estimate of the object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from fly64_dose_overlap.networks.scan import Estimate
 from fly64_dose_overlap.physics.start import WEAK_ILLUMINATION
 
 INPUT_PLANES = 6
-OUTPUT_PLANES = 2
+BAND_EDGES_PX = (2, 8)
+"""Pixels averaged between the bands of detail that `correct` weighs."""
+CORRECTION_PLANES = 2
+OUTPUT_PLANES = CORRECTION_PLANES + len(BAND_EDGES_PX)
 FLUENCE_DECADES = 4.0
 """Decades of photons per pixel that the fluence plane maps onto 0..1."""
 SCALES = (1, 2, 4)
@@ -28,11 +31,11 @@ Complex64 = NDArray[np.complex64]
 
 
 class Corrector(nn.Module):
-    """Map the planes of an estimate to a correction of it.
+    """Map the planes of an estimate to a correction of it and weights of its detail.
 
     The first convolution works on 2 x 2 pixels folded into channels: at half the
     resolution a convolution costs a quarter, and nothing is lost, since the fold can be
-    undone. An untrained network corrects nothing, so training starts from the classical
+    undone. An untrained network changes nothing, so training starts from the classical
     result.
 
     Parameters
@@ -55,7 +58,7 @@ class Corrector(nn.Module):
         set_to_zero(self.head)
 
     def forward(self, planes: Tensor) -> Tensor:
-        """Map (batch, 6, y, x) to (batch, 2, y, x); y and x are multiples of 8."""
+        """Map (batch, 6, y, x) to (batch, 4, y, x), as `correct` reads them; y and x are multiples of 8."""
         x = self.stem(self.fold(planes))
         skips: list[Tensor] = []
         for level, encode in enumerate(self.encoders):
@@ -93,20 +96,32 @@ def input_planes(estimate: Estimate) -> Tensor:
 def correct(network: nn.Module, planes: Tensor) -> Tensor:
     """Return the corrected object, (batch, 2, y, x) float32 real and imaginary planes.
 
-    The correction fades out where hardly a photon falls, so that the object stays
-    empty there.
+    The late image in bands of detail, each but the coarsest times a gain, and a correction.
+    What a Wiener filter does, less of a band where it is mostly noise, would otherwise have
+    to be learned as a correction that cancels the noise pixel by pixel. Detail of more than
+    8 pixels keeps its size: of its phase, frames tell so little that the likelihood would
+    hardly stop a network from spoiling it. The correction fades out where hardly a photon
+    falls, so that the object stays empty there.
 
     Parameters
     ----------
     network : module
-        Maps (batch, 6, y, x) to (batch, 2, y, x).
+        Maps (batch, 6, y, x) to (batch, 4, y, x): two planes of correction, then one for each
+        band, finer than 2 pixels and than 8, of which the gain is twice the logistic function.
     planes : (batch, 6, y, x) float32
         From `input_planes`; y and x are multiples of 8.
     """
     empty = torch.tensor([1.0, 0.0], device=planes.device)[:, None, None]
     lit = planes[:, 4:5]
-    correction = network(planes.contiguous(memory_format=torch.channels_last)).float()
-    return planes[:, 2:4] + empty + correction * (lit / (lit + WEAK_ILLUMINATION))
+    output = network(planes.contiguous(memory_format=torch.channels_last)).float()
+    correction, *gains = output.split([CORRECTION_PLANES] + [1] * len(BAND_EDGES_PX), dim=1)
+    corrected = empty + correction * (lit / (lit + WEAK_ILLUMINATION))
+    rest = planes[:, 2:4]
+    for width, gain in zip(BAND_EDGES_PX, gains, strict=True):
+        smooth = F.interpolate(F.avg_pool2d(rest, width), scale_factor=width, mode="bilinear")
+        corrected = corrected + 2 * torch.sigmoid(gain) * (rest - smooth)
+        rest = smooth
+    return corrected + rest
 
 
 def correct_image(network: nn.Module, planes: Tensor) -> Complex64:

@@ -32,7 +32,7 @@ class Scan:
     probe : (y, x) complex64, sqrt(photons)
     positions_px : (frame, 2) float64, object pixels
     groups : (group, C) int64
-        Frame indices.
+        Frame indices; of the dataset's groups those that hold every frame.
     geometry : GroupGeometry
     fluence : (y, x) float64, photons per object pixel
     """
@@ -86,10 +86,33 @@ class Start(Protocol):
         ...
 
 
+def covering_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return some of the groups, which together hold every frame that is in any of them.
+
+    Taken in their order: first those of which at least half of the frames are in none
+    yet, then those of which any is.
+
+    Parameters
+    ----------
+    groups : (group, C) int64
+        Frame indices.
+    """
+    missing = np.ones(int(groups.max()) + 1, bool)
+    kept = np.zeros(len(groups), bool)
+    for enough in (max(1, groups.shape[1] // 2), 1):
+        for index in np.flatnonzero(~kept):
+            if np.count_nonzero(missing[groups[index]]) >= enough:
+                kept[index] = True
+                missing[groups[index]] = False
+    return groups[kept]
+
+
 def load_scan(dataset: Dataset, device: torch.device, support_side: int | None = None) -> Scan:
     """Prepare a dataset that has groups.
 
-    The object in the dataset, which may be the truth, gives the size of the grid only.
+    Of the groups those that hold every frame once: more of them take more time and make
+    the mosaic hardly better. The object in the dataset, which may be the truth, gives the
+    size of the grid only.
 
     Raises
     ------
@@ -102,7 +125,7 @@ def load_scan(dataset: Dataset, device: torch.device, support_side: int | None =
     if support_side is None:
         support_side = support_side_px(probe, SUPPORT_POWER)
     rows, columns = dataset.obj.shape
-    groups = dataset.groups.astype(np.int64)
+    groups = covering_groups(dataset.groups.astype(np.int64))
     return Scan(
         counts=FrameCounts(dataset.amplitude),
         probe=probe,

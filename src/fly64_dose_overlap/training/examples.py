@@ -25,8 +25,8 @@ from fly64_dose_overlap.physics.counts import Counts
 from fly64_dose_overlap.physics.groups import GroupModel
 from fly64_dose_overlap.physics.thinning import divide
 
-FIT_FRACTION_RANGE = (0.4, 0.6)
-"""Part of the photons that the network sees; varied, so that it learns what dose means."""
+MOST_SEEN = 0.6
+"""Largest part of the photons that the network sees; it is scored on the others."""
 SYMMETRIES = 8
 """Flips and the transposition of a square, under which physics is the same."""
 
@@ -78,7 +78,23 @@ class Crop:
         return self.model.expected(corrected)
 
 
-def realise(scan: Scan, target: Target, start: Start, rng: np.random.Generator, label: str) -> Realisation:
+def seen_fraction(least: float, place: float) -> float:
+    """Return a part of the photons for the network to see.
+
+    From ``least`` to `MOST_SEEN`, evenly on a logarithmic scale.
+
+    Parameters
+    ----------
+    least : float
+    place : float
+        Place on that scale; its fractional part counts.
+    """
+    return MOST_SEEN * (least / MOST_SEEN) ** (place % 1.0)
+
+
+def realise(
+    scan: Scan, target: Target, start: Start, fraction: float, rng: np.random.Generator, label: str
+) -> Realisation:
     """Divide the photons of a scan and make the estimate of the first part.
 
     Parameters
@@ -88,18 +104,18 @@ def realise(scan: Scan, target: Target, start: Start, rng: np.random.Generator, 
         With "same" the network sees all counts and is scored on the same ones.
     start : Start
         Makes the estimate.
+    fraction : float
+        Expected part of the photons that the network sees, if it does not see all.
     rng : numpy.random.Generator
     label : str
         Names the work in the progress line.
     """
-    fraction = 1.0
-    seen = rest = scan.counts
-    if target == "thinned":
-        fraction = float(rng.uniform(*FIT_FRACTION_RANGE))
-        seen, rest = divide(scan.counts, fraction, rng, spool)
+    if target == "same":
+        estimate = start(scan, scan.counts, fraction=1.0, label=label)
+        return Realisation(input_planes(estimate).to(scan.probe.device), scan.counts, 1.0)
+    seen, rest = divide(scan.counts, fraction, rng, spool)
     estimate = start(scan, seen, fraction=fraction, label=label)
-    planes = input_planes(estimate).to(scan.probe.device)
-    return Realisation(planes, rest, 1.0 if target == "same" else 1 - fraction)
+    return Realisation(input_planes(estimate).to(scan.probe.device), rest, 1 - fraction)
 
 
 class CropSampler:

@@ -21,11 +21,13 @@ from fly64_dose_overlap.networks.scan import Start, load_scan
 from fly64_dose_overlap.reconstruction.joint import JointStart
 from fly64_dose_overlap.seeding import generator, torch_seed
 from fly64_dose_overlap.training.arm import Metrics, mean_photons_per_frame
-from fly64_dose_overlap.training.examples import CropSampler, Realisation, realise
+from fly64_dose_overlap.training.examples import CropSampler, Realisation, realise, seen_fraction
 from fly64_dose_overlap.training.validation import Validation, loss_of, split_frames
 
 KEPT_EPOCHS = 4
 """Epochs whose realisation stays in use."""
+GOLDEN_RATIO = 0.6180339887498949
+"""Multiples of it, modulo one, fill an interval evenly however many there are."""
 
 
 class PhysicsInformed:
@@ -55,7 +57,9 @@ class PhysicsInformed:
         self._start = self.make_start()
         training, held_back = split_frames(dataset.positions_px, config.validation_fraction)
         self._sampler = CropSampler(self._scan, training, config.crop_px, config.frames_per_step)
-        self._validation = Validation(dataset, self._scan, held_back, config, self._start)
+        self._first_fraction = generator(config.seed, self.name, "fractions").uniform()
+        self._first: Realisation | None = self._realise(0)
+        self._validation = Validation(dataset, self._scan, held_back, config, self._first)
         self._kept: deque[Realisation] = deque(maxlen=KEPT_EPOCHS)
         self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(config.threads,))
         self._next: Future[Realisation] | None = None
@@ -74,15 +78,23 @@ class PhysicsInformed:
         """Thin the scan for this epoch and, after an interruption, for those before."""
         if self._next is None:
             for number in range(max(0, epoch - KEPT_EPOCHS + 1), epoch):
-                self._kept.append(self._realise(number))
-            self._next = self._maker.submit(self._realise, epoch)
+                self._kept.append(self._realisation(number))
+            self._next = self._maker.submit(self._realisation, epoch)
         self._kept.append(self._next.result())
         if epoch + 1 < self._config.epochs:
             self._next = self._maker.submit(self._realise, epoch + 1)
 
+    def _realisation(self, epoch: int) -> Realisation:
+        """Hand over the first one, which validation was made from, and make others."""
+        first, self._first = self._first, None
+        return first if first is not None and epoch == 0 else self._realise(epoch)
+
     def _realise(self, epoch: int) -> Realisation:
-        rng = generator(self._config.seed, self.name, "thinning", epoch)
-        return realise(self._scan, self._config.target, self._start, rng, f"start of epoch {epoch + 1}")
+        config = self._config
+        rng = generator(config.seed, self.name, "thinning", epoch)
+        fraction = seen_fraction(config.least_seen, self._first_fraction + epoch * GOLDEN_RATIO)
+        label = f"start of epoch {epoch + 1}"
+        return realise(self._scan, config.target, self._start, fraction, rng, label)
 
     def loss(self, network: nn.Module, rng: np.random.Generator) -> Tensor:
         """Return the loss of a random crop of a random realisation."""

@@ -16,13 +16,13 @@ from fly64_dose_overlap.config import TrainParams
 from fly64_dose_overlap.data.contract import Dataset
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.networks.corrector import Complex64, correct_image
-from fly64_dose_overlap.networks.scan import Scan, Start
+from fly64_dose_overlap.networks.scan import Scan
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 from fly64_dose_overlap.scoring.align import align_to
 from fly64_dose_overlap.scoring.region import Region, scan_region
 from fly64_dose_overlap.scoring.scores import WINDOW_TAPS, score
 from fly64_dose_overlap.seeding import generator
-from fly64_dose_overlap.training.examples import CropSampler, realise
+from fly64_dose_overlap.training.examples import CropSampler, Realisation
 
 CROPS = 24
 REGION_THRESHOLD = 0.1
@@ -75,17 +75,21 @@ class Validation:
     frames : (frame,) int64
         Validation frames.
     config : TrainParams
-    start : Start
-        Makes what the network corrects.
+    realisation : Realisation
+        Of the same scan; training on it may not score the validation frames.
     """
 
     def __init__(
-        self, dataset: Dataset, scan: Scan, frames: NDArray[np.int64], config: TrainParams, start: Start
+        self,
+        dataset: Dataset,
+        scan: Scan,
+        frames: NDArray[np.int64],
+        config: TrainParams,
+        realisation: Realisation,
     ) -> None:
         self._config = config
         self._truth = dataset.obj
         rng = generator(config.seed, "train", "validation")
-        realisation = realise(scan, config.target, start, rng, "validation set")
         sampler = CropSampler(scan, frames, config.crop_px, config.frames_per_step)
         self._crops = [sampler.draw(realisation, rng) for _ in range(CROPS)]
         self._planes = realisation.planes
