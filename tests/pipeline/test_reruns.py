@@ -14,6 +14,7 @@ from study_copy import CELL_STAGES, DOSES, RESULTS, StudyCopy, stages_run
 pytestmark = pytest.mark.slow
 
 SPARSE_VIEWS = {f"overlap@{dose}-sparse" for dose in DOSES}
+LIMITS = {f"limit@{view}" for view in ("baseline", "dense", "sparse")}
 TABLE = "^(Experiment|State|dose|view|val.loss|psnr|ssim)$"
 REFUSED = [
     ("dose=-1", "error: params.yaml: dose: input should be greater than 0, got -1"),
@@ -35,8 +36,8 @@ REFUSED = [
     ("changes", "expected"),
     [
         ({"train__steps_per_epoch": 4}, CELL_STAGES - {"reconstruct"}),
-        ({"overlap__views__sparse__s_img": 0.25}, {"check", *SPARSE_VIEWS}),
-        ({"evaluate__region_threshold": 0.2}, {"check", "evaluate"}),
+        ({"overlap__views__sparse__s_img": 0.25}, {"check", *SPARSE_VIEWS, "limit@sparse"}),
+        ({"evaluate__region_threshold": 0.2}, {"check", *LIMITS, "evaluate"}),
     ],
     ids=["train", "sparse", "evaluate"],
 )
@@ -60,7 +61,7 @@ def test_experiments_run_only_what_they_must_and_compare_in_one_table(study: Stu
     assert [path for path in study.changes() if not path.startswith((*RESULTS, "params.yaml"))] == []
     study.git("checkout", "--quiet", ".")
     other_loss = study.dvc("exp", "run", "--name", "mae", "-S", "train.loss=mae")
-    assert stages_run(other_loss) == CELL_STAGES - {"reconstruct"}
+    assert stages_run(other_loss) == CELL_STAGES - {"supervise", "reconstruct"}
 
     columns = ["--hide-workspace", "--drop", ".*", "--keep", TABLE]
     found = study.dvc("exp", "show", "--csv", *columns).stdout

@@ -315,7 +315,9 @@ def _dask_client(stack: ExitStack, distributed: Any, options: DaskOptions) -> An
 
 
 def _jobqueue_cluster(options: DaskOptions) -> Any:
+    in_charge = signal.getsignal(signal.SIGINT)
     jobqueue = _require("dask_jobqueue", "dask-jobqueue")
+    signal.signal(signal.SIGINT, in_charge)  # its import takes Ctrl+C over, and ends with status 0
     known = sorted(name for name in vars(jobqueue) if name.endswith("Cluster"))
     name = options.jobqueue or ""
     if name not in known:
