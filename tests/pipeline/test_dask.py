@@ -154,5 +154,10 @@ def test_a_commit_that_was_not_pushed_is_refused(nodes: Nodes) -> None:
 
 def test_a_cluster_that_dask_does_not_know_is_refused(nodes: Nodes) -> None:
     options = DaskOptions(jobqueue="NoCluster")
+    in_charge = signal.getsignal(signal.SIGINT)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "dask_jobqueue"]:
+        del sys.modules[name]
     with pytest.raises(StudyError, match=r"NoCluster: is no class of dask-jobqueue; there are .*PBSCluster"):
         list(run_on_dask([nodes.job("cell")], options))
+    assert "dask_jobqueue.runner" in sys.modules
+    assert signal.getsignal(signal.SIGINT) is in_charge, "dask-jobqueue has taken Ctrl+C over"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
+import threadpoolctl
 import typer
 
 import fly64_dose_overlap
@@ -106,7 +107,8 @@ def refusing(main: Callable[..., None]) -> Callable[..., None]:
             with bounded_interrupts(), _one_line_warnings():
                 _require_own_code()
                 _prepare_for_limited_memory()
-                main(*args, **kwargs)
+                with _one_blas_thread():
+                    main(*args, **kwargs)
         except KeyboardInterrupt:
             say(f"interrupted: {HOW_TO_GO_ON}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -154,6 +156,13 @@ def _prepare_for_limited_memory() -> None:
     square = np.eye(64)
     (multiply,) = get_blas_funcs(["gemm"])
     multiply(1.0, square, square @ square)
+
+
+def _one_blas_thread() -> threadpoolctl.threadpool_limits:
+    """Give NumPy's and SciPy's OpenBLAS one thread each: the last digits of sums depend on their number."""
+    import scipy.linalg  # noqa: F401 - only what is loaded is limited  # pyright: ignore
+
+    return threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 @contextmanager

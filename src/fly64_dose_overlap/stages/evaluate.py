@@ -19,11 +19,15 @@ REPORTS = Path("reports")
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     """Write metrics/evaluation.json, metrics/frc.csv and reports/ for the cell of `dose` and `view`."""
     # torch and matplotlib take seconds to import, which --help need not wait for.
+    import torch
+
     from fly64_dose_overlap.evaluation.report import print_table, write_report
     from fly64_dose_overlap.evaluation.scoring import evaluate
     from fly64_dose_overlap.scoring.limit import read_limit
 
     params = load_params(params_file)
+    # More threads would change the last digits.
+    torch.set_num_threads(1)
     dose, view = params.dose, params.view
     dataset = read_dataset(Path(f"data/views/{dose}/{view}/test.npz"))
     limit = read_limit(METRICS / "limit" / f"{view}.json")
