@@ -74,7 +74,10 @@ build_environments() {
   "$STUDY_BIN/python" "${pip[@]}" install --constraint "$ENVIRONMENTS/constraints.txt" \
     dvc-s3 dvc-ssh dvc-webdav
   "$STUDY_BIN/python" "${pip[@]}" install --no-build-isolation --no-deps --editable .
-  "$STUDY_BIN/python" "${pip[@]}" check
+  # As in the Makefile: pty-chi is installed without what it does not need here.
+  if "$STUDY_BIN/python" "${pip[@]}" check | grep -v -e '^ptychi ' -e '^No broken requirements'; then
+    die 'packages do not fit together, see above'
+  fi
   "$SERVER_BIN/python" "${pip[@]}" install swift wsgidav cheroot
   touch "$stamp"
 }
