@@ -37,7 +37,9 @@ def test_queued_jobs_fetch_what_they_need_and_make_no_data(clone: StudyCopy, ori
         assert stages_run(log_of(clone, experiment)) == CELL_STAGES
     needed = checksums(origin, *(f"data/views/1000/{view}/" for view in CELLS))
     assert len(needed) == 4
-    assert cached(clone) & set(checksums(origin).values()) == set(needed.values())
+    # The list of methods, which a cell makes itself, is the same in all cells.
+    others = {digest for name, digest in checksums(origin).items() if not name.endswith("/manifest.json")}
+    assert cached(clone) & others == set(needed.values())
     assert clone.data_files() == set()
     assert clone.changes() == []
 
