@@ -19,7 +19,6 @@ from fly64_dose_overlap.networks.scan import Estimate, Scan
 from fly64_dose_overlap.networks.stitch import Stitcher
 from fly64_dose_overlap.physics.counts import Counts
 from fly64_dose_overlap.physics.groups import GroupModel
-from fly64_dose_overlap.physics.patches import to_complex
 from fly64_dose_overlap.physics.start import group_start
 from fly64_dose_overlap.progress import track
 
@@ -50,7 +49,7 @@ class GroupStart:
         for model, early, late in track(
             batches, total=len(scan.groups), label=label, unit="group", step=step
         ):
-            layers = [to_complex(canvases).cpu().numpy() for canvases in (early, late)]
+            layers = [canvases.cpu().numpy() for canvases in (early, late)]
             stitcher.add(layers, model.illumination.cpu().numpy())
         early, late = stitcher.merge(shape)
         return Estimate(early, late, scan.fluence * fraction)
@@ -70,8 +69,7 @@ def _start_groups(
     @torch.no_grad()
     def start(first: int) -> tuple[GroupModel, Tensor, Tensor]:
         batch = slice(first, first + scan.groups_per_batch)
-        corners = torch.from_numpy(geometry.corners_px[batch]).to(probe.device)
-        model = GroupModel(probe, corners, geometry.support_side, geometry.canvas_side)
+        model = GroupModel(probe, geometry.corners_px[batch], geometry.support_side, geometry.canvas_side)
         seen = counts[torch.from_numpy(scan.groups[batch])].to(probe.device)
         return model, *group_start(model, seen, iterations)
 

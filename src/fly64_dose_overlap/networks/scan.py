@@ -89,8 +89,8 @@ class Start(Protocol):
 def covering_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return some of the groups, which together hold every frame that is in any of them.
 
-    Taken in their order: first those of which at least half of the frames are in none
-    yet, then those of which any is.
+    Taken in their order: first those of which no frame is in one yet, then those of which
+    one is, and so on.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def covering_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     missing = np.ones(int(groups.max()) + 1, bool)
     kept = np.zeros(len(groups), bool)
-    for enough in (max(1, groups.shape[1] // 2), 1):
+    for enough in range(groups.shape[1], 0, -1):
         for index in np.flatnonzero(~kept):
             if np.count_nonzero(missing[groups[index]]) >= enough:
                 kept[index] = True

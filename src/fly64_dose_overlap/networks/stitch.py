@@ -31,8 +31,8 @@ CACHED_BYTES = 64 * 2**20
 """Canvases kept in memory while neighbours are compared: those of a few lines of a raster."""
 
 Complex = NDArray[np.complexfloating]
-Read = Callable[[int], tuple[Complex, NDArray[np.float32]]]
-"""Returns a canvas and its illumination."""
+Read = Callable[[int], Complex]
+"""Returns a canvas times its illumination."""
 
 
 class Stitcher:
@@ -119,11 +119,12 @@ class Stitcher:
         """Return the Hermitian matrix of weighted inner products of neighbouring canvases."""
         count = len(self._origins)
         pairs = _pairs_to_compare(self._origins, self._side)
-        bytes_each = self._side**2 * (canvases.dtype.itemsize + weights.dtype.itemsize)
+        bytes_each = self._side**2 * canvases.dtype.itemsize
 
         @lru_cache(max(2, CACHED_BYTES // bytes_each))
-        def read(index: int) -> tuple[Complex, NDArray[np.float32]]:
-            return canvases[index], weights[index]
+        def read(index: int) -> Complex:
+            row = slice(index, index + 1)
+            return canvases[row][0] * weights[row][0]
 
         products = np.array([self._inner_product(read, i, j) for i, j in pairs.tolist()], np.complex128)
         upper = sp.coo_array((products, (pairs[:, 0], pairs[:, 1])), shape=(count, count)).tocsr()
@@ -135,9 +136,7 @@ class Stitcher:
             return 0j
         here = tuple(slice(max(d, 0), self._side + min(d, 0)) for d in offset)
         there = tuple(slice(max(-d, 0), self._side + min(-d, 0)) for d in offset)
-        (first, first_weight), (second, second_weight) = read(i), read(j)
-        weights = first_weight[here] * second_weight[there]
-        return complex(np.sum(weights * first[here] * second[there].conj()))
+        return complex(np.vdot(read(j)[there], read(i)[here]))
 
 
 def _rows(*arrays: DiskArray) -> Iterator[tuple[NDArray[Any], ...]]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fly64_dose_overlap.physics.patches import PatchSampler
 from fly64_dose_overlap.physics.propagation import from_detector, intensity, to_detector
+from fly64_dose_overlap.physics.scan import ScanModel
 
 CANVAS_MULTIPLE_PX = 8
 
@@ -54,7 +53,7 @@ def group_geometry(
     corners = positions_px[groups] - support_side // 2
     origins = np.floor(corners.min(axis=1)).astype(np.int64)
     relative = corners - origins[:, None]
-    needed = int(np.ceil(relative.max())) + support_side
+    needed = int(np.floor(relative.max())) + support_side + 1
     if canvas_side is None:
         canvas_side = -(-needed // CANVAS_MULTIPLE_PX) * CANVAS_MULTIPLE_PX
     return GroupGeometry(origins, relative.astype(np.float32), canvas_side, support_side)
@@ -76,53 +75,64 @@ def support_side_px(probe: Complex[Tensor, "y x"], power_fraction: float) -> int
 
 
 class GroupModel:
-    """Expected intensity of the frames of a batch of groups.
+    """Far field and expected photons of the frames of a batch of groups.
 
     The object is taken as one (empty) outside the probe's support, where hardly a
-    photon passes.
+    photon passes. Canvases lie below one another, so that a batch is a scan of one tall
+    object.
 
     Parameters
     ----------
     probe : (y, x) complex, sqrt(photons)
         Side N.
     corners_px : (group, frame, 2) float
-        From `GroupGeometry`.
+        From `GroupGeometry`; every patch lies on its canvas.
     support_side, canvas_side : int, pixels
     """
 
     def __init__(
         self,
         probe: Complex[Tensor, "y x"],
-        corners_px: Float[Tensor, "group frame 2"],
+        corners_px: NDArray[np.floating],
         support_side: int,
         canvas_side: int,
     ) -> None:
-        self._margin = (probe.shape[-1] - support_side) // 2
-        inside = slice(self._margin, self._margin + support_side)
-        self.support = probe[inside, inside].contiguous()
-        self._rest = probe.clone()
-        self._rest[inside, inside] = 0
-        self._has_rest = self._margin > 0
-        self.sampler = PatchSampler(corners_px, support_side, canvas_side)
         groups, frames = corners_px.shape[:2]
-        power = self.support.abs().square().expand(groups, frames, -1, -1)
-        self.illumination: Float[Tensor, "group h w"] = self.sampler.place_real(power)
+        margin = (probe.shape[-1] - support_side) // 2
+        self._inside = slice(margin, margin + support_side)
+        self.support = probe[self._inside, self._inside].contiguous()
+        self._probe = probe
+        self._rest = probe.clone()
+        self._rest[self._inside, self._inside] = 0
+        self._shape = (groups, frames)
+        self._canvases = (groups, canvas_side, canvas_side)
+        positions = corners_px.astype(np.float64) + support_side // 2
+        positions[..., 0] += canvas_side * np.arange(groups)[:, None]
+        tall = (groups * canvas_side, canvas_side)
+        self._scan = ScanModel(self.support[None], positions.reshape(-1, 2), tall)
+        self._all = slice(0, self._scan.frames)
+        self.illumination: Float[Tensor, "group h w"] = self._scan.illumination().reshape(self._canvases)
         """Photons per object pixel."""
 
-    def far_field(self, canvases: Float[Tensor, "group 2 h w"]) -> Complex[Tensor, "group frame y x"]:
+    def patches(self, canvases: Complex[Tensor, "group h w"]) -> Complex[Tensor, "group frame y x"]:
+        """Return what lies under the probe's support in every frame."""
+        return self._scan.patches(canvases.flatten(0, 1), self._all).unflatten(0, self._shape)
+
+    def far_field(self, canvases: Complex[Tensor, "group h w"]) -> Complex[Tensor, "group frame y x"]:
         """Return the far field of every frame, zero frequency in the corner."""
-        exit_wave = self.sampler.extract(canvases) * self.support
-        if self._has_rest:
-            exit_wave = F.pad(exit_wave, (self._margin,) * 4) + self._rest
+        exit_wave = self._rest.repeat(*self._shape, 1, 1)
+        exit_wave[..., self._inside, self._inside] = self.patches(canvases) * self.support
         return to_detector(exit_wave)
 
-    def expected(self, canvases: Float[Tensor, "group 2 h w"]) -> Float[Tensor, "group frame y x"]:
+    def empty_far_field(self) -> Complex[Tensor, "y x"]:
+        """Return the far field of an empty object, the same for every frame."""
+        return to_detector(self._probe)
+
+    def expected(self, canvases: Complex[Tensor, "group h w"]) -> Float[Tensor, "group frame y x"]:
         """Return the expected photons of every frame, zero frequency in the corner."""
         return intensity(self.far_field(canvases))
 
-    def back_project(self, far_field: Complex[Tensor, "group frame y x"]) -> Float[Tensor, "group 2 h w"]:
+    def back_project(self, far_field: Complex[Tensor, "group frame y x"]) -> Complex[Tensor, "group h w"]:
         """Apply the adjoint of the linear part of `far_field`."""
-        exit_wave = from_detector(far_field)
-        side = self.support.shape[-1]
-        inside = exit_wave[..., self._margin : self._margin + side, self._margin : self._margin + side]
-        return self.sampler.place(inside * self.support.conj())
+        inside = from_detector(far_field)[..., self._inside, self._inside] * self.support.conj()
+        return self._scan.placed(inside.flatten(0, 1), self._all).reshape(self._canvases)

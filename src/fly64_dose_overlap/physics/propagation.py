@@ -33,7 +33,8 @@ def from_detector(far_field: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "
 
 def intensity(far_field: Complex[Tensor, "*batch y x"]) -> Float[Tensor, "*batch y x"]:
     """Return the expected photons per pixel, the squared modulus of the far field."""
-    return far_field.real.square() + far_field.imag.square()
+    squares = torch.view_as_real(far_field).square()
+    return squares[..., 0] + squares[..., 1]
 
 
 def centre(detector: Tensor) -> Tensor:

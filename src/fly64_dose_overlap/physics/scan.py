@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fly64_dose_overlap.physics.patches import bilinear_patches
 from fly64_dose_overlap.physics.propagation import from_detector, intensity, to_detector
 
 FRAMES_PER_BATCH = 64
@@ -50,9 +52,10 @@ class ScanModel:
         corner = np.floor(first).astype(np.int64)
         if np.any(corner < 0) or np.any(np.ceil(first) + self.side > np.array(object_shape)):
             raise ValueError(f"a {self.side} px window lies outside the object {object_shape}")
+        # A window at a whole position has N rows of weight and one of none, which may lie outside.
+        self._overhangs = bool(np.any(corner + self.side >= np.array(object_shape)))
         self._corner = torch.from_numpy(corner).to(probe.device)
-        fraction = torch.from_numpy(first - corner).to(probe.device, probe.real.dtype)
-        self._fraction_y, self._fraction_x = fraction[:, 0, None, None], fraction[:, 1, None, None]
+        self._fraction = torch.from_numpy(first - corner).to(probe.device, probe.real.dtype)
 
     def batches(self, size: int | None = None) -> Iterator[slice]:
         """Yield consecutive slices of at most ``size`` frames that cover the scan.
@@ -65,15 +68,16 @@ class ScanModel:
             yield slice(first, min(first + size, self.frames))
 
     def patches(self, obj: Complex[Tensor, "h w"], frames: slice) -> Complex[Tensor, "frame y x"]:
-        """Return the object under the probe in some frames."""
-        side = self.side
-        # A window at a whole position has N rows of weight and one of none, which may lie outside.
-        padded = F.pad(torch.view_as_real(obj), (0, 0, 0, 1, 0, 1))
-        windows = torch.view_as_complex(padded).unfold(0, side + 1, 1).unfold(1, side + 1, 1)
+        """Return the object under the probe in some frames; its gradient is `place`."""
+        found: Any = _Patches.apply(obj, self, frames)
+        return found
+
+    def _patches(self, obj: Tensor, frames: slice) -> Tensor:
+        if self._overhangs:
+            obj = F.pad(obj, (0, 1, 0, 1))
+        windows = obj.unfold(0, self.side + 1, 1).unfold(1, self.side + 1, 1)
         y, x = self._corner[frames].T
-        corner = windows[y, x]
-        rows = torch.lerp(corner[:, :-1], corner[:, 1:], self._fraction_y[frames].to(corner.dtype))
-        return torch.lerp(rows[:, :, :-1], rows[:, :, 1:], self._fraction_x[frames].to(corner.dtype))
+        return bilinear_patches(windows[y, x], self._fraction[frames])
 
     def place(
         self, patches: Complex[Tensor, "frame y x"] | Float[Tensor, "frame y x"], frames: slice, onto: Tensor
@@ -87,10 +91,7 @@ class ScanModel:
         onto : (h + 1, w + 1), of the patches' type
             From `blank`; changed in place.
         """
-        planes = torch.view_as_real(patches) if patches.is_complex() else patches[..., None]
-        rows = _spread(planes, self._fraction_x[frames, ..., None], dim=2)
-        spread = _spread(rows, self._fraction_y[frames, ..., None], dim=1)
-        windows = torch.view_as_complex(spread) if patches.is_complex() else spread[..., 0]
+        windows = bilinear_patches(F.pad(patches, (1, 1, 1, 1)), 1 - self._fraction[frames])
         reach = self.side + 1
         if onto.device.type != "cpu":
             along = torch.arange(reach, device=onto.device)
@@ -99,8 +100,15 @@ class ScanModel:
             onto.view(-1).index_add_(0, places.ravel(), windows.ravel())
             return
         # One after another: sums in a fixed order give the same bytes every time.
-        for (top, left), window in zip(self._corner[frames].tolist(), windows, strict=True):
-            onto[top : top + reach, left : left + reach] += window
+        total = onto.numpy()
+        for (top, left), window in zip(self._corner[frames].tolist(), windows.numpy(), strict=True):
+            total[top : top + reach, left : left + reach] += window
+
+    def placed(self, patches: Tensor, frames: slice) -> Tensor:
+        """Return patches added onto an empty object, (h, w)."""
+        onto = self.blank(patches.dtype)
+        self.place(patches, frames, onto)
+        return onto[:-1, :-1]
 
     def blank(self, dtype: torch.dtype) -> Tensor:
         """Return an empty padded object for `place`; [:-1, :-1] of it is the object's grid."""
@@ -130,13 +138,14 @@ class ScanModel:
         return onto[:-1, :-1].contiguous()
 
 
-def _spread(values: Tensor, fraction: Tensor, *, dim: int) -> Tensor:
-    """Share values between their own and the next place along ``dim``: the adjoint of lerp."""
-    length = values.shape[dim]
-    shape = list(values.shape)
-    shape[dim] = length + 1
-    spread = values.new_zeros(shape)
-    moved = values * fraction
-    spread.narrow(dim, 1, length).copy_(moved)
-    spread.narrow(dim, 0, length).add_(values).sub_(moved)
-    return spread
+class _Patches(torch.autograd.Function):
+    """The patches of a scan, with a gradient that is faster than that of indexing."""
+
+    @staticmethod
+    def forward(ctx: Any, obj: Tensor, scan: ScanModel, frames: slice) -> Tensor:
+        ctx.scan, ctx.frames = scan, frames
+        return scan._patches(obj, frames)  # pyright: ignore[reportPrivateUsage]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.scan.placed(gradients[0], ctx.frames), None, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from fly64_dose_overlap.physics.groups import GroupModel
@@ -16,7 +16,7 @@ WEAK_ILLUMINATION = 0.05
 
 def group_start(
     model: GroupModel, counts: Float[Tensor, "group frame y x"], iterations: int
-) -> tuple[Float[Tensor, "group 2 h w"], Float[Tensor, "group 2 h w"]]:
+) -> tuple[Complex[Tensor, "group h w"], Complex[Tensor, "group h w"]]:
     """Reconstruct groups by accelerated amplitude projections.
 
     Each iteration replaces the far-field amplitudes by the measured ones (with a
@@ -33,20 +33,19 @@ def group_start(
 
     Returns
     -------
-    early, late : (group, 2, h, w) float
+    early, late : (group, h, w) complex
         The canvas after a quarter of the iterations, where little noise is fitted yet,
         and after all of them. One outside the illumination.
     """
     peak = model.illumination.amax(dim=(-2, -1), keepdim=True)
-    step = (model.illumination + WEAK_ILLUMINATION * peak).reciprocal()[:, None]
-    current = torch.zeros(counts.shape[0], 2, *model.illumination.shape[-2:], device=counts.device)
-    current[:, 0] = 1
-    early = ahead = current
+    step = (model.illumination + WEAK_ILLUMINATION * peak).reciprocal().to(model.support.dtype)
+    measured = counts + BACKGROUND_PHOTONS
+    early = ahead = current = torch.ones_like(step)
     for iteration in range(iterations):
-        field = model.far_field(ahead)
-        ratio = ((counts + BACKGROUND_PHOTONS) / (intensity(field) + BACKGROUND_PHOTONS)).sqrt()
-        updated = ahead + step * model.back_project(field * (ratio - 1))
-        ahead = updated + iteration / (iteration + 3) * (updated - current)
+        field = model.far_field(ahead) if iteration else model.empty_far_field()
+        ratio = (measured / (intensity(field) + BACKGROUND_PHOTONS)).sqrt_().sub_(1)
+        updated = ahead + step * model.back_project(field * ratio)
+        ahead = torch.lerp(current, updated, 1 + iteration / (iteration + 3))
         current = updated
         if iteration + 1 == max(1, iterations // 4):
             early = current

@@ -250,25 +250,6 @@ def _options(method: PtychiMethod, side: int, step: float) -> Any:
     return options
 
 
-class _Patches(torch.autograd.Function):
-    """`ScanModel.patches` with `ScanModel.place` for its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, obj: Tensor, scan: ScanModel) -> Tensor:
-        ctx.scan = scan
-        return scan.patches(obj, slice(0, scan.frames))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _place(grads[0], ctx.scan), None
-
-
-def _place(patches: Tensor, scan: ScanModel) -> Tensor:
-    onto = scan.blank(patches.dtype)
-    scan.place(patches, slice(0, scan.frames), onto)
-    return onto[:-1, :-1]
-
-
 class _ObjectShiftModel(PlanarPtychographyForwardModel):
     """pty-chi's forward model with the patches of `ScanModel`.
 
@@ -284,8 +265,7 @@ class _ObjectShiftModel(PlanarPtychographyForwardModel):
     def extract_object_patches(self, indices: Tensor) -> Tensor:
         """Return (frame, 1, y, x) patches of the object."""
         scan = self._scan(self._positions()[indices])
-        patches: Any = _Patches.apply(self.object.data[0], scan)
-        return patches[:, None]
+        return scan.patches(self.object.data[0], slice(0, scan.frames))[:, None]
 
     def extract_probe_grid_patches(self, image: Tensor, positions: Tensor, *_: Any, **__: Any) -> Tensor:
         """Return (frame, y, x) patches of an image on the object's grid."""
@@ -294,7 +274,8 @@ class _ObjectShiftModel(PlanarPtychographyForwardModel):
 
     def place_object_patches_on_probe_grid(self, positions: Tensor, patches: Tensor, **_: Any) -> Tensor:
         """Add (frame, y, x) patches up on an empty object."""
-        return _place(patches, self._scan(positions))
+        scan = self._scan(positions)
+        return scan.placed(patches, slice(0, scan.frames))
 
     def _positions(self) -> Tensor:
         positions: Any = self.probe_positions.tensor

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fly64_dose_overlap.data.contract import BaseSet
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.physics.patches import PatchSampler, to_planes
+from fly64_dose_overlap.physics.patches import bilinear_patches
 from fly64_dose_overlap.physics.propagation import centre, intensity, to_detector
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.seeding import generator
@@ -143,6 +143,5 @@ def _exit_wave(base: BaseSet, positions_px: NDArray[np.float64]) -> Tensor:
     first_px = positions_px - side // 2
     corner = np.minimum(np.floor(first_px).astype(np.int64), np.array(base.obj.shape) - (side + 1))
     windows = sliding_window_view(base.obj, (side + 1, side + 1))[corner[:, 0], corner[:, 1]]
-    sampler = PatchSampler(torch.from_numpy(first_px - corner)[:, None], side, side + 1)
-    patches = sampler.extract(to_planes(torch.from_numpy(windows.astype(np.complex128))))[:, 0]
-    return patches * torch.from_numpy(base.probe.astype(np.complex128))
+    windows, probe = (torch.from_numpy(field.astype(np.complex128)) for field in (windows, base.probe))
+    return bilinear_patches(windows, torch.from_numpy(first_px - corner)) * probe

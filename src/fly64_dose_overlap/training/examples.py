@@ -75,7 +75,7 @@ class Crop:
         """Return the expected photons of the frames, (1, frame, y, x)."""
         turned = turn(self.planes, self.symmetry)
         corrected = turn_back(correct(network, turned[None]), self.symmetry)
-        return self.model.expected(corrected)
+        return self.model.expected(torch.complex(*corrected.unbind(dim=1)))
 
 
 def seen_fraction(least: float, place: float) -> float:
@@ -170,7 +170,7 @@ class CropSampler:
         self, realisation: Realisation, origin: NDArray[np.int64], inside: NDArray[np.int64], symmetry: int
     ) -> Crop:
         probe = self._scan.probe * realisation.target_fraction**0.5
-        corners = torch.from_numpy((self._corners[inside] - origin)[None].astype(np.float32)).to(probe.device)
+        corners = (self._corners[inside] - origin)[None]
         model = GroupModel(probe, corners, self._support, self._side)
         (y, x), side = origin, self._side
         target = realisation.target[torch.from_numpy(self._frames[inside])].to(probe.device)
