@@ -94,15 +94,16 @@ class Stitcher:
             raise RuntimeError(f"{len(self._weights)} of {len(self._origins)} canvases were added")
         layers, weights = [layer.finish() for layer in self._layers], self._weights.finish()
         factors = synchronise(self._overlaps(layers[-1], weights), self._sums)
-        numerator = np.zeros((len(layers), *shape), np.complex128)
-        weight = np.zeros(shape)
+        numerator = np.zeros((len(layers), *shape), np.complex64)
+        weight = np.zeros(shape, np.float32)
+        turns = np.conj(factors).astype(np.complex64)
         for index, (illumination, *canvases) in enumerate(_rows(weights, *layers)):
             here, there = self._clip(index, shape)
-            squared = np.square(illumination[here], dtype=np.float64)
+            squared = np.square(illumination[here])
             weight[there] += squared
-            squared = squared * np.conj(factors[index])
+            turned = squared * turns[index]
             for total, canvas in zip(numerator, canvases, strict=True):
-                total[there] += squared * canvas[here]
+                total[there] += turned * canvas[here]
         merged = np.ones(numerator.shape, np.complex64)
         np.divide(numerator, weight, out=merged, where=weight > 0, casting="same_kind")
         return merged

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -102,9 +103,8 @@ class GroupModel:
         self._inside = slice(margin, margin + support_side)
         self.support = probe[self._inside, self._inside].contiguous()
         self._probe = probe
-        self._rest = probe.clone()
-        self._rest[self._inside, self._inside] = 0
         self._shape = (groups, frames)
+        self._exit_waves = probe.repeat(groups, frames, 1, 1)
         self._canvases = (groups, canvas_side, canvas_side)
         positions = corners_px.astype(np.float64) + support_side // 2
         positions[..., 0] += canvas_side * np.arange(groups)[:, None]
@@ -120,9 +120,10 @@ class GroupModel:
 
     def far_field(self, canvases: Complex[Tensor, "group h w"]) -> Complex[Tensor, "group frame y x"]:
         """Return the far field of every frame, zero frequency in the corner."""
-        exit_wave = self._rest.repeat(*self._shape, 1, 1)
-        exit_wave[..., self._inside, self._inside] = self.patches(canvases) * self.support
-        return to_detector(exit_wave)
+        # Outside the support they stay those of an empty object.
+        exit_waves = self._exit_waves.clone() if torch.is_grad_enabled() else self._exit_waves
+        exit_waves[..., self._inside, self._inside] = self.patches(canvases) * self.support
+        return to_detector(exit_waves)
 
     def empty_far_field(self) -> Complex[Tensor, "y x"]:
         """Return the far field of an empty object, the same for every frame."""
