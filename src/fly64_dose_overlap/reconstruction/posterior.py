@@ -27,6 +27,8 @@ BACKGROUNDS = ((1.0, 0.2), (0.3, 0.2), (BACKGROUND_PHOTONS, 0.6))
 """Backgrounds of `Graduated`, photons per detector pixel, each with its part of the epochs."""
 WAVES = 64
 """Spatial frequencies for which the information is computed; between them it is interpolated."""
+FIRST_STEP = 0.2
+"""Length of the first step that L-BFGS tries, in slopes; in scaled variables about one is best."""
 HISTORY = 10
 """Pairs of steps and gradients that L-BFGS keeps."""
 
@@ -88,10 +90,15 @@ class Posterior:
             value, variables.grad = objective.value_and_gradient(variables.detach())
             return value
 
+        # L-BFGS divides the first step by the sum of all slopes: the larger the object, the
+        # more often its line search would have to lengthen it.
+        slopes = objective.value_and_gradient(variables.detach())[1]
+        optimiser.param_groups[0]["lr"] = max(1.0, FIRST_STEP * float(slopes.abs().sum()))
         epoch = 0
         while True:
             epoch += 1
             value = optimiser.step(evaluate)
+            optimiser.param_groups[0]["lr"] = 1.0
             if not torch.isfinite(value):
                 raise StudyError(
                     "maximum a posteriori",
