@@ -1,0 +1,112 @@
+"""What each ingredient of the networks is worth, in dB and in seconds.
+
+    python -m benchmarks.ablation --cell 10000-dense --output docs/ablation.md
+
+On the datasets of the study (`dvc pull`, or `dvc repro` of stage `overlap`). Each line trains
+the cell's network with one thing changed and scores it on the test frames.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any, cast
+from unittest import mock
+
+import torch
+import typer
+from torch import Tensor
+
+from benchmarks.trials import KINDS, LABELS, Kind, scores_of, train
+from fly64_dose_overlap.config import Params, ViewName, load_params
+from fly64_dose_overlap.data.atomic import write_text_atomic
+from fly64_dose_overlap.networks.corrector import CORRECTION_PLANES, Corrector
+from fly64_dose_overlap.progress import say
+
+Changes = dict[str, Any]
+Forward = Callable[[Corrector, Tensor], Tensor]
+NO_GAINS = "no gains of bands of detail"
+FOR_BOTH: dict[str, Changes] = {
+    "as in the study": {},
+    NO_GAINS: {},
+    "scored on the counts that it sees": {"target": "same"},
+    "mean absolute error of amplitudes for the likelihood": {"loss": "mae"},
+    "half the width": {"width": 16},
+    "half the steps": {"steps_per_epoch": 100},
+    "one realisation for all steps": {"epochs": 1, "steps_per_epoch": 800},
+}
+VARIANTS: dict[Kind, dict[str, Changes]] = {
+    "groups": {
+        **FOR_BOTH,
+        "3 iterations for 6": {"start_iterations": 3},
+        "12 iterations for 6": {"start_iterations": 12},
+    },
+    "joint": {
+        **FOR_BOTH,
+        "15 iterations for 30": {"joint_iterations": 15},
+        "no prior in the iterations": {"joint_weight": 0.0},
+    },
+}
+HEAD = """# What each ingredient is worth
+
+One thing changed at a time, one seed, scored on the test frames. Phase and amplitude PSNR in dB
+(peak = the truth's range) and complex NRMSE; the difference is that of phase PSNR to the study's
+own network; seconds of one core for the training. Written by
+`python -m benchmarks.ablation --output docs/ablation.md`.
+
+| object | cell | network | change | scores | difference | seconds |
+|---|---|---|---|---:|---:|---:|
+"""
+
+
+def without_gains(forward: Forward) -> Forward:
+    """Return a forward pass after which every band of detail is taken as it is."""
+
+    def plain(network: Corrector, planes: Tensor) -> Tensor:
+        output = forward(network, planes)
+        correction, gains = output[:, :CORRECTION_PLANES], output[:, CORRECTION_PLANES:]
+        return torch.cat((correction, torch.zeros_like(gains)), dim=1)
+
+    return plain
+
+
+def rows(params: Params, view: ViewName, dose: int, kind: Kind, folder: Path) -> Iterator[str]:
+    """Yield a line for each variant."""
+    first = (params.base.object_kind, f"{dose}-{view}", LABELS[kind])
+    own: float | None = None
+    for number, (name, changes) in enumerate(VARIANTS[kind].items()):
+        patched = mock.patch.object(Corrector, "forward", without_gains(Corrector.forward))
+        with patched if name == NO_GAINS else nullcontext():
+            bundle, seconds = train(params, view, dose, kind, folder / str(number), changes)
+            reached, start = scores_of(params, view, dose, kind, bundle)
+        if own is None:
+            own = reached.phase
+            alone = (*first, "no network", start, f"{start.phase - own:+.2f}", 0)
+            yield f"| {' | '.join(map(str, alone))} |\n"
+        cells = (*first, name, reached, f"{reached.phase - own:+.2f}", round(seconds))
+        yield f"| {' | '.join(map(str, cells))} |\n"
+
+
+def main(
+    cell: Annotated[list[str], typer.Option(help="DOSE-VIEW; may be repeated.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Also append rows here.")] = None,
+) -> None:
+    """Print what each ingredient is worth."""
+    params = load_params()
+    torch.set_num_threads(params.train.threads)
+    text = output.read_text() if output and output.exists() else HEAD
+    for each in cell:
+        dose, _, view = each.partition("-")
+        for kind in KINDS:
+            with tempfile.TemporaryDirectory() as folder:
+                for row in rows(params, cast(ViewName, view), int(dose), kind, Path(folder)):
+                    say(row.strip())
+                    text += row
+                    if output:
+                        write_text_atomic(output, text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
