@@ -11,9 +11,9 @@ import torch
 
 import tiny_scan
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.networks import scan as scan_module
 from fly64_dose_overlap.networks.mosaic import GroupStart
 from fly64_dose_overlap.networks.scan import Estimate, Scan, covering_groups, load_scan
+from fly64_dose_overlap.physics import scan as scan_model
 from fly64_dose_overlap.physics.propagation import centre
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_a_dataset_without_groups_is_refused() -> None:
 
 @pytest.mark.parametrize("gridsize", [1, 2])
 def test_bytes_do_not_depend_on_the_number_of_threads(gridsize: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_module, "FRAMES_PER_BATCH", 16)
+    monkeypatch.setattr(scan_model, "FRAMES_PER_BATCH", 16)
     scan = load_scan(tiny_scan.scan_dataset(gridsize), CPU)
     found: list[Estimate] = []
     for threads in (1, 2, 3):

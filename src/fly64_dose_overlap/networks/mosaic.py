@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fly64_dose_overlap.networks.device_stitch import DeviceStitcher
 from fly64_dose_overlap.networks.scan import Estimate, Scan
 from fly64_dose_overlap.networks.stitch import Stitcher
 from fly64_dose_overlap.physics.counts import Counts
@@ -28,8 +29,8 @@ class GroupStart:
     """A `Start`: every group by itself, stitched.
 
     Canvases pass through to disk batch by batch, so that memory depends on the object
-    and not on the number of groups. The early image is that after a quarter of the
-    iterations.
+    and not on the number of groups; a GPU keeps them in its memory. The early image is
+    that after a quarter of the iterations.
 
     Attributes
     ----------
@@ -44,13 +45,13 @@ class GroupStart:
         geometry = scan.geometry
         batches = _start_groups(scan, counts, fraction, self.iterations)
         shape = (scan.fluence.shape[0], scan.fluence.shape[1])
-        stitcher = Stitcher(geometry.origins_px, geometry.canvas_side, layers=2)
+        stitcher_type = Stitcher if scan.probe.device.type == "cpu" else DeviceStitcher
+        stitcher = stitcher_type(geometry.origins_px, geometry.canvas_side, layers=2)
         step = scan.groups_per_batch
         for model, early, late in track(
             batches, total=len(scan.groups), label=label, unit="group", step=step
         ):
-            layers = [canvases.cpu().numpy() for canvases in (early, late)]
-            stitcher.add(layers, model.illumination.cpu().numpy())
+            stitcher.add([early, late], model.illumination)
         early, late = stitcher.merge(shape)
         return Estimate(early, late, scan.fluence * fraction)
 

@@ -15,10 +15,10 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.counts import Counts, FrameCounts
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.physics.groups import GroupGeometry, group_geometry, support_side_px
+from fly64_dose_overlap.physics.scan import frames_per_batch
 
 SUPPORT_POWER = 0.995
 """Part of the probe's power inside the support on which the object is reconstructed."""
-FRAMES_PER_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +46,8 @@ class Scan:
 
     @property
     def groups_per_batch(self) -> int:
-        """Groups that make a batch of about 64 frames."""
-        return max(1, FRAMES_PER_BATCH // self.groups.shape[1])
+        """Groups that make a batch of the frames that suit the device."""
+        return max(1, frames_per_batch(self.probe.device) // self.groups.shape[1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp  # pyright: ignore[reportMissingTypeStubs]
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import connected_components  # pyright: ignore[reportMissingTypeStubs]
 from scipy.sparse.linalg import eigsh  # pyright: ignore[reportMissingTypeStubs]
 from scipy.spatial import KDTree
@@ -68,7 +68,7 @@ class Stitcher:
         self._weights = Spool(shape, np.float32)
         self._sums = np.zeros(len(origins_px), np.complex128)
 
-    def add(self, layers: Sequence[Complex], illumination: NDArray[np.floating]) -> None:
+    def add(self, layers: Sequence[ArrayLike], illumination: ArrayLike) -> None:
         """Append canvases in the order of the origins.
 
         Parameters
@@ -79,9 +79,10 @@ class Stitcher:
         """
         first = len(self._weights)
         for stored, canvases in zip(self._layers, layers, strict=True):
-            stored.append(canvases)
-        self._weights.append(illumination)
-        sums = np.sum(np.square(illumination, dtype=np.float64) * layers[-1], axis=(1, 2))
+            stored.append(np.asarray(canvases))
+        weights = np.asarray(illumination)
+        self._weights.append(weights)
+        sums = np.sum(np.square(weights, dtype=np.float64) * np.asarray(layers[-1]), axis=(1, 2))
         self._sums[first : len(self._weights)] = sums
 
     def merge(self, shape: tuple[int, int]) -> NDArray[np.complex64]:
@@ -118,8 +119,7 @@ class Stitcher:
 
     def _overlaps(self, canvases: DiskArray, weights: DiskArray) -> sp.csr_array:
         """Return the Hermitian matrix of weighted inner products of neighbouring canvases."""
-        count = len(self._origins)
-        pairs = _pairs_to_compare(self._origins, self._side)
+        pairs = pairs_to_compare(self._origins, self._side)
         bytes_each = self._side**2 * canvases.dtype.itemsize
 
         @lru_cache(max(2, CACHED_BYTES // bytes_each))
@@ -127,9 +127,8 @@ class Stitcher:
             row = slice(index, index + 1)
             return canvases[row][0] * weights[row][0]
 
-        products = np.array([self._inner_product(read, i, j) for i, j in pairs.tolist()], np.complex128)
-        upper = sp.coo_array((products, (pairs[:, 0], pairs[:, 1])), shape=(count, count)).tocsr()
-        return sp.csr_array(upper + upper.conj().T)
+        products = [self._inner_product(read, i, j) for i, j in pairs.tolist()]
+        return overlap_matrix(pairs, np.array(products, np.complex128), len(self._origins))
 
     def _inner_product(self, read: Read, i: int, j: int) -> complex:
         offset = self._origins[j] - self._origins[i]
@@ -147,7 +146,13 @@ def _rows(*arrays: DiskArray) -> Iterator[tuple[NDArray[Any], ...]]:
         yield from zip(*blocks, strict=True)
 
 
-def _pairs_to_compare(origins_px: NDArray[np.int64], canvas_side: int) -> NDArray[np.int64]:
+def overlap_matrix(pairs: NDArray[np.int64], products: NDArray[np.complex128], canvases: int) -> sp.csr_array:
+    """Return the Hermitian matrix of the inner products of pairs (i, j), i < j."""
+    upper = sp.coo_array((products, (pairs[:, 0], pairs[:, 1])), shape=(canvases, canvases)).tocsr()
+    return sp.csr_array(upper + upper.conj().T)
+
+
+def pairs_to_compare(origins_px: NDArray[np.int64], canvas_side: int) -> NDArray[np.int64]:
     """Return index pairs (i, j), i < j, of the canvases whose phases are compared.
 
     Each canvas is compared with its nearest ones. Where many groups share a place these

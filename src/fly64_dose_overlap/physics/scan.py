@@ -21,6 +21,11 @@ FRAMES_PER_GPU_BATCH = 1024
 """Frames worked on at once by a GPU: smaller batches leave it idle."""
 
 
+def frames_per_batch(device: torch.device) -> int:
+    """Return how many frames suit a device at once."""
+    return FRAMES_PER_BATCH if device.type == "cpu" else FRAMES_PER_GPU_BATCH
+
+
 class ScanModel:
     """Far fields of the frames of a scan, linear in one complex object.
 
@@ -63,7 +68,7 @@ class ScanModel:
         By default they have as many frames as suit the device.
         """
         if size is None:
-            size = FRAMES_PER_BATCH if self.probe.device.type == "cpu" else FRAMES_PER_GPU_BATCH
+            size = frames_per_batch(self.probe.device)
         for first in range(0, self.frames, size):
             yield slice(first, min(first + size, self.frames))
 
