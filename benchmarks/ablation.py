@@ -20,7 +20,7 @@ import typer
 from torch import Tensor
 
 from benchmarks.trials import KINDS, LABELS, Kind, scores_of, train
-from fly64_dose_overlap.config import Params, ViewName, load_params
+from fly64_dose_overlap.config import Params, TrainParams, ViewName, load_params
 from fly64_dose_overlap.data.atomic import write_text_atomic
 from fly64_dose_overlap.networks.corrector import CORRECTION_PLANES, Corrector
 from fly64_dose_overlap.progress import say
@@ -28,23 +28,12 @@ from fly64_dose_overlap.progress import say
 Changes = dict[str, Any]
 Forward = Callable[[Corrector, Tensor], Tensor]
 NO_GAINS = "no gains of bands of detail"
-FOR_BOTH: dict[str, Changes] = {
-    "as in the study": {},
-    NO_GAINS: {},
-    "scored on the counts that it sees": {"target": "same"},
-    "mean absolute error of amplitudes for the likelihood": {"loss": "mae"},
-    "half the width": {"width": 16},
-    "half the steps": {"steps_per_epoch": 100},
-    "one realisation for all steps": {"epochs": 1, "steps_per_epoch": 800},
-}
-VARIANTS: dict[Kind, dict[str, Changes]] = {
+OF_KIND: dict[Kind, dict[str, Changes]] = {
     "groups": {
-        **FOR_BOTH,
         "3 iterations for 6": {"start_iterations": 3},
         "12 iterations for 6": {"start_iterations": 12},
     },
     "joint": {
-        **FOR_BOTH,
         "15 iterations for 30": {"joint_iterations": 15},
         "no prior in the iterations": {"joint_weight": 0.0},
     },
@@ -72,11 +61,27 @@ def without_gains(forward: Forward) -> Forward:
     return plain
 
 
+def variants(config: TrainParams, kind: Kind) -> dict[str, Changes]:
+    """Return what each variant changes."""
+    steps = config.steps_per_epoch
+    at_once = steps * (config.epochs if kind == "groups" else config.joint_epochs)
+    return {
+        "as in the study": {},
+        NO_GAINS: {},
+        "scored on the counts that it sees": {"target": "same"},
+        "mean absolute error of amplitudes for the likelihood": {"loss": "mae"},
+        "half the width": {"width": config.width // 2},
+        "half the steps": {"steps_per_epoch": steps // 2},
+        "one realisation for all steps": {"epochs": 1, "joint_epochs": 1, "steps_per_epoch": at_once},
+        **OF_KIND[kind],
+    }
+
+
 def rows(params: Params, view: ViewName, dose: int, kind: Kind, folder: Path) -> Iterator[str]:
     """Yield a line for each variant."""
     first = (params.base.object_kind, f"{dose}-{view}", LABELS[kind])
     own: float | None = None
-    for number, (name, changes) in enumerate(VARIANTS[kind].items()):
+    for number, (name, changes) in enumerate(variants(params.train, kind).items()):
         patched = mock.patch.object(Corrector, "forward", without_gains(Corrector.forward))
         with patched if name == NO_GAINS else nullcontext():
             bundle, seconds = train(params, view, dose, kind, folder / str(number), changes)

@@ -28,6 +28,7 @@ MATRIX_TIMEOUT_S = 1200
 TINY_TRAINING: dict[str, Any] = {
     "width": 4,
     "epochs": 2,
+    "joint_epochs": 2,
     "steps_per_epoch": 3,
     "crop_px": 64,
     "frames_per_step": 16,

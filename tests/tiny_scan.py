@@ -23,6 +23,7 @@ TRAINING: dict[str, Any] = {
     "joint_iterations": 5,
     "width": 4,
     "epochs": 3,
+    "joint_epochs": 2,
     "steps_per_epoch": 3,
     "crop_px": 64,
     "frames_per_step": 8,

@@ -66,6 +66,7 @@ def prepare(folder: Path, frames: int) -> None:
             "start_iterations": 2,
             "joint_iterations": 2,
             "epochs": 1,
+            "joint_epochs": 1,
             "steps_per_epoch": 5,
             "device": "cpu",
         },

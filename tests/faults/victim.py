@@ -32,6 +32,7 @@ PARAMS: dict[str, Any] = {
     "doses": [DOSE],
     "view": VIEW,
     "train__epochs": EPOCHS,
+    "train__joint_epochs": EPOCHS,
     "train__patience": EPOCHS,
 }
 KEPT = ROOT / "build" / "faults"

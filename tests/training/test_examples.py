@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from fly64_dose_overlap.training.examples import (
     CropSampler,
     Realisation,
     Target,
+    first_realisations,
     realise,
     seen_fraction,
     turn,
@@ -109,11 +111,27 @@ def test_a_realisation_divides_the_photons() -> None:
     np.testing.assert_allclose(photons, scan.fluence * (1 - made.target_fraction), rtol=1e-3, atol=1e-3)
 
 
-def test_seen_fractions_are_even_on_a_logarithmic_scale() -> None:
-    assert seen_fraction(0.006, 0.0) == seen_fraction(0.006, 1.0) == MOST_SEEN
+def test_of_many_photons_no_more_than_half_as_many_again_are_predicted() -> None:
+    scan = load_scan(tiny_scan.scan_dataset(), CPU)
+    made = realise(scan, "thinned", GroupStart(1), 0.2, rng_of(5), "test")
+    assert made.target_fraction == pytest.approx(0.3)
+    assert float(made.target[:].sum() / scan.counts[:].sum()) == pytest.approx(0.3, abs=0.005)
+    photons = 10 ** (4 * made.planes[5].double()) - 1
+    np.testing.assert_allclose(photons, scan.fluence * 0.2, rtol=1e-3, atol=1e-3)
+
+
+def test_seen_fractions_lie_on_a_logarithmic_scale_more_often_near_its_ends() -> None:
+    assert seen_fraction(0.006, 0.0) == seen_fraction(0.006, 2.0) == MOST_SEEN
     assert seen_fraction(0.006, 0.5) == pytest.approx(0.06)
-    assert seen_fraction(0.006, 7.75) == pytest.approx(0.6 * 0.01**0.75)
+    assert seen_fraction(0.006, 7 + 1 / 3) == pytest.approx(0.6 * 0.01**0.25)
     assert seen_fraction(0.6, 0.3) == pytest.approx(0.6)
+    places = [math.log(seen_fraction(0.006, (n + 0.5) / 99) / 0.6, 0.01) for n in range(99)]
+    assert sum(place < 0.25 for place in places) == sum(place > 0.75 for place in places) == 33
+
+
+@pytest.mark.parametrize(("least", "count"), [(0.6, 1), (0.4, 1), (0.1, 2), (0.005, 4), (1e-9, 18)])
+def test_each_factor_of_three_has_a_realisation_at_first(least: float, count: int) -> None:
+    assert first_realisations(least) == count
 
 
 def test_target_same_is_scored_on_what_the_network_sees() -> None:

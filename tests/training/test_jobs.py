@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import logging
 import os
@@ -350,30 +351,35 @@ def test_a_log_that_cannot_be_written_is_refused(params: Params, job: TrainingJo
 
 
 @pytest.mark.parametrize(
-    ("runner", "arm"),
+    ("runner", "arm", "epochs"),
     [
-        (execute_training_job, "PhysicsInformed"),
-        (execute_refining_job, "Refiner"),
-        (execute_supervised_job, "Supervised"),
+        (execute_training_job, "PhysicsInformed", "epochs"),
+        (execute_refining_job, "Refiner", "joint_epochs"),
+        (execute_supervised_job, "Supervised", "epochs"),
     ],
 )
 def test_a_runner_trains_its_arm(
-    params: Params, job: TrainingJob, monkeypatch: pytest.MonkeyPatch, runner: Any, arm: str
+    params: Params, job: TrainingJob, monkeypatch: pytest.MonkeyPatch, runner: Any, arm: str, epochs: str
 ) -> None:
     def train_cell(arm: Any, *, config: Any, job: TrainingJob, log: logging.Logger) -> dict[str, Any]:
-        log.info("training %s with %s", arm.__name__, config.loss)
+        log.info("training %s for %s epochs", arm.__name__, config.epochs)
         return factories.write_bundle(config=config, job=job, log_path=job.log_path)
 
     trainer = types.ModuleType("trainer")
     trainer.train_cell = train_cell  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "fly64_dose_overlap.training.trainer", trainer)
+    for each in ("physics_informed", "supervised"):  # imported first, as torch makes loggers too
+        importlib.import_module(f"fly64_dose_overlap.training.{each}")
     loggers = set(logging.root.manager.loggerDict)
 
-    found = run_training_job(job, config=params.train, neighbor_count=7, runner=runner)
+    config = params.train.model_copy(update={"epochs": 7, "joint_epochs": 5})
+    found = run_training_job(job, config=config, neighbor_count=7, runner=runner)
 
     assert found["status"] == "success"
     log = job.log_path.read_text()
-    assert re.search(rf"INFO training {arm} with poisson\nthe trainer was here\n", log)
+    assert re.search(
+        rf"INFO training {arm} for {getattr(config, epochs)} epochs\nthe trainer was here\n", log
+    )
     assert set(logging.root.manager.loggerDict) == loggers
 
 

@@ -26,13 +26,14 @@ from fly64_dose_overlap.training.validation import Validation
 
 EPOCHS = 6
 CROPS = 4
+KEPT = 4
 DATA = Path("train.npz")
 JOB = TrainingJob(10000, "dense", 2, DATA, DATA, Path("model"), Path("model/train.log"), Path("curves"))
 BUNDLE = JOB.artifact_dir / trainer.BUNDLE_NAME
 
 
 def train(**changes: Any) -> dict[str, Any]:
-    values = {"epochs": EPOCHS, "steps_per_epoch": 2, "start_iterations": 1, **changes}
+    values = {"epochs": EPOCHS, "steps_per_epoch": 2, "start_iterations": 1, "least_seen": 0.1, **changes}
     return train_cell(
         PhysicsInformed, config=tiny_scan.train_params(**values), job=JOB, log=logging.Logger("test")
     )
@@ -61,6 +62,7 @@ def undisturbed(study: Path) -> dict[str, bytes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(study)
         patch.setattr(validation, "CROPS", CROPS)
+        patch.setattr(physics_informed, "KEPT_REALISATIONS", KEPT)
         outcome = train()
         assert outcome["resumed_from_epoch"] == 0
         return results()
@@ -69,6 +71,7 @@ def undisturbed(study: Path) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def _in_study(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "CROPS", CROPS)
+    monkeypatch.setattr(physics_informed, "KEPT_REALISATIONS", KEPT)
     monkeypatch.chdir(tmp_path)
     shutil.copy(study / DATA, DATA)
 

@@ -29,8 +29,9 @@ def validation() -> Validation:
     dataset = tiny_scan.scan_dataset()
     held_back = split_frames(dataset.positions_px, 0.4)[1]
     scan = load_scan(dataset, torch.device("cpu"))
-    realisation = realise(scan, "thinned", GroupStart(2), 0.5, np.random.default_rng(0), "test")
-    return Validation(dataset, scan, held_back, tiny_scan.train_params(), realisation)
+    rng = np.random.default_rng(0)
+    realisations = [realise(scan, "thinned", GroupStart(2), part, rng, "test") for part in (0.5, 0.1)]
+    return Validation(dataset, scan, held_back, tiny_scan.train_params(), realisations)
 
 
 def test_the_last_part_of_the_y_range_validates() -> None:
@@ -69,6 +70,11 @@ def test_measures_repeat_and_leave_the_network_in_training(validation: Validatio
     assert network.training
     assert all(parameter.grad is None for parameter in network.parameters())
     assert 0.3 < first["val/loss"] < 2
+
+
+def test_crops_are_of_every_realisation(validation: Validation) -> None:
+    photons = [float(crop.target.sum()) for crop in validation._crops]  # pyright: ignore[reportPrivateUsage]
+    assert min(photons[::2]) > 2 * max(photons[1::2])
 
 
 def test_an_image_that_is_not_finite_has_no_score(validation: Validation) -> None:

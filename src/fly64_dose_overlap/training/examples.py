@@ -9,6 +9,7 @@ Noise2Noise, Lehtinen et al., arXiv:1803.04189, exact for Poisson counts).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,12 @@ from fly64_dose_overlap.physics.thinning import divide
 
 MOST_SEEN = 0.6
 """Largest part of the photons that the network sees; it is scored on the others."""
+TARGET_PER_SEEN = 1.5
+"""Most photons that the network is scored on, for each that it sees.
+
+Scored on many more it would put in detail that it cannot know: the deviance from counts without
+noise is least at the mean intensity, not at that of the mean object.
+"""
 SYMMETRIES = 8
 """Flips and the transposition of a square, under which physics is the same."""
 
@@ -81,15 +88,21 @@ class Crop:
 def seen_fraction(least: float, place: float) -> float:
     """Return a part of the photons for the network to see.
 
-    From ``least`` to `MOST_SEEN`, evenly on a logarithmic scale.
+    From ``least`` to `MOST_SEEN` on a logarithmic scale, more often near both ends: a network
+    learns from what lies on either side, and there it lies on one side only.
 
     Parameters
     ----------
     least : float
     place : float
-        Place on that scale; its fractional part counts.
+        Evenly spread ones give the arcsine distribution; the fractional part counts.
     """
-    return MOST_SEEN * (least / MOST_SEEN) ** (place % 1.0)
+    return MOST_SEEN * (least / MOST_SEEN) ** ((1 - math.cos(math.pi * (place % 1.0))) / 2)
+
+
+def first_realisations(least: float) -> int:
+    """Return how many realisations cover the range of `seen_fraction`: one per factor of three."""
+    return max(1, round(math.log(MOST_SEEN / least, 3)))
 
 
 def realise(
@@ -114,8 +127,11 @@ def realise(
         estimate = start(scan, scan.counts, fraction=1.0, label=label)
         return Realisation(input_planes(estimate).to(scan.probe.device), scan.counts, 1.0)
     seen, rest = divide(scan.counts, fraction, rng, spool)
+    target_fraction = min(1 - fraction, TARGET_PER_SEEN * fraction)
+    if target_fraction < 1 - fraction:
+        rest, _ = divide(rest, target_fraction / (1 - fraction), rng, spool)
     estimate = start(scan, seen, fraction=fraction, label=label)
-    return Realisation(input_planes(estimate).to(scan.probe.device), rest, 1 - fraction)
+    return Realisation(input_planes(estimate).to(scan.probe.device), rest, target_fraction)
 
 
 class CropSampler:

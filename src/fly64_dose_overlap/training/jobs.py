@@ -240,10 +240,14 @@ def execute_training_job(*, config: TrainParams, job: TrainingJob, log_path: Pat
 
 
 def execute_refining_job(*, config: TrainParams, job: TrainingJob, log_path: Path) -> Mapping[str, Any]:
-    """Train the network that refines joint iterations, like `execute_training_job`."""
+    """Train the network that refines joint iterations, like `execute_training_job`.
+
+    Its epochs are ``joint_epochs``.
+    """
     from fly64_dose_overlap.training.physics_informed import Refiner
     from fly64_dose_overlap.training.trainer import train_cell
 
+    config = config.model_copy(update={"epochs": config.joint_epochs})
     with _open_log(log_path, job.name) as log:
         return train_cell(Refiner, config=config, job=job, log=log)
 

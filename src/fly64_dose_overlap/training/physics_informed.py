@@ -21,11 +21,17 @@ from fly64_dose_overlap.networks.scan import Start, load_scan
 from fly64_dose_overlap.reconstruction.joint import JointStart
 from fly64_dose_overlap.seeding import generator, torch_seed
 from fly64_dose_overlap.training.arm import Metrics, mean_photons_per_frame
-from fly64_dose_overlap.training.examples import CropSampler, Realisation, realise, seen_fraction
+from fly64_dose_overlap.training.examples import (
+    CropSampler,
+    Realisation,
+    first_realisations,
+    realise,
+    seen_fraction,
+)
 from fly64_dose_overlap.training.validation import Validation, loss_of, split_frames
 
-KEPT_EPOCHS = 4
-"""Epochs whose realisation stays in use."""
+KEPT_REALISATIONS = 16
+"""Realisations that stay in use."""
 GOLDEN_RATIO = 0.6180339887498949
 """Multiples of it, modulo one, fill an interval evenly however many there are."""
 
@@ -45,7 +51,7 @@ class PhysicsInformed:
 
     name = "train"
     kind: ClassVar[Literal["groups", "joint"]] = "groups"
-    foreign: ClassVar[frozenset[str]] = frozenset({"joint_iterations", "joint_weight"})
+    foreign: ClassVar[frozenset[str]] = frozenset({"joint_iterations", "joint_weight", "joint_epochs"})
     """Settings that only the other corrector reads."""
 
     def __init__(self, config: TrainParams, dataset: Dataset, device: torch.device) -> None:
@@ -58,9 +64,9 @@ class PhysicsInformed:
         training, held_back = split_frames(dataset.positions_px, config.validation_fraction)
         self._sampler = CropSampler(self._scan, training, config.crop_px, config.frames_per_step)
         self._first_fraction = generator(config.seed, self.name, "fractions").uniform()
-        self._first: Realisation | None = self._realise(0)
+        self._first = [self._realise(number) for number in range(first_realisations(config.least_seen))]
         self._validation = Validation(dataset, self._scan, held_back, config, self._first)
-        self._kept: deque[Realisation] = deque(maxlen=KEPT_EPOCHS)
+        self._kept: deque[Realisation] = deque(maxlen=KEPT_REALISATIONS)
         self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(config.threads,))
         self._next: Future[Realisation] | None = None
         self.network: nn.Module = build_corrector(config.width, torch_seed(config.seed, self.name, "weights"))
@@ -76,24 +82,24 @@ class PhysicsInformed:
 
     def start_epoch(self, epoch: int) -> None:
         """Thin the scan for this epoch and, after an interruption, for those before."""
+        newest = len(self._first) - 1 + epoch
         if self._next is None:
-            for number in range(max(0, epoch - KEPT_EPOCHS + 1), epoch):
-                self._kept.append(self._realisation(number))
-            self._next = self._maker.submit(self._realisation, epoch)
+            earlier = range(max(0, newest + 1 - KEPT_REALISATIONS), newest)
+            self._kept.extend(self._realisation(number) for number in earlier)
+            self._next = self._maker.submit(self._realisation, newest)
         self._kept.append(self._next.result())
         if epoch + 1 < self._config.epochs:
-            self._next = self._maker.submit(self._realise, epoch + 1)
+            self._next = self._maker.submit(self._realise, newest + 1)
 
-    def _realisation(self, epoch: int) -> Realisation:
-        """Hand over the first one, which validation was made from, and make others."""
-        first, self._first = self._first, None
-        return first if first is not None and epoch == 0 else self._realise(epoch)
+    def _realisation(self, number: int) -> Realisation:
+        """Hand over one of the first, which validation was made from, or make another."""
+        return self._first[number] if number < len(self._first) else self._realise(number)
 
-    def _realise(self, epoch: int) -> Realisation:
+    def _realise(self, number: int) -> Realisation:
         config = self._config
-        rng = generator(config.seed, self.name, "thinning", epoch)
-        fraction = seen_fraction(config.least_seen, self._first_fraction + epoch * GOLDEN_RATIO)
-        label = f"start of epoch {epoch + 1}"
+        rng = generator(config.seed, self.name, "thinning", number)
+        fraction = seen_fraction(config.least_seen, self._first_fraction + number * GOLDEN_RATIO)
+        label = f"start of realisation {number + 1}"
         return realise(self._scan, config.target, self._start, fraction, rng, label)
 
     def loss(self, network: nn.Module, rng: np.random.Generator) -> Tensor:
@@ -128,7 +134,7 @@ class Refiner(PhysicsInformed):
 
     name = "refine"
     kind = "joint"
-    foreign = frozenset({"start_iterations"})
+    foreign = frozenset({"start_iterations", "epochs"})
 
     @staticmethod
     def start_settings(config: TrainParams) -> tuple[int, float]:

@@ -7,6 +7,9 @@ photons that the network sees there: about half.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import cycle, islice
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -75,8 +78,9 @@ class Validation:
     frames : (frame,) int64
         Validation frames.
     config : TrainParams
-    realisation : Realisation
-        Of the same scan; training on it may not score the validation frames.
+    realisations : sequence of Realisation
+        Of the same scan; training on them may not score the validation frames. The strip's scores
+        are those of the first.
     """
 
     def __init__(
@@ -85,14 +89,14 @@ class Validation:
         scan: Scan,
         frames: NDArray[np.int64],
         config: TrainParams,
-        realisation: Realisation,
+        realisations: Sequence[Realisation],
     ) -> None:
         self._config = config
         self._truth = dataset.obj
         rng = generator(config.seed, "train", "validation")
         sampler = CropSampler(scan, frames, config.crop_px, config.frames_per_step)
-        self._crops = [sampler.draw(realisation, rng) for _ in range(CROPS)]
-        self._planes = realisation.planes
+        self._crops = [sampler.draw(each, rng) for each in islice(cycle(realisations), CROPS)]
+        self._planes = realisations[0].planes
         self._region = scan_region(scan.fluence, scan.positions_px[frames], REGION_THRESHOLD)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
