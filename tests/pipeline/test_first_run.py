@@ -7,7 +7,11 @@ import json
 import re
 from typing import Any
 
+import pytest
+
 from study_copy import CELL_STAGES, RESULTS, stages_run
+
+pytestmark = pytest.mark.slow
 
 DATA = {"base", "simulate@10000", "overlap@10000-dense"}
 LIMIT = {"simulate@1000", "overlap@1000-dense", "limit@dense"}
