@@ -5,7 +5,7 @@
 On the datasets of the study (`dvc pull`, or `dvc repro` of stage `overlap`). A network trained
 on the highest dose, seeing in training from half of the lowest dose up to 60 % of the highest, is
 applied to the test frames of every dose; so are the networks trained on each dose as the study
-does. The one network takes three times the epochs, all of them: it stands for three.
+does. The one network takes three times ``train.epochs``, all of them: it stands for three.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ frames. Phase and amplitude PSNR in dB (peak = the truth's range) and complex NR
 def rows(params: Params, view: ViewName, kind: Kind, folder: Path) -> Iterator[str]:
     """Yield a line for each dose."""
     lowest, *_, highest = doses = sorted(params.doses)
-    for_all: dict[str, Any] = {"least_seen": lowest / highest / 2}
-    for_all |= {name: 3 * getattr(params.train, name) for name in ("epochs", "joint_epochs")}
-    for_all |= {"patience": max(for_all["epochs"], for_all["joint_epochs"])}
+    epochs = 3 * params.train.epochs
+    for_all: dict[str, Any] = {"least_seen": lowest / highest / 2, "epochs": epochs}
+    for_all |= {"joint_epochs": epochs, "patience": epochs}
     one, _ = train(params, view, highest, kind, folder / "one", for_all)
     for dose in doses:
         own, _ = train(params, view, dose, kind, folder / str(dose), {})

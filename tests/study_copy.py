@@ -29,6 +29,7 @@ TINY_TRAINING: dict[str, Any] = {
     "width": 4,
     "epochs": 2,
     "joint_epochs": 2,
+    "supervised_epochs": 2,
     "steps_per_epoch": 3,
     "crop_px": 64,
     "frames_per_step": 16,

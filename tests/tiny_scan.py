@@ -24,6 +24,7 @@ TRAINING: dict[str, Any] = {
     "width": 4,
     "epochs": 3,
     "joint_epochs": 2,
+    "supervised_epochs": 3,
     "steps_per_epoch": 3,
     "crop_px": 64,
     "frames_per_step": 8,

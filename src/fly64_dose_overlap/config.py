@@ -148,6 +148,8 @@ class TrainParams(Section):
     epochs: Epochs
     joint_epochs: Epochs
     """Epochs of the network that refines joint iterations."""
+    supervised_epochs: Epochs
+    """Epochs of the network that is trained with the ground truth."""
     steps_per_epoch: Annotated[int, Field(ge=1, le=10**6)]
     crop_px: Annotated[int, Field(ge=16, le=4096)]
     """Side of the square of the object that a training step corrects."""

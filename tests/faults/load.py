@@ -67,6 +67,7 @@ def prepare(folder: Path, frames: int) -> None:
             "joint_iterations": 2,
             "epochs": 1,
             "joint_epochs": 1,
+            "supervised_epochs": 1,
             "steps_per_epoch": 5,
             "device": "cpu",
         },

@@ -33,6 +33,7 @@ PARAMS: dict[str, Any] = {
     "view": VIEW,
     "train__epochs": EPOCHS,
     "train__joint_epochs": EPOCHS,
+    "train__supervised_epochs": EPOCHS,
     "train__patience": EPOCHS,
 }
 KEPT = ROOT / "build" / "faults"

@@ -355,7 +355,7 @@ def test_a_log_that_cannot_be_written_is_refused(params: Params, job: TrainingJo
     [
         (execute_training_job, "PhysicsInformed", "epochs"),
         (execute_refining_job, "Refiner", "joint_epochs"),
-        (execute_supervised_job, "Supervised", "epochs"),
+        (execute_supervised_job, "Supervised", "supervised_epochs"),
     ],
 )
 def test_a_runner_trains_its_arm(
@@ -372,7 +372,7 @@ def test_a_runner_trains_its_arm(
         importlib.import_module(f"fly64_dose_overlap.training.{each}")
     loggers = set(logging.root.manager.loggerDict)
 
-    config = params.train.model_copy(update={"epochs": 7, "joint_epochs": 5})
+    config = params.train.model_copy(update={"epochs": 7, "joint_epochs": 5, "supervised_epochs": 3})
     found = run_training_job(job, config=config, neighbor_count=7, runner=runner)
 
     assert found["status"] == "success"

@@ -253,10 +253,14 @@ def execute_refining_job(*, config: TrainParams, job: TrainingJob, log_path: Pat
 
 
 def execute_supervised_job(*, config: TrainParams, job: TrainingJob, log_path: Path) -> Mapping[str, Any]:
-    """Train the supervised network, like `execute_training_job`."""
+    """Train the supervised network, like `execute_training_job`.
+
+    Its epochs are ``supervised_epochs``.
+    """
     from fly64_dose_overlap.training.supervised import Supervised
     from fly64_dose_overlap.training.trainer import train_cell
 
+    config = config.model_copy(update={"epochs": config.supervised_epochs})
     with _open_log(log_path, job.name) as log:
         return train_cell(Supervised, config=config, job=job, log=log)
 

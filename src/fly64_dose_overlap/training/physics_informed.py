@@ -51,8 +51,10 @@ class PhysicsInformed:
 
     name = "train"
     kind: ClassVar[Literal["groups", "joint"]] = "groups"
-    foreign: ClassVar[frozenset[str]] = frozenset({"joint_iterations", "joint_weight", "joint_epochs"})
-    """Settings that only the other corrector reads."""
+    foreign: ClassVar[frozenset[str]] = frozenset(
+        {"joint_iterations", "joint_weight", "joint_epochs", "supervised_epochs"}
+    )
+    """Settings that only other arms read."""
 
     def __init__(self, config: TrainParams, dataset: Dataset, device: torch.device) -> None:
         self.settings = config.model_dump(exclude=set(self.foreign))
@@ -134,7 +136,7 @@ class Refiner(PhysicsInformed):
 
     name = "refine"
     kind = "joint"
-    foreign = frozenset({"start_iterations", "epochs"})
+    foreign = frozenset({"start_iterations", "epochs", "supervised_epochs"})
 
     @staticmethod
     def start_settings(config: TrainParams) -> tuple[int, float]:
