@@ -96,6 +96,7 @@ def rows(params: Params, view: ViewName, dose: int, kind: Kind, folder: Path) ->
 
 def main(
     cell: Annotated[list[str], typer.Option(help="DOSE-VIEW; may be repeated.")],
+    kind: Annotated[list[str] | None, typer.Option(help="groups or joint: only this network.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Also append rows here.")] = None,
 ) -> None:
     """Print what each ingredient is worth."""
@@ -104,9 +105,9 @@ def main(
     text = output.read_text() if output and output.exists() else HEAD
     for each in cell:
         dose, _, view = each.partition("-")
-        for kind in KINDS:
+        for network in cast(list[Kind], kind) or KINDS:
             with tempfile.TemporaryDirectory() as folder:
-                for row in rows(params, cast(ViewName, view), int(dose), kind, Path(folder)):
+                for row in rows(params, cast(ViewName, view), int(dose), network, Path(folder)):
                     say(row.strip())
                     text += row
                     if output:
