@@ -146,7 +146,9 @@ def study(origin: StudyCopy, tmp_path: Path) -> StudyCopy:
 def test_a_planted_credential_is_found(study: StudyCopy, name: str, text: str, kind: str) -> None:
     path = study.root / name
     path.write_text(text, encoding="utf-8")
-    assert any(kind in line for line in credentials(study.root))
+    found = credentials(study.root)
+    assert len(found) == 1
+    assert kind in found[0]
 
 
 def test_what_docs_tell_to_type_stays_out_of_git(study: StudyCopy) -> None:
