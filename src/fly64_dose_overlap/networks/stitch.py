@@ -33,6 +33,7 @@ EIGENVECTOR_TOLERANCE = 1e-8
 On scans of 25,000 to 100,000 frames phases are then within 1e-5 rad of the exact ones.
 """
 MOST_ITERATIONS = 20_000
+"""Iterations before that is given up with a warning; 100,000 canvases take some 500."""
 CACHED_BYTES = 64 * 2**20
 """Canvases kept in memory while neighbours are compared: those of a few lines of a raster."""
 

@@ -66,8 +66,9 @@ class PhysicsInformed:
         training, held_back = split_frames(dataset.positions_px, config.validation_fraction)
         self._sampler = CropSampler(self._scan, training, config.crop_px, config.frames_per_step)
         self._first_fraction = generator(config.seed, self.name, "fractions").uniform()
-        self._first = [self._realise(number) for number in range(first_realisations(config.least_seen))]
-        self._validation = Validation(dataset, self._scan, held_back, config, self._first)
+        self._first_count = first_realisations(config.least_seen)
+        self._first = {number: self._realise(number) for number in range(self._first_count)}
+        self._validation = Validation(dataset, self._scan, held_back, config, list(self._first.values()))
         self._kept: deque[Realisation] = deque(maxlen=KEPT_REALISATIONS)
         self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(config.threads,))
         self._next: Future[Realisation] | None = None
@@ -84,7 +85,7 @@ class PhysicsInformed:
 
     def start_epoch(self, epoch: int) -> None:
         """Thin the scan for this epoch and, after an interruption, for those before."""
-        newest = len(self._first) - 1 + epoch
+        newest = self._first_count - 1 + epoch
         if self._next is None:
             earlier = range(max(0, newest + 1 - KEPT_REALISATIONS), newest)
             self._kept.extend(self._realisation(number) for number in earlier)
@@ -95,7 +96,8 @@ class PhysicsInformed:
 
     def _realisation(self, number: int) -> Realisation:
         """Hand over one of the first, which validation was made from, or make another."""
-        return self._first[number] if number < len(self._first) else self._realise(number)
+        made = self._first.pop(number, None)
+        return self._realise(number) if made is None else made
 
     def _realise(self, number: int) -> Realisation:
         config = self._config
