@@ -19,11 +19,9 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.trials import KINDS, LABELS, Kind, scores_of, train
+from benchmarks.trials import LABELS, Kind, kinds_of, scores_of, train, write_rows
 from fly64_dose_overlap.config import Params, TrainParams, ViewName, load_params
-from fly64_dose_overlap.data.atomic import write_text_atomic
 from fly64_dose_overlap.networks.corrector import CORRECTION_PLANES, Corrector
-from fly64_dose_overlap.progress import say
 
 Changes = dict[str, Any]
 Forward = Callable[[Corrector, Tensor], Tensor]
@@ -102,16 +100,13 @@ def main(
     """Print what each ingredient is worth."""
     params = load_params()
     torch.set_num_threads(params.train.threads)
-    text = output.read_text() if output and output.exists() else HEAD
+    networks = kinds_of(kind)
     for each in cell:
         dose, _, view = each.partition("-")
-        for network in cast(list[Kind], kind) or KINDS:
+        for network in networks:
             with tempfile.TemporaryDirectory() as folder:
-                for row in rows(params, cast(ViewName, view), int(dose), network, Path(folder)):
-                    say(row.strip())
-                    text += row
-                    if output:
-                        write_text_atomic(output, text)
+                found = rows(params, cast(ViewName, view), int(dose), network, Path(folder))
+                write_rows(found, HEAD, output)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ from typing import Annotated, Any, cast
 import torch
 import typer
 
-from benchmarks.trials import KINDS, LABELS, Kind, scores_of, train
+from benchmarks.trials import LABELS, Kind, kinds_of, scores_of, train, write_rows
 from fly64_dose_overlap.config import Params, ViewName, load_params
-from fly64_dose_overlap.data.atomic import write_text_atomic
-from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.training.jobs import VIEW_ORDER
 
 HEAD = """# One network for all doses
@@ -58,15 +56,11 @@ def main(
     """Print what a network for all doses loses against those of each dose."""
     params = load_params()
     torch.set_num_threads(params.train.threads)
-    text = output.read_text() if output and output.exists() else HEAD
+    networks = kinds_of(kind)
     for each in cast(list[ViewName], view) or list(VIEW_ORDER):
-        for network in cast(list[Kind], kind) or KINDS:
+        for network in networks:
             with tempfile.TemporaryDirectory() as folder:
-                for row in rows(params, each, network, Path(folder)):
-                    say(row.strip())
-                    text += row
-                    if output:
-                        write_text_atomic(output, text)
+                write_rows(rows(params, each, network, Path(folder)), HEAD, output)
 
 
 if __name__ == "__main__":

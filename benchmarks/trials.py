@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.config import Params, ViewName
+from fly64_dose_overlap.data.atomic import write_text_atomic
 from fly64_dose_overlap.data.contract import read_dataset
 from fly64_dose_overlap.networks.apply import load_imager
 from fly64_dose_overlap.networks.bundle import load_bundle
 from fly64_dose_overlap.networks.mosaic import GroupStart
+from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.reconstruction.joint import JointStart
 from fly64_dose_overlap.reconstruction.problem import load_problem
 from fly64_dose_overlap.scoring.align import align_to
@@ -47,6 +50,37 @@ class Scores:
 
     def __str__(self) -> str:
         return f"{self.phase:.2f} / {self.amplitude:.2f}, {self.nrmse:.4f}"
+
+
+def kinds_of(names: Sequence[str] | None) -> tuple[Kind, ...]:
+    """Return the networks that a user named, both if none.
+
+    Raises
+    ------
+    typer.BadParameter
+        If there is no such network.
+    """
+    if not set(names or ()) <= set(KINDS):
+        raise typer.BadParameter(f"must be among {', '.join(KINDS)}", param_hint="--kind")
+    return tuple(kind for kind in KINDS if not names or kind in names)
+
+
+def write_rows(rows: Iterable[str], head: str, output: Path | None) -> None:
+    """Print lines of a table as they come, and append them to a document.
+
+    Parameters
+    ----------
+    rows : iterable of str
+    head : str
+        What the document begins with, if it is new.
+    output : Path or None
+    """
+    text = output.read_text(encoding="utf-8") if output and output.exists() else head
+    for row in rows:
+        say(row.strip())
+        text += row
+        if output:
+            write_text_atomic(output, text)
 
 
 def train(
