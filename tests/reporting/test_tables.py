@@ -85,12 +85,32 @@ def test_method_of_one_cell_only_is_blank_in_the_others() -> None:
     assert [entry.text for entry in _row(table, "MAP").entries[:3]] == ["-", "25.00", "missing"]
 
 
-def test_repeats_are_printed_with_spread_and_number() -> None:
-    better = {**METHODS, "network": ("learned", 26.0, 0.04)}
-    runs = [new_run(1000, "baseline"), new_run(1000, "baseline", seed=43, methods=better)]
+BETTER = {**METHODS, "network": ("learned", 26.0, 0.04)}
+
+
+def test_repeats_are_printed_with_spread_and_their_number_once() -> None:
+    runs = [new_run(1000, "baseline"), new_run(1000, "baseline", seed=43, methods=BETTER)]
     study = make_study(COMMIT, "", runs, baseline=BASELINE)
-    assert _row(tables.summary_tables(study)[0], "network").entries[0].text == "25.00 ± 1.41 (n = 2)"
+    table = tables.summary_tables(study)[0]
+    assert _row(table, "network").entries[0].text == "25.00 ± 1.41"
+    assert table.note.endswith("Mean ± standard deviation of 2 trainings with different seeds.")
     assert _row(tables.delta_tables(study)[0], "LSQML").entries[0] == Entry("+2.00", "better")
+
+
+def test_unequal_numbers_of_repeats_stand_with_each_value() -> None:
+    runs = [new_run(1000, view) for view in ("baseline", "dense")]
+    runs += [new_run(1000, view, seed=43, methods=BETTER) for view in ("baseline", "dense")]
+    runs += [new_run(1000, "dense", seed=44, methods=BETTER)]
+    table = tables.summary_tables(make_study(COMMIT, "", runs, baseline=BASELINE))[0]
+    texts = [entry.text for entry in _row(table, "network").entries[:2]]
+    assert texts == ["25.00 ± 1.41 (n = 2)", "25.33 ± 1.15 (n = 3)"]
+
+
+def test_what_no_seed_changes_has_no_spread() -> None:
+    runs = [new_run(1000, "baseline", seed=seed) for seed in (42, 43)]
+    table = tables.summary_tables(make_study(COMMIT, "", runs, baseline=BASELINE))[0]
+    assert _row(table, "rPIE").entries[0].text == "21.00"
+    assert "trainings" not in table.note
 
 
 def test_csv_holds_every_score_in_full_precision_and_marks_none_as_trained() -> None:

@@ -103,7 +103,9 @@ class Table:
 
 
 def write_value(value: Value | None, metric: Metric, *, count: bool = True) -> str:
-    """Return a mean, with spread and number of repeats where there are several.
+    """Return a mean, with spread and number of repeats where they differ.
+
+    A method that no network is part of gives the same with every seed of training.
 
     Examples
     --------
@@ -113,7 +115,7 @@ def write_value(value: Value | None, metric: Metric, *, count: bool = True) -> s
     if value is None:
         return MISSING
     text = metric.write(value.mean)
-    if value.spread is not None:
+    if value.spread:
         text += f" ± {value.spread:{metric.style}}" + (f" (n = {value.n})" if count else "")
     return text
 
@@ -124,17 +126,21 @@ def summary_tables(study: Study) -> list[Table]:
 
 
 def _summary(study: Study, metric: Metric) -> Table:
+    values = [cell.value(method, metric) for cell in study.done for method in cell.methods]
+    repeats = {value.n for value in values if value and value.spread}
+
     def entry(cell: Cell, method: str) -> Entry:
-        text = write_value(cell.value(method, metric), metric)
+        text = write_value(cell.value(method, metric), metric, count=len(repeats) > 1)
         if metric is FRC50 and (half_period := cell.value(method, FRC50_NM)):
             text += f" ({FRC50_NM.write(half_period.mean)} nm)"
         return Entry(text, "best" if method in cell.best(metric) else "")
 
     rows = _limit_rows(study, metric) + _method_rows(study, list(study.methods), entry)
     way = "Higher is better" if metric.higher_is_better else "Lower is better"
-    return Table(
-        metric.title, f"{way}; the best method of each cell is marked.", "method", *_grid(study, rows)
-    )
+    note = f"{way}; the best method of each cell is marked."
+    if len(repeats) == 1:
+        note += f" Mean ± standard deviation of {repeats.pop()} trainings with different seeds."
+    return Table(metric.title, note, "method", *_grid(study, rows))
 
 
 def delta_tables(study: Study) -> list[Table]:
