@@ -10,7 +10,8 @@ measured at 35 to 45 frames per CPU second of training.)
 
 Below it are the operations of a frame, the network's convolutions and all Fourier transforms
 (5 n log2 n for n pixels), and the part of the speed of a large matrix product at which they
-are done; what is left is element by element, and bound by memory.
+are done, in the precision of the convolutions; what is left is element by element, and bound
+by memory.
 
 Where there is a GPU, the same is measured there, in seconds of wall time, for several sizes
 of a batch, with the most memory that was taken, and with and without mixed precision.
@@ -69,14 +70,15 @@ class Bench:
     Attributes
     ----------
     device : torch.device
-    peak : float, operations per second
-        Of a large matrix product in float32.
+    peak, mixed_peak : float, operations per second
+        Of a large matrix product, in float32 and in bfloat16.
     training, inference : float, frames per second
         Of the reference network.
     """
 
     device: torch.device
     peak: float
+    mixed_peak: float
     training: float
     inference: float
 
@@ -100,12 +102,12 @@ def show(name: str, rate: float, reference: str, reference_rate: float) -> None:
     print(f"{name:<52} {rate:9.0f} frames/s   {ratio:8.2f} x {reference} ({reference_rate:.0f})", flush=True)
 
 
-def show_operations(bench: Bench, rate: float, convolutions: float, transforms: float, side: int) -> None:
+def show_operations(peak: float, rate: float, convolutions: float, transforms: float, side: int) -> None:
     """Print the operations of a frame, and how fast they are done.
 
     Parameters
     ----------
-    bench : Bench
+    peak : float, operations per second
     rate : float, frames per second
     convolutions : float, operations per frame
     transforms : float
@@ -113,10 +115,10 @@ def show_operations(bench: Bench, rate: float, convolutions: float, transforms: 
     side : int
     """
     fourier = transforms * 5 * side**2 * math.log2(side**2)
-    part = rate * (convolutions + fourier) / bench.peak
+    part = rate * (convolutions + fourier) / peak
     print(
         f"    {(convolutions + fourier) / 1e6:.1f} M operations per frame, {fourier / 1e6:.1f} M of them in "
-        f"{transforms:.1f} Fourier transforms; {part:.1%} of the matrix product's {bench.peak / 1e9:.0f} G/s",
+        f"{transforms:.1f} Fourier transforms; {part:.1%} of the matrix product's {peak / 1e9:.0f} G/s",
         flush=True,
     )
 
@@ -136,7 +138,10 @@ def bench_on(device: torch.device) -> Bench:
     network = reference_network().to(device)
     frames = torch.ones(REFERENCE_BATCH, 1, 64, 64, device=device)
     side = MATRIX if device.type == "cpu" else GPU_MATRIX
-    matrix = torch.ones(side, side, device=device)
+
+    def matrix_product(dtype: torch.dtype) -> float:
+        matrix = torch.ones(side, side, device=device, dtype=dtype)
+        return 2 * side**3 / seconds(lambda: matrix @ matrix, device)
 
     def train() -> None:
         network(frames).square().mean().backward()
@@ -147,7 +152,8 @@ def bench_on(device: torch.device) -> Bench:
 
     return Bench(
         device,
-        peak=2 * side**3 / seconds(lambda: matrix @ matrix, device),
+        peak=matrix_product(torch.float32),
+        mixed_peak=matrix_product(torch.bfloat16),
         training=REFERENCE_BATCH / seconds(train, device),
         inference=REFERENCE_BATCH / seconds(infer, device),
     )
@@ -218,7 +224,8 @@ def training(bench: Bench, scan: Scan, config: TrainParams, label: str, *, mixed
     rate = frames / STEPS / each
     show(f"train, {label}: steps", rate, "network of PtychoPINN's size", bench.training)
     # A transform forward, and one back for its gradient.
-    show_operations(bench, rate, counter.get_total_flops() / frames, 2, scan.probe.shape[-1])
+    peak = bench.mixed_peak if mixed else bench.peak
+    show_operations(peak, rate, counter.get_total_flops() / frames, 2, scan.probe.shape[-1])
     if device.type == "cuda":
         print(f"    {torch.cuda.max_memory_allocated(device) / 2**20:.0f} MiB at most", flush=True)
     epoch = each * config.steps_per_epoch + preparation
@@ -242,7 +249,7 @@ def inference(bench: Bench, scan: Scan, config: TrainParams, label: str) -> None
     show(f"reconstruct, {label}", rate, "network of PtychoPINN's size", bench.inference)
     # All frames of all groups; the far field of the empty object is computed once.
     transforms = (2 * config.start_iterations - 1) * scan.groups.size / frames
-    show_operations(bench, rate, counter.get_total_flops() / frames, transforms, scan.probe.shape[-1])
+    show_operations(bench.peak, rate, counter.get_total_flops() / frames, transforms, scan.probe.shape[-1])
 
 
 def measure(device: torch.device, base: BaseSet, params: Params) -> None:
