@@ -114,8 +114,18 @@ def test_findings_count_wins_and_print_signs() -> None:
         "Highest phase PSNR, of 9 cells: network in 9.",
         "Network minus the best iterative method of each cell, phase PSNR: "
         "+1.00 to +1.00 dB (positive is better).",
-        "Network minus the physical limit for unbiased estimators: -4.00 to -4.00 dB.",
+        "Network minus the physical limit for unbiased estimators: -4.00 to -4.00 dB (positive is better).",
     ]
+
+
+def test_findings_name_the_learned_method_that_is_best() -> None:
+    methods = {**METHODS, "refined": ("learned", 25.5, 0.04)}
+    study = make_study(COMMIT, "", [new_run(1000, "dense", methods=methods)], baseline=BASELINE)
+    assert findings(study)[0] == "Highest phase PSNR, of 1 cells: refined in 1."
+    assert "Refined minus the best iterative method of each cell, phase PSNR: +2.50 to +2.50 dB" in " ".join(
+        findings(study)
+    )
+    assert " ".join(findings(study)) in markdown_text([study], {})
 
 
 def test_reconstructions_shown_are_the_learned_ones_and_the_best_iterative() -> None:

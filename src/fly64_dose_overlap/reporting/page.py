@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -133,32 +133,33 @@ def _content(
 
 
 def findings(study: Study) -> list[str]:
-    """Say in a few sentences what the table of the phase PSNR shows."""
+    """Say in a few sentences what the table of the phase PSNR shows.
+
+    Compared are the network and every other learned method that is the best somewhere.
+    """
     wins = Counter(name for cell in study.done for name in cell.best(PHASE_PSNR))
     shown = ", ".join(f"{name} in {count}" for name, count in wins.most_common())
     found = [f"Highest phase PSNR, of {len(study.done)} cells: {shown}."]
-    margins = [delta for cell in study.done if (delta := _margin(cell)) is not None]
-    if margins:
-        found.append(
-            f"{NETWORK.capitalize()} minus the best iterative method of each cell, phase PSNR: "
-            f"{min(margins):+.2f} to {max(margins):+.2f} dB (positive is better)."
-        )
-    gaps = [
-        value.mean - limit
-        for cell in study.done
-        if (value := cell.value(NETWORK, PHASE_PSNR)) and (limit := cell.limit(PHASE_PSNR, LIMIT)) is not None
-    ]
-    if gaps:
-        found.append(
-            f"{NETWORK.capitalize()} minus the physical limit for unbiased estimators: "
-            f"{min(gaps):+.2f} to {max(gaps):+.2f} dB."
-        )
+    for method in dict.fromkeys([NETWORK, *(name for name in wins if study.methods[name] == "learned")]):
+        best = "the best iterative method of each cell, phase PSNR"
+        limit = "the physical limit for unbiased estimators"
+        found += _range(method, best, _margins(study, method, Cell.best_iterative_psnr))
+        found += _range(method, limit, _margins(study, method, lambda cell: cell.limit(PHASE_PSNR, LIMIT)))
     return found
 
 
-def _margin(cell: Cell) -> float | None:
-    best = cell.best_iterative()
-    return cell.delta(best, PHASE_PSNR) if best else None
+def _margins(study: Study, method: str, other: Callable[[Cell], float | None]) -> list[float]:
+    """Return by how much the phase PSNR of a method is above another value, where both are there."""
+    pairs = [(cell.value(method, PHASE_PSNR), other(cell)) for cell in study.done]
+    return [value.mean - reference for value, reference in pairs if value and reference is not None]
+
+
+def _range(method: str, other: str, margins: Sequence[float]) -> list[str]:
+    if not margins:
+        return []
+    least, most = min(margins), max(margins)
+    name = method[0].upper() + method[1:]
+    return [f"{name} minus {other}: {least:+.2f} to {most:+.2f} dB (positive is better)."]
 
 
 def conventions(study: Study) -> str:
@@ -200,7 +201,7 @@ def markdown_text(studies: Sequence[Study], timings: Mapping[str, float]) -> str
         parts += [f"## {study.title.capitalize()}", f"{study.status}."]
         parts += [f"Changed parameters: {', '.join(study.changes)}."] if study.changes else []
         if study.done:
-            parts.append(conventions(study))
+            parts += [" ".join(findings(study)), conventions(study)]
             for table in (
                 *tables.summary_tables(study),
                 *tables.delta_tables(study),

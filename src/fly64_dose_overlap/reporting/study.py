@@ -194,6 +194,12 @@ class Cell:
         }
         return max(values, key=lambda name: values[name], default=None)
 
+    def best_iterative_psnr(self) -> float | None:
+        """Return the highest phase PSNR of an iterative method, in dB."""
+        best = self.best_iterative()
+        value = self.value(best, PHASE_PSNR) if best else None
+        return value.mean if value else None
+
     def delta(self, method: str, metric: Metric) -> float | None:
         """Return network minus method, from the means over repeats."""
         first, second = self.value(NETWORK, metric), self.value(method, metric)
