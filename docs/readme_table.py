@@ -6,9 +6,8 @@ Run it after the cells have been made anew::
     python docs/readme_table.py           # copy what reports/ holds, rewrite the tables of README.md
     python docs/readme_table.py --check   # exit 1 if README.md shows other tables than docs/results.md
 
-Cells with other parameters, as of `dose-overlap matrix -S base.object_kind=texture`, are taken over by::
-
-    python docs/readme_table.py --variant docs/results-texture.md
+Cells with other parameters, as of `dose-overlap matrix -S base.object_kind=texture`, come after
+the plain ones in docs/results.md and are not in README.md.
 """
 
 from __future__ import annotations
@@ -92,16 +91,6 @@ def write() -> None:
         copy_picture()
 
 
-def write_variant(target: Path) -> None:
-    """Take over the tables of the cells with other parameters, and nothing else."""
-    head, *studies = (REPORTS / "table.md").read_text(encoding="utf-8").split("\n## ")
-    variants = [study for study in studies if ", variant " in study.partition("\n")[0]]
-    if len(variants) != 1:
-        sys.exit(f"reports/table.md: must have one variant of the study, has {len(variants)}")
-    target.write_text(f"{head}\n## {variants[0].rstrip()}\n", encoding="utf-8", newline="\n")
-    print(f"{target}: written")
-
-
 def copy_picture() -> None:
     """Copy the comparison picture, small enough for git."""
     with Image.open(PICTURE) as picture:
@@ -114,11 +103,7 @@ def copy_picture() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only")
-    parser.add_argument("--variant", type=Path, metavar="FILE", help="write the variant's tables here only")
-    options = parser.parse_args()
-    if options.check:
+    if parser.parse_args().check:
         check()
-    elif options.variant:
-        write_variant(options.variant)
     else:
         write()

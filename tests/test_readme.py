@@ -107,25 +107,6 @@ def test_other_results_are_noticed_and_written(copy: Path) -> None:
     assert run_script(copy, "--check").returncode == 0
 
 
-def test_the_variant_is_taken_over_alone(copy: Path) -> None:
-    readme = (copy / "README.md").read_bytes()
-    plain, variant = (
-        "Commit abc\n\nplain.\n\n### T\n\n1\n",
-        "Commit abc, variant 12\n\nother.\n\n### T\n\n2\n",
-    )
-    table = copy / "reports" / "table.md"
-    table.parent.mkdir()
-    target = copy / "docs" / "other.md"
-    table.write_text(f"# Title\n\n## {plain}")
-    refused = run_script(copy, "--variant", str(target))
-    assert (refused.returncode, target.exists()) == (1, False)
-    assert "must have one variant of the study, has 0" in refused.stderr
-    table.write_text(f"# Title\n\n## {plain}\n## {variant}")
-    assert run_script(copy, "--variant", str(target)).returncode == 0
-    assert target.read_text() == f"# Title\n\n## {variant}"
-    assert (copy / "README.md").read_bytes() == readme
-
-
 def test_the_search_for_paths_finds_them() -> None:
     text = "`docs/a.md`, `python docs/b.py x`, [c](docs/c.md), docs/d.md\n```sh\ncat data/<x>/e.npz\n```\n"
     assert paths_named(text) == {"docs/a.md", "docs/b.py", "docs/c.md", "data/<x>/e.npz"}
