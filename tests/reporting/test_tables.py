@@ -18,9 +18,9 @@ from fly64_dose_overlap.reporting.metrics import (
     PHASE_PSNR,
     Metric,
 )
-from fly64_dose_overlap.reporting.study import make_study
+from fly64_dose_overlap.reporting.study import Run, make_study
 from fly64_dose_overlap.reporting.tables import Entry, Row, Table, delta_entry
-from report_runs import BASELINE, COMMIT, METHODS, full_study, new_run
+from report_runs import BASELINE, COMMIT, METHODS, VIEWS, full_study, new_run
 
 
 def _row(table: Table, head: str) -> Row:
@@ -98,12 +98,17 @@ def test_repeats_are_printed_with_spread_and_their_number_once() -> None:
 
 
 def test_unequal_numbers_of_repeats_stand_with_each_value() -> None:
-    runs = [new_run(1000, view) for view in ("baseline", "dense")]
+    runs = [new_run(1000, view) for view in VIEWS]
     runs += [new_run(1000, view, seed=43, methods=BETTER) for view in ("baseline", "dense")]
+    assert _texts(runs) == ["25.00 ± 1.41 (n = 2)", "25.00 ± 1.41 (n = 2)", "24.00"]
     runs += [new_run(1000, "dense", seed=44, methods=BETTER)]
+    assert _texts(runs) == ["25.00 ± 1.41 (n = 2)", "25.33 ± 1.15 (n = 3)", "24.00"]
+
+
+def _texts(runs: list[Run]) -> list[str]:
     table = tables.summary_tables(make_study(COMMIT, "", runs, baseline=BASELINE))[0]
-    texts = [entry.text for entry in _row(table, "network").entries[:2]]
-    assert texts == ["25.00 ± 1.41 (n = 2)", "25.33 ± 1.15 (n = 3)"]
+    assert "trainings" not in table.note
+    return [entry.text for entry in _row(table, "network").entries[:3]]
 
 
 def test_what_no_seed_changes_has_no_spread() -> None:

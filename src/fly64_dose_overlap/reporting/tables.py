@@ -126,8 +126,9 @@ def summary_tables(study: Study) -> list[Table]:
 
 
 def _summary(study: Study, metric: Metric) -> Table:
-    values = [cell.value(method, metric) for cell in study.done for method in cell.methods]
-    repeats = {value.n for value in values if value and value.spread}
+    found = [cell.value(method, metric) for cell in study.done for method in cell.methods]
+    values = [value for value in found if value]
+    repeats = {value.n for value in values}
 
     def entry(cell: Cell, method: str) -> Entry:
         text = write_value(cell.value(method, metric), metric, count=len(repeats) > 1)
@@ -138,7 +139,7 @@ def _summary(study: Study, metric: Metric) -> Table:
     rows = _limit_rows(study, metric) + _method_rows(study, list(study.methods), entry)
     way = "Higher is better" if metric.higher_is_better else "Lower is better"
     note = f"{way}; the best method of each cell is marked."
-    if len(repeats) == 1:
+    if len(repeats) == 1 and any(value.spread for value in values):
         note += f" Mean ± standard deviation of {repeats.pop()} trainings with different seeds."
     return Table(metric.title, note, "method", *_grid(study, rows))
 
