@@ -94,6 +94,12 @@ def test_same_input_gives_same_bytes_at_a_fixed_date(tmp_path: Path) -> None:
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
+def test_local_headers_do_not_depend_on_the_release_of_python(tmp_path: Path) -> None:
+    write_npz(tmp_path / "a.npz", {"v": np.arange(6000.0)})
+    needed, flags, method, *_, extra = struct.unpack("<HHHHHIIIHH", (tmp_path / "a.npz").read_bytes()[4:30])
+    assert (needed, flags, method, extra) == (20, 0, zipfile.ZIP_DEFLATED, 0)
+
+
 @pytest.mark.parametrize("rows", [1, 7, 64, 1000])
 def test_streaming_writes_the_bytes_of_the_whole(tmp_path: Path, rows: int) -> None:
     frames = np.random.default_rng(1).poisson(3, (1000, 20, 20)).astype(np.float32)

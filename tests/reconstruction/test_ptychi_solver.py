@@ -21,7 +21,13 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.scan import ScanModel
 from fly64_dose_overlap.reconstruction._torchvision import GaussianBlur, torchvision_for_import
 from fly64_dose_overlap.reconstruction.problem import Problem
-from fly64_dose_overlap.reconstruction.ptychi_solver import METHODS, PtychiMethod, _GlobalState, build_task
+from fly64_dose_overlap.reconstruction.ptychi_solver import (
+    METHODS,
+    PtychiMethod,
+    _GlobalState,
+    build_task,
+    ptychi_maths,
+)
 from fly64_dose_overlap.scoring.align import align_to
 from fly64_dose_overlap.scoring.region import scan_region
 from fly64_dose_overlap.seeding import torch_seed
@@ -132,6 +138,16 @@ def test_the_seed_decides_alone(name: str) -> None:
     mixed = [(next(first), next(second)) for _ in range(2)]
     assert torch.equal(mixed[1][0], mixed[1][1])
     assert torch.equal(mixed[1][0], next(islice(METHODS[name](case()[0], 1), 1, None)))
+
+
+def test_the_fit_of_a_line_is_the_same_in_every_call() -> None:
+    x, generator = torch.arange(3.0), torch.Generator().manual_seed(1)
+    for _ in range(20):
+        y = torch.randn(3, generator=generator)
+        with _GlobalState(1).swapped_in():
+            fits = {tuple(ptychi_maths.polyfit(x, y, deg=1).tolist()) for _ in range(20)}
+        assert len(fits) == 1
+        assert fits.pop() == pytest.approx(np.polyfit(x.numpy(), y.numpy(), 1), abs=1e-5)
 
 
 def test_another_seed_takes_other_batches() -> None:

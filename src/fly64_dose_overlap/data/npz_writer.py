@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,8 +56,11 @@ def _write_member(archive: zipfile.ZipFile, key: str, value: ArrayLike | ArraySt
         raise StudyError(where, f"'{key}' is {dtype}, which cannot be stored without pickle")
     stored = dtype.newbyteorder("<")
     header = {"descr": npy_format.dtype_to_descr(stored), "fortran_order": False, "shape": stream.shape}
+    # zipfile asks for a sign where a member may outgrow 2 GiB. What it then writes into the header
+    # differs between patch releases of Python, so that smaller ones go without.
+    large = math.prod(stream.shape) * dtype.itemsize * 1.05 > zipfile.ZIP64_LIMIT
     # A name instead of a ZipInfo: zipfile then takes the fixed date 1980-01-01 and our level.
-    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+    with archive.open(f"{key}.npy", "w", force_zip64=large) as member:
         npy_format.write_array_header_1_0(member, header)
         pending = bytearray()
         for block in checked_blocks(stream, f"{where}: '{key}'"):

@@ -22,6 +22,7 @@ from fly64_dose_overlap.seeding import torch_seed
 
 with torchvision_for_import():
     from ptychi import api
+    from ptychi import maths as ptychi_maths
     from ptychi.api.task import PtychographyTask
     from ptychi.forward_models import PlanarPtychographyForwardModel
 
@@ -121,7 +122,8 @@ class _GlobalState:
     """The global generators and torch's defaults as pty-chi needs them, put in place for a step.
 
     pty-chi draws from the global generators of random, numpy and torch. They, the default
-    type and the gradient mode are the caller's again whenever pty-chi is not at work.
+    type and the gradient mode are the caller's again whenever pty-chi is not at work, and
+    its fit of a line, which `_polyfit` stands in for, is its own again.
     """
 
     def __init__(self, seed: int) -> None:
@@ -134,16 +136,29 @@ class _GlobalState:
     @contextmanager
     def swapped_in(self) -> Generator[None]:
         """Run the block under this state; keep what it changes for the next block."""
-        before, dtype = _generator_states(), torch.get_default_dtype()
+        before, dtype, fit = _generator_states(), torch.get_default_dtype(), ptychi_maths.polyfit
         _set_generator_states(self._states)
         torch.set_default_dtype(torch.float32)
+        ptychi_maths.polyfit = _polyfit
         try:
             with _on_cpu(), torch.enable_grad():
                 yield
         finally:
             self._states = _generator_states()
+            ptychi_maths.polyfit = fit
             torch.set_default_dtype(dtype)
             _set_generator_states(before)
+
+
+def _polyfit(x: Tensor, y: Tensor, deg: int = 1) -> Tensor:
+    """Return the coefficients of the polynomial that fits y at x best, the highest power first.
+
+    In place of pty-chi's own, which LSQML's acceleration calls. That one takes torch's
+    default driver, whose pivots start from memory that nobody has set (pytorch issue
+    71222): the last digits of the result are then others in every run.
+    """
+    powers = x[:, None] ** torch.arange(deg, -1, -1)
+    return torch.linalg.lstsq(powers, y[:, None], driver="gelsd").solution[:, 0]
 
 
 def _on_cpu() -> AbstractContextManager[Any]:
