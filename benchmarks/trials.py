@@ -75,12 +75,12 @@ def write_rows(rows: Iterable[str], head: str, output: Path | None) -> None:
         What the document begins with, if it is new.
     output : Path or None
     """
-    text = output.read_text(encoding="utf-8") if output and output.exists() else head
     for row in rows:
         say(row.strip())
-        text += row
         if output:
-            write_text_atomic(output, text)
+            # Read anew for each row, minutes apart: another run may have added some meanwhile.
+            before = output.read_text(encoding="utf-8") if output.exists() else head
+            write_text_atomic(output, before + row)
 
 
 def train(
