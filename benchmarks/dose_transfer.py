@@ -5,7 +5,7 @@
 On the datasets of the study (`dvc pull`, or `dvc repro` of stage `overlap`). A network trained
 on the highest dose, seeing in training from half of the lowest dose up to 60 % of the highest, is
 applied to the test frames of every dose; so are the networks trained on each dose as the study
-does. The one network takes three times ``train.epochs``, all of them: it stands for three.
+does. The one network takes `STEPS_FACTOR` times the steps, from `REALISATIONS` thinnings.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ from benchmarks.trials import LABELS, Kind, kinds_of, scores_of, train, write_ro
 from fly64_dose_overlap.config import Params, ViewName, load_params
 from fly64_dose_overlap.training.jobs import VIEW_ORDER
 
+REALISATIONS = 16
+"""Epochs of the one network: each thins the photons anew, to another part of them."""
+STEPS_FACTOR = 5
+"""Steps of its epochs, in multiples of ``train.steps_per_epoch``: the range of doses is wide."""
+
 HEAD = """# One network for all doses
 
-Networks trained on each dose, and one trained on the highest dose for all with three times
-`train.epochs`, on the same test frames. Phase and amplitude PSNR in dB (peak = the truth's range)
+Networks trained on each dose, and one trained on the highest dose for all, with 16 epochs of five times
+the steps, on the same test frames. Phase and amplitude PSNR in dB (peak = the truth's range)
 and complex NRMSE. Written by `python -m benchmarks.dose_transfer --output docs/dose-transfer.md`.
 
 | object | view | dose | network | of this dose | one for all | difference of phase |
@@ -36,14 +41,18 @@ and complex NRMSE. Written by `python -m benchmarks.dose_transfer --output docs/
 def rows(params: Params, view: ViewName, kind: Kind, folder: Path) -> Iterator[str]:
     """Yield a line for each dose."""
     lowest, *_, highest = doses = sorted(params.doses)
-    epochs = 3 * params.train.epochs
-    for_all: dict[str, Any] = {"least_seen": lowest / highest / 2, "epochs": epochs}
-    for_all |= {"joint_epochs": epochs, "patience": epochs}
+    for_all: dict[str, Any] = {
+        "least_seen": lowest / highest / 2,
+        "epochs": REALISATIONS,
+        "joint_epochs": REALISATIONS,
+        "patience": REALISATIONS,
+        "steps_per_epoch": STEPS_FACTOR * params.train.steps_per_epoch,
+    }
     one, _ = train(params, view, highest, kind, folder / "one", for_all)
     for dose in doses:
         own, _ = train(params, view, dose, kind, folder / str(dose), {})
         reached = [scores_of(params, view, dose, kind, bundle)[0] for bundle in (own, one)]
-        difference = reached[1].phase - reached[0].phase
+        difference = round(reached[1].phase, 2) - round(reached[0].phase, 2)
         cells = (params.base.object_kind, view, dose, LABELS[kind], *reached, f"{difference:+.2f}")
         yield f"| {' | '.join(map(str, cells))} |\n"
 
