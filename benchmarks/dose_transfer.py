@@ -24,12 +24,12 @@ from fly64_dose_overlap.training.jobs import VIEW_ORDER
 
 REALISATIONS = 16
 """Epochs of the one network: each thins the photons anew, to another part of them."""
-STEPS_FACTOR = 5
+STEPS_FACTOR = 4
 """Steps of its epochs, in multiples of ``train.steps_per_epoch``: the range of doses is wide."""
 
 HEAD = """# One network for all doses
 
-Networks trained on each dose, and one trained on the highest dose for all, with 16 epochs of five times
+Networks trained on each dose, and one trained on the highest dose for all, with 16 epochs of four times
 the steps, on the same test frames. Phase and amplitude PSNR in dB (peak = the truth's range)
 and complex NRMSE. Written by `python -m benchmarks.dose_transfer --output docs/dose-transfer.md`.
 

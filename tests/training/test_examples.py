@@ -120,13 +120,18 @@ def test_of_many_photons_no_more_than_half_as_many_again_are_predicted() -> None
     np.testing.assert_allclose(photons, scan.fluence * 0.2, rtol=1e-3, atol=1e-3)
 
 
-def test_seen_fractions_lie_on_a_logarithmic_scale_more_often_near_its_ends() -> None:
+def test_seen_fractions_lie_on_a_logarithmic_scale() -> None:
     assert seen_fraction(0.006, 0.0) == seen_fraction(0.006, 2.0) == MOST_SEEN
     assert seen_fraction(0.006, 0.5) == pytest.approx(0.06)
-    assert seen_fraction(0.006, 7 + 1 / 3) == pytest.approx(0.6 * 0.01**0.25)
+    assert seen_fraction(0.4, 7 + 1 / 3) == pytest.approx(0.6 * (2 / 3) ** 0.25)
     assert seen_fraction(0.6, 0.3) == pytest.approx(0.6)
-    places = [math.log(seen_fraction(0.006, (n + 0.5) / 99) / 0.6, 0.01) for n in range(99)]
-    assert sum(place < 0.25 for place in places) == sum(place > 0.75 for place in places) == 33
+
+
+@pytest.mark.parametrize(("least", "in_a_quarter"), [(0.4, 33), (0.006, 39)])
+def test_seen_fractions_are_more_often_near_the_ends_of_a_wide_range(least: float, in_a_quarter: int) -> None:
+    places = [math.log(seen_fraction(least, (n + 0.5) / 99) / 0.6, least / 0.6) for n in range(99)]
+    low, high = (sum(place < 0.25 for place in side) for side in (places, [1 - p for p in places]))
+    assert low == high == in_a_quarter
 
 
 @pytest.mark.parametrize(("least", "count"), [(0.6, 1), (0.4, 1), (0.1, 2), (0.005, 4), (1e-9, 18)])

@@ -89,7 +89,8 @@ def seen_fraction(least: float, place: float) -> float:
     """Return a part of the photons for the network to see.
 
     From ``least`` to `MOST_SEEN` on a logarithmic scale, more often near both ends: a network
-    learns from what lies on either side, and there it lies on one side only.
+    learns from what lies on either side, and there it lies on one side only. Of a range of
+    several realisations the ends get still more.
 
     Parameters
     ----------
@@ -97,7 +98,14 @@ def seen_fraction(least: float, place: float) -> float:
     place : float
         Evenly spread ones give the arcsine distribution; the fractional part counts.
     """
-    return MOST_SEEN * (least / MOST_SEEN) ** ((1 - math.cos(math.pi * (place % 1.0))) / 2)
+    place = _towards_ends(place % 1.0)
+    if first_realisations(least) > 1:
+        place = _towards_ends(place)
+    return MOST_SEEN * (least / MOST_SEEN) ** place
+
+
+def _towards_ends(place: float) -> float:
+    return (1 - math.cos(math.pi * place)) / 2
 
 
 def first_realisations(least: float) -> int:
