@@ -94,9 +94,10 @@ def seen_fraction(least: float, place: float) -> float:
 
     Parameters
     ----------
-    least : float
+    least : float, part of the photons
     place : float
-        Evenly spread ones give the arcsine distribution; the fractional part counts.
+        Only its fractional part counts. Evenly spread ones give, on that scale, the arcsine
+        distribution; twice its change of variable in a range of several realisations.
     """
     place = _towards_ends(place % 1.0)
     if first_realisations(least) > 1:
