@@ -5,7 +5,8 @@
 On the datasets of the study (`dvc pull`, or `dvc repro` of stage `overlap`). A network trained
 on the highest dose, seeing in training from half of the lowest dose up to 60 % of the highest, is
 applied to the test frames of every dose; so are the networks trained on each dose as the study
-does. The one network takes `STEPS_FACTOR` times the steps, from `REALISATIONS` thinnings.
+does. The one network takes `STEPS_FACTOR` times the steps, from `REALISATIONS` thinnings. If it
+refines joint iterations, it leaves coarse detail to them where photons are many.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ REALISATIONS = 16
 """Epochs of the one network: each thins the photons anew, to another part of them."""
 STEPS_FACTOR = 4
 """Steps of its epochs, in multiples of ``train.steps_per_epoch``: the range of doses is wide."""
+COARSE_PHOTONS = 10.0
+"""Photons per pixel that leave half of the coarse correction; in so many steps the slow phase
+of the training scan would be learned by heart."""
 
 HEAD = """# One network for all doses
 
@@ -46,6 +50,7 @@ def rows(params: Params, view: ViewName, kind: Kind, folder: Path) -> Iterator[s
         "epochs": REALISATIONS,
         "joint_epochs": REALISATIONS,
         "patience": REALISATIONS,
+        "joint_coarse_photons": COARSE_PHOTONS,
         "steps_per_epoch": STEPS_FACTOR * params.train.steps_per_epoch,
     }
     one, _ = train(params, view, highest, kind, folder / "one", for_all)

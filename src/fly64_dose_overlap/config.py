@@ -33,6 +33,7 @@ Gridsize = Literal[1, 2]
 FrameSide = Annotated[int, Field(ge=8, le=1024)]
 StartIterations = Annotated[int, Field(ge=0, le=1000)]
 PriorWeight = Annotated[float, Field(ge=0, le=1000)]
+CoarsePhotons = Annotated[float, Field(gt=0, le=10**6)]
 Width = Annotated[int, Field(ge=4, le=512, multiple_of=4)]
 
 
@@ -140,6 +141,9 @@ class TrainParams(Section):
     """Maximum a posteriori iterations on all frames before the network that refines them."""
     joint_weight: PriorWeight
     """Weight of their prior, over about the root of twice the photons per pixel."""
+    joint_coarse_photons: CoarsePhotons | None
+    """Photons per pixel that leave half of their coarse correction to the network; null: all
+    of it at any dose."""
     least_seen: Annotated[float, Field(gt=0, le=0.6)]
     """Least part of the photons that the network sees in training, up to 0.6; small ones
     train it for lower doses too."""

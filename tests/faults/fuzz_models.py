@@ -71,7 +71,7 @@ def use_checkpoint() -> None:
     assert isinstance(state, dict)
 
 
-CORRECTOR = BundleInfo(4, "groups", 1, 0.0, 32, 28, 2, 1000.0, {"seed": 1}, {"schema_version": "1"})
+CORRECTOR = BundleInfo(4, "groups", 1, 0.0, None, 32, 28, 2, 1000.0, {"seed": 1}, {"schema_version": "1"})
 SUPERVISED = SupervisedInfo(4, 16, 12, 1000.0, {"seed": 1}, {"schema_version": "1"})
 
 

@@ -33,6 +33,7 @@ INFO = BundleInfo(
     start="groups",
     start_iterations=2,
     start_weight=0.0,
+    coarse_photons=None,
     frame_side_px=32,
     support_side_px=28,
     gridsize=2,
@@ -142,7 +143,7 @@ VALID: dict[str, Any] = {"format": FORMAT, **vars(INFO)}
     ("content", "why"),
     [
         ("{not json", "Expecting property name"),
-        ({"format": FORMAT, "width": 4}, "start: key is missing (and 8 more)"),
+        ({"format": FORMAT, "width": 4}, "start: key is missing (and 9 more)"),
         ({**VALID, "width": 8}, "is not as its network has it"),
         ({**VALID, "width": "4"}, "width: input should be a valid integer, got '4'"),
         ({**VALID, "width": 10**9}, "width: input should be less than or equal to 512, got 1000000000"),

@@ -20,9 +20,9 @@ def draw_mosaic(shape: tuple[int, int]) -> Estimate:
     return Estimate(early, late, rng.uniform(0, 3000, shape))
 
 
-def trained(width: int = 4) -> corrector.Corrector:
+def trained(coarse_photons: float | None = None) -> corrector.Corrector:
     """Return a network of which no layer is zero."""
-    network = build_corrector(width, seed=1)
+    network = build_corrector(4, 1, coarse_photons)
     draws = torch.Generator().manual_seed(2)
     for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=draws)
@@ -55,6 +55,33 @@ def test_correction_fades_where_no_photon_falls() -> None:
     assert change[..., :8].abs().max() < 1e-6 < 1e-3 < change[..., 8:].abs().max()
 
 
+@pytest.mark.parametrize(
+    ("coarse_photons", "photons", "left"), [(None, 1e3, 1.0), (10, 1e3, 0.01), (10, 10, 0.5), (30, 10, 0.75)]
+)
+def test_coarse_correction_can_be_made_to_fade_where_photons_are_many(
+    coarse_photons: float | None, photons: float, left: float
+) -> None:
+    network, images = trained(coarse_photons), draw_mosaic((96, 96))
+    planes = input_planes(Estimate(images.early, images.late, np.full((96, 96), photons)))[None]
+    assert network.head.bias is not None
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.fill_(0.3)
+        correction, gains = network(planes).split(2, dim=1)
+    whole = torch.full_like(correction, 0.3 / (1 + corrector.WEAK_ILLUMINATION))
+    torch.testing.assert_close(correction, left * whole, rtol=0.02, atol=1e-3)
+    torch.testing.assert_close(gains, torch.full_like(gains, 0.3))
+
+
+def test_fine_correction_does_not_fade_then() -> None:
+    planes = input_planes(draw_mosaic((96, 96)))[None]
+    with torch.no_grad():
+        whole, faded = (trained(coarse_photons)(planes)[0, 0] for coarse_photons in (None, 10))
+    change = (faded - whole).numpy()
+    assert np.ptp(change) > 0.01
+    assert np.abs(np.diff(change, axis=0)).max() < 0.1 * np.abs(np.diff(whole.numpy(), axis=0)).max()
+
+
 class Gains(nn.Module):
     """Stand in for a network that gives the bands some gains and corrects nothing."""
 
@@ -79,18 +106,21 @@ def test_gains_weigh_the_bands() -> None:
     torch.testing.assert_close(made[8:-8], (0.5 * 0.1 * mid - 0.3)[8:-8], atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("shape", [(96, 208), (91, 205)])
-def test_tiles_give_what_the_whole_gives(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    network, planes = trained(), input_planes(draw_mosaic(shape))
+@pytest.mark.parametrize("coarse_photons", [None, 10])
+@pytest.mark.parametrize("shape", [(96, 408), (91, 405)])
+def test_tiles_give_what_the_whole_gives(
+    shape: tuple[int, int], coarse_photons: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, planes = trained(coarse_photons), input_planes(draw_mosaic(shape))
     whole = correct_image(network, planes)
     monkeypatch.setattr(corrector, "TILE_PX", 64)
     np.testing.assert_allclose(correct_image(network, planes), whole, atol=1e-5)
 
 
 def test_tile_margin_is_wider_than_what_the_network_looks_at() -> None:
-    network = trained()
-    side, middle = 256, 128
-    planes = torch.zeros(1, corrector.INPUT_PLANES, side, side, requires_grad=True)
+    network = trained(coarse_photons=10)
+    side, middle = 512, 256
+    planes = torch.ones(1, corrector.INPUT_PLANES, side, side, requires_grad=True)
     network(planes)[..., middle, middle].sum().backward()
     assert planes.grad is not None
     seen = torch.nonzero(planes.grad[0].abs().sum(dim=(0, 1))).ravel()

@@ -173,6 +173,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         start="groups",
         start_iterations=1,
         start_weight=0.0,
+        coarse_photons=None,
         frame_side_px=SIDE,
         support_side_px=SIDE,
         gridsize=2,

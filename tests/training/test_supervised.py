@@ -94,7 +94,7 @@ def test_outcome_and_bundle_agree(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_parameters_of_the_other_arm_change_nothing(undisturbed: dict[str, bytes]) -> None:
     others = {"loss": "mae", "target": "same", "width": 8, "crop_px": 32}
-    others |= {"start_iterations": 7, "joint_iterations": 7, "joint_weight": 1.0}
+    others |= {"start_iterations": 7, "joint_iterations": 7, "joint_weight": 1.0, "joint_coarse_photons": 7.0}
     others |= {"joint_epochs": 7, "supervised_epochs": 7, "least_seen": 0.1}
     assert set(others) | SETTINGS == set(tiny_scan.train_params().model_dump())
     train(**others)

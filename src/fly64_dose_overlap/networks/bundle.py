@@ -15,7 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fly64_dose_overlap.config import FrameSide, PriorWeight, StartIterations, Width, first_problem
+from fly64_dose_overlap.config import (
+    CoarsePhotons,
+    FrameSide,
+    PriorWeight,
+    StartIterations,
+    Width,
+    first_problem,
+)
 from fly64_dose_overlap.data.atomic import atomic_path
 from fly64_dose_overlap.errors import MissingFileError, StudyError, as_refusal
 from fly64_dose_overlap.networks.corrector import Corrector, build_corrector
@@ -28,7 +35,7 @@ from fly64_dose_overlap.networks.supervised import (
 )
 from fly64_dose_overlap.provenance import Record
 
-FORMAT = "fly64-dose-overlap/4"
+FORMAT = "fly64-dose-overlap/5"
 SUPERVISED_FORMAT = "fly64-dose-overlap-supervised/2"
 METADATA_KEY = "bundle"
 """One key only: the format keeps no order among several, and bytes would differ."""
@@ -50,6 +57,8 @@ class BundleInfo:
         Classical iterations before the network.
     start_weight : float
         Relative weight of their prior, 0 for none.
+    coarse_photons : float or None, photons per pixel
+        Where half of the correction's coarse part is left, None: all everywhere.
     frame_side_px, support_side_px, gridsize : int
         Geometry of the groups.
     photons_per_frame : float
@@ -66,6 +75,7 @@ class BundleInfo:
     start: Literal["groups", "joint"]
     start_iterations: StartIterations
     start_weight: PriorWeight
+    coarse_photons: CoarsePhotons | None
     frame_side_px: FrameSide
     support_side_px: SupportSide
     gridsize: Annotated[int, Field(ge=1, le=2)]
@@ -129,7 +139,11 @@ def load_bundle(path: Path, start: Literal["groups", "joint"] = "groups") -> tup
     """
     stage = "train" if start == "groups" else "refine"
     network, info = _load(
-        path, FORMAT, BundleInfo, lambda info: build_corrector(info.width, seed=0), stage=stage
+        path,
+        FORMAT,
+        BundleInfo,
+        lambda info: build_corrector(info.width, 0, info.coarse_photons),
+        stage=stage,
     )
     if info.start != start:
         raise StudyError(str(path), f"corrects {info.start} iterations, not {start} ones", "train again")

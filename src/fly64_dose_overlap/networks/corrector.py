@@ -21,11 +21,13 @@ CORRECTION_PLANES = 2
 OUTPUT_PLANES = CORRECTION_PLANES + len(BAND_EDGES_PX)
 FLUENCE_DECADES = 4.0
 """Decades of photons per pixel that the fluence plane maps onto 0..1."""
+COARSE_PX = 32
+"""Pixels averaged to the coarse part of a correction; half the side of a frame of the fly64 set."""
 SCALES = (1, 2, 4)
 """Channels of each scale, in multiples of the network's width; each halves the image."""
 CANVAS_MULTIPLE_PX = 2 ** len(SCALES)
-TILE_PX = 512
-TILE_MARGIN_PX = 64
+TILE_PX = 1024
+TILE_MARGIN_PX = 128
 
 Complex64 = NDArray[np.complex64]
 
@@ -38,14 +40,23 @@ class Corrector(nn.Module):
     undone. An untrained network changes nothing, so training starts from the classical
     result.
 
+    The correction fades out where hardly a photon falls, so that the object stays empty
+    there. Of the phase of coarse detail, frames tell so little that the likelihood hardly
+    stops a network from learning that of its training scan by heart, the more steps the more.
+    Joint iterations have it right where photons are many, so that the coarse part of their
+    correction may be made to fade there.
+
     Parameters
     ----------
     width : int
         Channels of the first scale.
+    coarse_photons : float or None, photons per pixel
+        Where half of the correction's coarse part is left; None leaves all of it everywhere.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, coarse_photons: float | None = None) -> None:
         super().__init__()
+        self._coarse_photons = coarse_photons
         widths = [width * scale for scale in SCALES]
         self.fold = nn.PixelUnshuffle(2)
         self.stem = nn.Conv2d(4 * INPUT_PLANES, width, 3, padding=1)
@@ -70,12 +81,30 @@ class Corrector(nn.Module):
             x = self.decoders[level](x)
             if level > 0:
                 x = self.ups[level - 1](x) + skips[level - 1]
-        return self.unfold(self.head(x))
+        return self._fade(self.unfold(self.head(x)).float(), planes)
+
+    def _fade(self, output: Tensor, planes: Tensor) -> Tensor:
+        """Fade the planes of correction in ``output``, (batch, 4, y, x)."""
+        correction, gains = output.split([CORRECTION_PLANES, len(BAND_EDGES_PX)], dim=1)
+        lit, decades = planes[:, 4:5], FLUENCE_DECADES * planes[:, 5:6]
+        correction = correction * (lit / (lit + WEAK_ILLUMINATION))
+        if self._coarse_photons is not None:
+            photons = 10**decades - 1
+            known = photons / (photons + self._coarse_photons)
+            correction = correction - known * _smooth(correction, COARSE_PX)
+        return torch.cat([correction, gains], dim=1)
 
 
-def build_corrector(width: int, seed: int) -> Corrector:
+def build_corrector(width: int, seed: int, coarse_photons: float | None = None) -> Corrector:
     """Return a network with weights drawn from ``seed``; the global generator is restored."""
-    return build_seeded(lambda: Corrector(width), seed)
+    return build_seeded(lambda: Corrector(width, coarse_photons), seed)
+
+
+def _smooth(images: Tensor, width: int) -> Tensor:
+    """Average squares of ``width`` pixels, counted from the corner, and interpolate between them."""
+    rows, columns = images.shape[-2:]
+    means = F.avg_pool2d(images, width, ceil_mode=True, count_include_pad=False)
+    return F.interpolate(means, scale_factor=width, mode="bilinear")[..., :rows, :columns]
 
 
 def input_planes(estimate: Estimate) -> Tensor:
@@ -99,9 +128,7 @@ def correct(network: nn.Module, planes: Tensor) -> Tensor:
     The late image in bands of detail, each but the coarsest times a gain, and a correction.
     What a Wiener filter does, less of a band where it is mostly noise, would otherwise have
     to be learned as a correction that cancels the noise pixel by pixel. Detail of more than
-    8 pixels keeps its size: of its phase, frames tell so little that the likelihood would
-    hardly stop a network from spoiling it. The correction fades out where hardly a photon
-    falls, so that the object stays empty there.
+    8 pixels keeps its size.
 
     Parameters
     ----------
@@ -112,13 +139,12 @@ def correct(network: nn.Module, planes: Tensor) -> Tensor:
         From `input_planes`; y and x are multiples of 8.
     """
     empty = torch.tensor([1.0, 0.0], device=planes.device)[:, None, None]
-    lit = planes[:, 4:5]
-    output = network(planes.contiguous(memory_format=torch.channels_last)).float()
+    output = network(planes.contiguous(memory_format=torch.channels_last))
     correction, *gains = output.split([CORRECTION_PLANES] + [1] * len(BAND_EDGES_PX), dim=1)
-    corrected = empty + correction * (lit / (lit + WEAK_ILLUMINATION))
+    corrected = empty + correction
     rest = planes[:, 2:4]
     for width, gain in zip(BAND_EDGES_PX, gains, strict=True):
-        smooth = F.interpolate(F.avg_pool2d(rest, width), scale_factor=width, mode="bilinear")
+        smooth = _smooth(rest, width)
         corrected = corrected + 2 * torch.sigmoid(gain) * (rest - smooth)
         rest = smooth
     return corrected + rest

@@ -52,7 +52,7 @@ class PhysicsInformed:
     name = "train"
     kind: ClassVar[Literal["groups", "joint"]] = "groups"
     foreign: ClassVar[frozenset[str]] = frozenset(
-        {"joint_iterations", "joint_weight", "joint_epochs", "supervised_epochs"}
+        {"joint_iterations", "joint_weight", "joint_coarse_photons", "joint_epochs", "supervised_epochs"}
     )
     """Settings that only other arms read."""
 
@@ -72,12 +72,18 @@ class PhysicsInformed:
         self._kept: deque[Realisation] = deque(maxlen=KEPT_REALISATIONS)
         self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(config.threads,))
         self._next: Future[Realisation] | None = None
-        self.network: nn.Module = build_corrector(config.width, torch_seed(config.seed, self.name, "weights"))
+        seed = torch_seed(config.seed, self.name, "weights")
+        self.network: nn.Module = build_corrector(config.width, seed, self.coarse_photons(config))
 
     @staticmethod
     def start_settings(config: TrainParams) -> tuple[int, float]:
         """Return iterations and weight of the prior of the estimate that the network corrects."""
         return config.start_iterations, 0.0
+
+    @staticmethod
+    def coarse_photons(config: TrainParams) -> float | None:
+        """Return where the coarse part of a correction fades; see `Corrector`."""
+        return None
 
     def make_start(self) -> Start:
         """Return what makes that estimate."""
@@ -123,6 +129,7 @@ class PhysicsInformed:
             start=self.kind,
             start_iterations=self._iterations,
             start_weight=self._weight,
+            coarse_photons=self.coarse_photons(self._config),
             frame_side_px=self._dataset.amplitude.shape[-1],
             support_side_px=self._scan.geometry.support_side,
             gridsize=math.isqrt(self._scan.groups.shape[1]),
@@ -144,6 +151,11 @@ class Refiner(PhysicsInformed):
     def start_settings(config: TrainParams) -> tuple[int, float]:
         """Return iterations and weight of the prior; see `PhysicsInformed`."""
         return config.joint_iterations, config.joint_weight
+
+    @staticmethod
+    def coarse_photons(config: TrainParams) -> float | None:
+        """Return where the coarse part of a correction fades; see `Corrector`."""
+        return config.joint_coarse_photons
 
     def make_start(self) -> Start:
         """Return what makes the estimate."""
