@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from fly64_dose_overlap.reconstruction.held_out import Course, HeldOut, follow, snapshots
+from fly64_dose_overlap.reconstruction.held_out import HeldOut, follow, snapshots
 from fly64_dose_overlap.reconstruction.posterior import Posterior
 from fly64_dose_overlap.reconstruction.problem import Problem
 
 
+@dataclass(frozen=True, eq=False)
+class FromImage:
+    """A `Solver`: an image, then what maximum likelihood makes of it, iteration by iteration.
+
+    Attributes
+    ----------
+    image : (y, x) complex64
+    """
+
+    image: Tensor
+
+    def __call__(self, problem: Problem, seed: int) -> Iterator[Tensor]:
+        """Yield the image itself, then the object after every iteration; nothing is random."""
+        yield self.image
+        yield from Posterior(start=self.image)(problem, seed)
+
+
 def refine(
     problem: Problem, make_image: Callable[[Problem, float], Tensor], held: HeldOut, epochs: int
-) -> tuple[Tensor, Course]:
+) -> tuple[Tensor, int, tuple[float, ...]]:
     """Refine an image by Poisson maximum likelihood for as long as held-out photons agree.
 
     The number of iterations is found on the photons that may be fitted, from an image made
     of these alone: one made of all photons would have seen the held-out ones. It is then
-    spent on all photons. Where the first iteration already fits noise, one is spent.
+    spent on all photons; where the first iteration already fits noise, none is.
 
     Parameters
     ----------
@@ -33,17 +51,20 @@ def refine(
     Returns
     -------
     obj : (y, x) complex64
-    course : Course
+    iterations : int
+        That were spent.
+    deviances : tuple of float
+        Mean Poisson deviance per detector pixel of the held-out photons: of the image, then
+        after each iteration.
     """
     fit, validation = held.split(problem)
-    solver = Posterior(start=make_image(fit, 1 - held.fraction))
     course = follow(
-        solver(fit, held.seed),
+        FromImage(make_image(fit, 1 - held.fraction))(fit, held.seed),
         validation,
-        epochs=epochs,
+        epochs=1 + epochs,
         patience=held.patience,
-        label="refine, photons held out",
+        label="refine, photons held out (epoch 1 is the image)",
     )
-    solver = Posterior(start=make_image(problem, 1.0))
+    solver = FromImage(make_image(problem, 1.0))
     kept = snapshots(solver, problem, held.seed, {course.epoch}, label="refine")
-    return kept[course.epoch], course
+    return kept[course.epoch], course.epoch - 1, course.deviances

@@ -84,9 +84,9 @@ def _methods(
 
     def likelihood() -> Made:
         held = HeldOut(settings.held_out_fraction, settings.patience, settings.seed)
-        obj, course = refine(problem, image, held, settings.likelihood_epochs)
-        used = {"epochs": course.epoch, "stop": "held-out photons", **own_model}
-        return obj.numpy(), list(course.deviances), used
+        obj, iterations, deviances = refine(problem, image, held, settings.likelihood_epochs)
+        used = {"epochs": iterations, "stop": "held-out photons", **own_model}
+        return obj.numpy(), list(deviances), used
 
     def refined() -> Made:
         return refiner.images(problem.counts, 1.0)[0], [], {"model_sha256": sha256_of(REFINER)}
