@@ -211,7 +211,7 @@ def training(bench: Bench, scan: Scan, config: TrainParams, label: str, *, mixed
             crop = sampler.draw(drawn[0], rng)
             optimizer.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-                expected = crop.predict(network)
+                expected = crop.predict(network, None)
             loss_of(config, expected, crop.target).backward()
             optimizer.step()
             frames += crop.target.shape[1]
@@ -240,7 +240,7 @@ def inference(bench: Bench, scan: Scan, config: TrainParams, label: str) -> None
 
     def reconstruct() -> None:
         estimate = start(scan, scan.counts, fraction=1.0, label=f"reconstruct, {label}")
-        correct_image(network, input_planes(estimate).to(bench.device))
+        correct_image(network, input_planes(estimate).to(bench.device), None)
 
     frames = len(scan.positions_px)
     rate = frames / seconds(reconstruct, bench.device, rounds=3)

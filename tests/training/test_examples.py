@@ -220,7 +220,7 @@ def test_a_perfect_crop_predicts_its_target() -> None:
     for _ in range(25):
         crop = sampler.draw(realisation, rng)
         symmetries.add(crop.symmetry)
-        predicted = crop.predict(NoCorrection())
+        predicted = crop.predict(NoCorrection(), None)
         torch.testing.assert_close(predicted, crop.target, rtol=1e-3, atol=1e-3 * float(crop.target.max()))
     assert len(symmetries) > 5
 
@@ -239,7 +239,7 @@ def test_the_network_sees_the_turned_crop() -> None:
             return super().forward(planes)
 
     crop = replace(crop, symmetry=5)
-    crop.predict(Watch())
+    crop.predict(Watch(), None)
     assert torch.equal(seen[0][0], turn(crop.planes, 5))
     assert not torch.equal(seen[0][0], crop.planes)
 

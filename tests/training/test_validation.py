@@ -31,7 +31,7 @@ def validation() -> Validation:
     scan = load_scan(dataset, torch.device("cpu"))
     rng = np.random.default_rng(0)
     realisations = [realise(scan, "thinned", GroupStart(2), part, rng, "test") for part in (0.5, 0.1)]
-    return Validation(dataset, scan, held_back, tiny_scan.train_params(), realisations)
+    return Validation(dataset, scan, held_back, tiny_scan.train_params(), realisations, None)
 
 
 def test_the_last_part_of_the_y_range_validates() -> None:

@@ -27,11 +27,14 @@ class Imager:
     network : Corrector
     start : Start
         Makes what the network corrects.
+    coarse_photons : float or None, photons per pixel
+        See `correct`.
     """
 
     scan: Scan
     network: Corrector
     start: Start
+    coarse_photons: float | None
 
     def images(self, counts: Counts, fraction: float) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
         """Return the network's image and the late one of the estimate that it corrects.
@@ -45,7 +48,7 @@ class Imager:
         """
         estimate = self.start(self.scan, counts, fraction=fraction, label="classical iterations")
         planes = input_planes(estimate).to(self.scan.probe.device)
-        return correct_image(self.network, planes), estimate.late
+        return correct_image(self.network, planes, self.coarse_photons), estimate.late
 
 
 def load_imager(
@@ -87,4 +90,4 @@ def load_imager(
         )
     target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     scan = load_scan(dataset, target, info.support_side_px)
-    return Imager(scan, network.to(target).eval(), start)
+    return Imager(scan, network.to(target).eval(), start, info.coarse_photons)

@@ -139,11 +139,7 @@ def load_bundle(path: Path, start: Literal["groups", "joint"] = "groups") -> tup
     """
     stage = "train" if start == "groups" else "refine"
     network, info = _load(
-        path,
-        FORMAT,
-        BundleInfo,
-        lambda info: build_corrector(info.width, 0, info.coarse_photons),
-        stage=stage,
+        path, FORMAT, BundleInfo, lambda info: build_corrector(info.width, seed=0), stage=stage
     )
     if info.start != start:
         raise StudyError(str(path), f"corrects {info.start} iterations, not {start} ones", "train again")

@@ -26,8 +26,10 @@ COARSE_PX = 32
 SCALES = (1, 2, 4)
 """Channels of each scale, in multiples of the network's width; each halves the image."""
 CANVAS_MULTIPLE_PX = 2 ** len(SCALES)
-TILE_PX = 1024
-TILE_MARGIN_PX = 128
+TILE_PX = 512
+TILE_MARGIN_PX = 64
+COARSE_MARGIN_PX = 2 * COARSE_PX
+"""How much further the coarse part looks; squares of neighbouring tiles coincide, as all are multiples."""
 
 Complex64 = NDArray[np.complex64]
 
@@ -40,23 +42,14 @@ class Corrector(nn.Module):
     undone. An untrained network changes nothing, so training starts from the classical
     result.
 
-    The correction fades out where hardly a photon falls, so that the object stays empty
-    there. Of the phase of coarse detail, frames tell so little that the likelihood hardly
-    stops a network from learning that of its training scan by heart, the more steps the more.
-    Joint iterations have it right where photons are many, so that the coarse part of their
-    correction may be made to fade there.
-
     Parameters
     ----------
     width : int
         Channels of the first scale.
-    coarse_photons : float or None, photons per pixel
-        Where half of the correction's coarse part is left; None leaves all of it everywhere.
     """
 
-    def __init__(self, width: int, coarse_photons: float | None = None) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self._coarse_photons = coarse_photons
         widths = [width * scale for scale in SCALES]
         self.fold = nn.PixelUnshuffle(2)
         self.stem = nn.Conv2d(4 * INPUT_PLANES, width, 3, padding=1)
@@ -81,30 +74,12 @@ class Corrector(nn.Module):
             x = self.decoders[level](x)
             if level > 0:
                 x = self.ups[level - 1](x) + skips[level - 1]
-        return self._fade(self.unfold(self.head(x)).float(), planes)
-
-    def _fade(self, output: Tensor, planes: Tensor) -> Tensor:
-        """Fade the planes of correction in ``output``, (batch, 4, y, x)."""
-        correction, gains = output.split([CORRECTION_PLANES, len(BAND_EDGES_PX)], dim=1)
-        lit, decades = planes[:, 4:5], FLUENCE_DECADES * planes[:, 5:6]
-        correction = correction * (lit / (lit + WEAK_ILLUMINATION))
-        if self._coarse_photons is not None:
-            photons = 10**decades - 1
-            known = photons / (photons + self._coarse_photons)
-            correction = correction - known * _smooth(correction, COARSE_PX)
-        return torch.cat([correction, gains], dim=1)
+        return self.unfold(self.head(x))
 
 
-def build_corrector(width: int, seed: int, coarse_photons: float | None = None) -> Corrector:
+def build_corrector(width: int, seed: int) -> Corrector:
     """Return a network with weights drawn from ``seed``; the global generator is restored."""
-    return build_seeded(lambda: Corrector(width, coarse_photons), seed)
-
-
-def _smooth(images: Tensor, width: int) -> Tensor:
-    """Average squares of ``width`` pixels, counted from the corner, and interpolate between them."""
-    rows, columns = images.shape[-2:]
-    means = F.avg_pool2d(images, width, ceil_mode=True, count_include_pad=False)
-    return F.interpolate(means, scale_factor=width, mode="bilinear")[..., :rows, :columns]
+    return build_seeded(lambda: Corrector(width), seed)
 
 
 def input_planes(estimate: Estimate) -> Tensor:
@@ -122,13 +97,19 @@ def input_planes(estimate: Estimate) -> Tensor:
     return torch.from_numpy(np.stack(images).astype(np.float32))
 
 
-def correct(network: nn.Module, planes: Tensor) -> Tensor:
+def correct(network: nn.Module, planes: Tensor, coarse_photons: float | None) -> Tensor:
     """Return the corrected object, (batch, 2, y, x) float32 real and imaginary planes.
 
     The late image in bands of detail, each but the coarsest times a gain, and a correction.
     What a Wiener filter does, less of a band where it is mostly noise, would otherwise have
     to be learned as a correction that cancels the noise pixel by pixel. Detail of more than
-    8 pixels keeps its size.
+    8 pixels keeps its size: of its phase, frames tell so little that the likelihood would
+    hardly stop a network from spoiling it. The correction fades out where hardly a photon
+    falls, so that the object stays empty there.
+
+    The more steps a training takes, the more of the slow phase of its own scan it learns by heart.
+    Where photons are many, joint iterations have that right by themselves, so that the coarse
+    part of their correction may be made to fade there.
 
     Parameters
     ----------
@@ -137,10 +118,18 @@ def correct(network: nn.Module, planes: Tensor) -> Tensor:
         band, finer than 2 pixels and than 8, of which the gain is twice the logistic function.
     planes : (batch, 6, y, x) float32
         From `input_planes`; y and x are multiples of 8.
+    coarse_photons : float or None, photons per pixel
+        Where half of the coarse part of the correction is left; None: all of it everywhere.
     """
     empty = torch.tensor([1.0, 0.0], device=planes.device)[:, None, None]
-    output = network(planes.contiguous(memory_format=torch.channels_last))
+    lit = planes[:, 4:5]
+    output = network(planes.contiguous(memory_format=torch.channels_last)).float()
     correction, *gains = output.split([CORRECTION_PLANES] + [1] * len(BAND_EDGES_PX), dim=1)
+    correction = correction * (lit / (lit + WEAK_ILLUMINATION))
+    if coarse_photons is not None:
+        photons = 10 ** (FLUENCE_DECADES * planes[:, 5:6]) - 1
+        known = photons / (photons + coarse_photons)
+        correction = correction - _smooth(correction, COARSE_PX) * known
     corrected = empty + correction
     rest = planes[:, 2:4]
     for width, gain in zip(BAND_EDGES_PX, gains, strict=True):
@@ -150,28 +139,36 @@ def correct(network: nn.Module, planes: Tensor) -> Tensor:
     return corrected + rest
 
 
-def correct_image(network: nn.Module, planes: Tensor) -> Complex64:
+def _smooth(images: Tensor, width: int) -> Tensor:
+    """Average squares of ``width`` pixels, counted from the corner, and interpolate between them."""
+    rows, columns = images.shape[-2:]
+    means = F.avg_pool2d(images, width, ceil_mode=True, count_include_pad=False)
+    return F.interpolate(means, scale_factor=width, mode="bilinear")[..., :rows, :columns]
+
+
+def correct_image(network: nn.Module, planes: Tensor, coarse_photons: float | None) -> Complex64:
     """Return the corrected object as a (y, x) complex64 array, tile by tile.
 
     Tiles overlap by a margin wider than what the network looks at, and only their inner
-    part is kept, so that memory does not grow with the object.
+    part is kept, so that memory does not grow with the object. For parameters see `correct`.
     """
+    margin = TILE_MARGIN_PX if coarse_photons is None else TILE_MARGIN_PX + COARSE_MARGIN_PX
     rows, columns = planes.shape[1:]
     corrected = np.empty((rows, columns), np.complex64)
     for top in range(0, rows, TILE_PX):
         for left in range(0, columns, TILE_PX):
-            y, x = _window(top, rows), _window(left, columns)
+            y, x = _window(top, rows, margin), _window(left, columns, margin)
             window = planes[:, y, x]
             height, width = window.shape[1:]
             short = (0, -width % CANVAS_MULTIPLE_PX, 0, -height % CANVAS_MULTIPLE_PX)
             with torch.no_grad():
-                tile = correct(network, F.pad(window, short)[None])[0].cpu().numpy()
+                tile = correct(network, F.pad(window, short)[None], coarse_photons)[0].cpu().numpy()
             bottom, right = min(top + TILE_PX, rows), min(left + TILE_PX, columns)
             inner = np.s_[top - y.start : bottom - y.start, left - x.start : right - x.start]
             corrected[top:bottom, left:right] = tile[0][inner] + 1j * tile[1][inner]
     return corrected
 
 
-def _window(start: int, length: int) -> slice:
+def _window(start: int, length: int, margin: int) -> slice:
     """Return the rows around a tile; tiles begin at multiples of the network's grid."""
-    return slice(max(start - TILE_MARGIN_PX, 0), min(start + TILE_PX + TILE_MARGIN_PX, length))
+    return slice(max(start - margin, 0), min(start + TILE_PX + margin, length))

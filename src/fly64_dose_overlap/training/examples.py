@@ -78,10 +78,10 @@ class Crop:
     target: Tensor
     symmetry: int
 
-    def predict(self, network: nn.Module) -> Tensor:
-        """Return the expected photons of the frames, (1, frame, y, x)."""
+    def predict(self, network: nn.Module, coarse_photons: float | None) -> Tensor:
+        """Return the expected photons of the frames, (1, frame, y, x); see `correct`."""
         turned = turn(self.planes, self.symmetry)
-        corrected = turn_back(correct(network, turned[None]), self.symmetry)
+        corrected = turn_back(correct(network, turned[None], coarse_photons), self.symmetry)
         return self.model.expected(torch.complex(*corrected.unbind(dim=1)))
 
 

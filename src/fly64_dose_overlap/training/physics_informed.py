@@ -68,12 +68,14 @@ class PhysicsInformed:
         self._first_fraction = generator(config.seed, self.name, "fractions").uniform()
         self._first_count = first_realisations(config.least_seen)
         self._first = {number: self._realise(number) for number in range(self._first_count)}
-        self._validation = Validation(dataset, self._scan, held_back, config, list(self._first.values()))
+        self._coarse_photons = self.coarse_photons(config)
+        self._validation = Validation(
+            dataset, self._scan, held_back, config, list(self._first.values()), self._coarse_photons
+        )
         self._kept: deque[Realisation] = deque(maxlen=KEPT_REALISATIONS)
         self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(config.threads,))
         self._next: Future[Realisation] | None = None
-        seed = torch_seed(config.seed, self.name, "weights")
-        self.network: nn.Module = build_corrector(config.width, seed, self.coarse_photons(config))
+        self.network: nn.Module = build_corrector(config.width, torch_seed(config.seed, self.name, "weights"))
 
     @staticmethod
     def start_settings(config: TrainParams) -> tuple[int, float]:
@@ -82,7 +84,7 @@ class PhysicsInformed:
 
     @staticmethod
     def coarse_photons(config: TrainParams) -> float | None:
-        """Return where the coarse part of a correction fades; see `Corrector`."""
+        """Return where the coarse part of a correction fades; see `correct`."""
         return None
 
     def make_start(self) -> Start:
@@ -116,7 +118,7 @@ class PhysicsInformed:
         """Return the loss of a random crop of a random realisation."""
         realisation = self._kept[int(rng.integers(len(self._kept)))]
         crop = self._sampler.draw(realisation, rng)
-        return loss_of(self._config, crop.predict(network), crop.target)
+        return loss_of(self._config, crop.predict(network, self._coarse_photons), crop.target)
 
     def validate(self, network: nn.Module) -> Metrics:
         """Return the loss and the scores of the strip that is held back."""
@@ -129,7 +131,7 @@ class PhysicsInformed:
             start=self.kind,
             start_iterations=self._iterations,
             start_weight=self._weight,
-            coarse_photons=self.coarse_photons(self._config),
+            coarse_photons=self._coarse_photons,
             frame_side_px=self._dataset.amplitude.shape[-1],
             support_side_px=self._scan.geometry.support_side,
             gridsize=math.isqrt(self._scan.groups.shape[1]),
@@ -154,7 +156,7 @@ class Refiner(PhysicsInformed):
 
     @staticmethod
     def coarse_photons(config: TrainParams) -> float | None:
-        """Return where the coarse part of a correction fades; see `Corrector`."""
+        """Return where the coarse part of a correction fades; see `correct`."""
         return config.joint_coarse_photons
 
     def make_start(self) -> Start:

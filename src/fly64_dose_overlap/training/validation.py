@@ -81,6 +81,8 @@ class Validation:
     realisations : sequence of Realisation
         Of the same scan; training on them may not score the validation frames. The strip's scores
         are those of the first.
+    coarse_photons : float or None, photons per pixel
+        See `correct`.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class Validation:
         frames: NDArray[np.int64],
         config: TrainParams,
         realisations: Sequence[Realisation],
+        coarse_photons: float | None,
     ) -> None:
         self._config = config
+        self._coarse_photons = coarse_photons
         self._truth = dataset.obj
         rng = generator(config.seed, "train", "validation")
         sampler = CropSampler(scan, frames, config.crop_px, config.frames_per_step)
@@ -104,9 +108,10 @@ class Validation:
         network.eval()
         with torch.no_grad():
             losses = [
-                float(loss_of(self._config, crop.predict(network), crop.target)) for crop in self._crops
+                float(loss_of(self._config, crop.predict(network, self._coarse_photons), crop.target))
+                for crop in self._crops
             ]
-        image = correct_image(network, self._planes)
+        image = correct_image(network, self._planes, self._coarse_photons)
         network.train()
         return {"val/loss": float(np.mean(losses)), **strip_scores(self._truth, image, self._region)}
 
