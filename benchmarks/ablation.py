@@ -34,6 +34,7 @@ OF_KIND: dict[Kind, dict[str, Changes]] = {
     "joint": {
         "15 iterations for 30": {"joint_iterations": 15},
         "no prior in the iterations": {"joint_weight": 0.0},
+        "coarse detail left to the iterations from 10 photons on": {"joint_coarse_photons": 10.0},
     },
 }
 HEAD = """# What each ingredient is worth
