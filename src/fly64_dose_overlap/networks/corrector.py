@@ -29,7 +29,7 @@ CANVAS_MULTIPLE_PX = 2 ** len(SCALES)
 TILE_PX = 512
 TILE_MARGIN_PX = 64
 COARSE_MARGIN_PX = 2 * COARSE_PX
-"""How much further the coarse part looks; squares of neighbouring tiles coincide, as all are multiples."""
+"""How much further the coarse part looks. Tiles begin at multiples of its squares too."""
 
 Complex64 = NDArray[np.complex64]
 
@@ -140,7 +140,10 @@ def correct(network: nn.Module, planes: Tensor, coarse_photons: float | None) ->
 
 
 def _smooth(images: Tensor, width: int) -> Tensor:
-    """Average squares of ``width`` pixels, counted from the corner, and interpolate between them."""
+    """Average (batch, plane, y, x) over squares of ``width`` pixels and interpolate between them.
+
+    Squares are counted from the corner; those that hang over the far edges average what is there.
+    """
     rows, columns = images.shape[-2:]
     means = F.avg_pool2d(images, width, ceil_mode=True, count_include_pad=False)
     return F.interpolate(means, scale_factor=width, mode="bilinear")[..., :rows, :columns]
