@@ -37,17 +37,17 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fly64_dose_overlap.config import Params, TrainParams, ViewName, load_params
-from fly64_dose_overlap.data.contract import BaseSet, Dataset
-from fly64_dose_overlap.networks.corrector import build_corrector, correct_image, input_planes
-from fly64_dose_overlap.networks.mosaic import GroupStart
-from fly64_dose_overlap.networks.scan import Scan, load_scan
-from fly64_dose_overlap.overlap.views import make_view
+from fly64_dose_overlap.files.dataset import BaseSet, Dataset
+from fly64_dose_overlap.learning.corrector import build_corrector, correct_image, input_planes
+from fly64_dose_overlap.learning.examples import CropSampler, Realisation, realise
+from fly64_dose_overlap.learning.mosaic import GroupStart
+from fly64_dose_overlap.learning.scan import Scan, load_scan
+from fly64_dose_overlap.learning.trainer import resolve_precision
+from fly64_dose_overlap.learning.validation import loss_of
 from fly64_dose_overlap.seeding import generator
-from fly64_dose_overlap.simulation.base import make_synthetic_base
-from fly64_dose_overlap.simulation.diffraction import BLOCK_FRAMES, dose_factor, draw_counts, with_dose
-from fly64_dose_overlap.training.examples import CropSampler, Realisation, realise
-from fly64_dose_overlap.training.trainer import resolve_precision
-from fly64_dose_overlap.training.validation import loss_of
+from fly64_dose_overlap.study.base import make_synthetic_base
+from fly64_dose_overlap.study.dose import BLOCK_FRAMES, dose_factor, draw_counts, with_dose
+from fly64_dose_overlap.study.views import make_view
 
 DOSE = 10_000
 FIELD_PX = 240.0

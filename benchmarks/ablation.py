@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.trials import LABELS, Kind, kinds_of, scores_of, train, write_rows
 from fly64_dose_overlap.config import Params, TrainParams, ViewName, load_params
-from fly64_dose_overlap.networks.corrector import CORRECTION_PLANES, Corrector
+from fly64_dose_overlap.learning.corrector import CORRECTION_PLANES, Corrector
 
 Changes = dict[str, Any]
 Forward = Callable[[Corrector, Tensor], Tensor]

@@ -21,7 +21,7 @@ import typer
 
 from benchmarks.trials import LABELS, Kind, kinds_of, scores_of, train, write_rows
 from fly64_dose_overlap.config import Params, ViewName, load_params
-from fly64_dose_overlap.training.jobs import VIEW_ORDER
+from fly64_dose_overlap.learning.jobs import VIEW_ORDER
 
 REALISATIONS = 16
 """Epochs of the one network: each thins the photons anew, to another part of them."""

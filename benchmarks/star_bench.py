@@ -31,16 +31,16 @@ from rich.console import Console
 from rich.table import Table
 
 from fly64_dose_overlap.config import MethodName, ViewName
-from fly64_dose_overlap.data.atomic import write_text_atomic
+from fly64_dose_overlap.files.atomic import write_text_atomic
+from fly64_dose_overlap.methods.held_out import HeldOut
+from fly64_dose_overlap.methods.methods import LABELS, maximum_a_posteriori
+from fly64_dose_overlap.methods.problem import Problem, load_problem
+from fly64_dose_overlap.methods.ptychi_solver import METHODS
 from fly64_dose_overlap.physics.scan import ScanModel
 from fly64_dose_overlap.progress import say, track
-from fly64_dose_overlap.reconstruction.held_out import HeldOut
-from fly64_dose_overlap.reconstruction.methods import LABELS, maximum_a_posteriori
-from fly64_dose_overlap.reconstruction.problem import Problem, load_problem
-from fly64_dose_overlap.reconstruction.ptychi_solver import METHODS
-from fly64_dose_overlap.scoring.align import align_to
-from fly64_dose_overlap.scoring.scores import score
-from fly64_dose_overlap.simulation.star_bench_counts import (
+from fly64_dose_overlap.scores.align import align_to
+from fly64_dose_overlap.scores.scores import score
+from fly64_dose_overlap.study.star_bench_counts import (
     ShiftedProbeScan,
     star_bench_dataset,
     star_bench_region,

@@ -13,18 +13,18 @@ import typer
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.config import Params, ViewName
-from fly64_dose_overlap.data.atomic import write_text_atomic
-from fly64_dose_overlap.data.contract import read_dataset
-from fly64_dose_overlap.networks.apply import load_imager
-from fly64_dose_overlap.networks.bundle import load_bundle
-from fly64_dose_overlap.networks.mosaic import GroupStart
+from fly64_dose_overlap.files.atomic import write_text_atomic
+from fly64_dose_overlap.files.dataset import read_dataset
+from fly64_dose_overlap.learning import cell_job, execute_refining_job, execute_training_job
+from fly64_dose_overlap.learning.apply import load_imager
+from fly64_dose_overlap.learning.bundle import load_bundle
+from fly64_dose_overlap.learning.mosaic import GroupStart
+from fly64_dose_overlap.methods.joint import JointStart
+from fly64_dose_overlap.methods.problem import load_problem
 from fly64_dose_overlap.progress import say
-from fly64_dose_overlap.reconstruction.joint import JointStart
-from fly64_dose_overlap.reconstruction.problem import load_problem
-from fly64_dose_overlap.scoring.align import align_to
-from fly64_dose_overlap.scoring.region import scan_region
-from fly64_dose_overlap.scoring.scores import score
-from fly64_dose_overlap.training import cell_job, execute_refining_job, execute_training_job
+from fly64_dose_overlap.scores.align import align_to
+from fly64_dose_overlap.scores.region import scan_region
+from fly64_dose_overlap.scores.scores import score
 
 Kind = Literal["groups", "joint"]
 KINDS: tuple[Kind, ...] = ("groups", "joint")

@@ -15,7 +15,7 @@ import tomllib
 from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from pathlib import Path
 
-from fly64_dose_overlap.data.atomic import write_text_atomic
+from fly64_dose_overlap.files.atomic import write_text_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"

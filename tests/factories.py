@@ -12,9 +12,9 @@ import numpy as np
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.config import Params, TrainParams, load_params
-from fly64_dose_overlap.data.atomic import sha256_of
-from fly64_dose_overlap.data.contract import Dataset, write_dataset
-from fly64_dose_overlap.training.jobs import TrainingJob
+from fly64_dose_overlap.files.atomic import sha256_of
+from fly64_dose_overlap.files.dataset import Dataset, write_dataset
+from fly64_dose_overlap.learning.jobs import TrainingJob
 
 ROOT = Path(__file__).resolve().parents[1]
 

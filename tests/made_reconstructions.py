@@ -6,11 +6,11 @@ import numpy as np
 
 import factories
 import tiny_scan
-from fly64_dose_overlap.data.contract import Dataset
+from fly64_dose_overlap.files.dataset import Dataset
+from fly64_dose_overlap.files.reconstruction import Kind, Reconstruction
 from fly64_dose_overlap.physics.fluence import fluence_map
-from fly64_dose_overlap.results.reconstruction import Kind, Reconstruction
-from fly64_dose_overlap.scoring.limit import Limit
-from fly64_dose_overlap.scoring.region import scan_region
+from fly64_dose_overlap.scores.limit import Limit
+from fly64_dose_overlap.scores.region import scan_region
 
 DOSE = tiny_scan.DOSE
 NAMES = {"network": "network", "lsqml_held_out": "LSQML held-out", "flat_object": "flat object"}

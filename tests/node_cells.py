@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from fly64_dose_overlap.matrix.engines import DaskOptions, SlurmOptions, run_on_dask, run_on_slurm
-from fly64_dose_overlap.matrix.node import CellJob
+from fly64_dose_overlap.pipeline.matrix.engines import DaskOptions, SlurmOptions, run_on_dask, run_on_slurm
+from fly64_dose_overlap.pipeline.matrix.node import CellJob
 from study_copy import DOSES, VIEWS, StudyCopy
 
 Found = TypeVar("Found")
@@ -126,7 +126,9 @@ def make_nodes(study: StudyCopy, folder: Path) -> Nodes:
 def kill_worker(training: psutil.Process) -> None:
     """Kill the process that waits for a cell, and nothing of the cell itself."""
     guard = next(
-        process for process in training.parents() if _names(process, "fly64_dose_overlap.matrix.node")
+        process
+        for process in training.parents()
+        if _names(process, "fly64_dose_overlap.pipeline.matrix.node")
     )
     worker = guard.parent()
     assert worker is not None
@@ -171,7 +173,9 @@ def _belongs_to(process: psutil.Process, folder: str) -> bool:
 
 def _trains(process: psutil.Process, folder: str) -> bool:
     try:
-        return process.cwd().startswith(folder + "/") and _names(process, "fly64_dose_overlap.stages.train")
+        return process.cwd().startswith(folder + "/") and _names(
+            process, "fly64_dose_overlap.pipeline.stages.train"
+        )
     except psutil.Error:
         return False
 

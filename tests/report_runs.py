@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fly64_dose_overlap.reporting.study import Run, Study, make_study
+from fly64_dose_overlap.report.study import Run, Study, make_study
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 DOSES = [1000, 10000, 100000]

@@ -77,7 +77,7 @@ def test_the_search_for_unpickling_finds_it(call: str, count: int) -> None:
 
 @pytest.mark.parametrize("stage", ["base", "overlap"])
 def test_stage_without_torch_does_not_import_it(stage: str) -> None:
-    code = f"import sys, fly64_dose_overlap.stages.{stage}; sys.exit('torch' in sys.modules)"
+    code = f"import sys, fly64_dose_overlap.pipeline.stages.{stage}; sys.exit('torch' in sys.modules)"
     result = _run_python("-c", code)
     assert result.returncode == 0, result.stderr or f"stage {stage} imports torch"
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fly64_dose_overlap.config import Params, ViewName, load_params
-from fly64_dose_overlap.stages import base, overlap, simulate
+from fly64_dose_overlap.pipeline.stages import base, overlap, simulate
 from tiny_study import ROOT, write_params
 
 PACKAGE = "fly64_dose_overlap"
@@ -33,7 +33,14 @@ must not simulate the others again."""
 
 NO_DEPS = {
     SOURCE / PACKAGE / name
-    for name in ("errors.py", "progress.py", "stages/__init__.py", "stages/_cli.py", "stages/_interrupts.py")
+    for name in (
+        "errors.py",
+        "progress.py",
+        "pipeline/__init__.py",
+        "pipeline/stages/__init__.py",
+        "pipeline/stages/_cli.py",
+        "pipeline/stages/_interrupts.py",
+    )
 }
 """What a user reads and how a stage ends, which nothing written depends on."""
 CONFIG = SOURCE / PACKAGE / "config.py"
@@ -75,8 +82,8 @@ def imported_modules(file: Path) -> Iterator[str]:
 def code_of(stage: str) -> dict[str, Path]:
     """Return the modules that a stage may import, with their files."""
     found: dict[str, Path] = {}
-    pending = [PACKAGE, f"{PACKAGE}.stages", f"{PACKAGE}.stages.{stage}"]
-    assert module_file(pending[-1]), f"there is no stages/{stage}.py"
+    pending = [PACKAGE, f"{PACKAGE}.pipeline.stages", f"{PACKAGE}.pipeline.stages.{stage}"]
+    assert module_file(pending[-1]), f"there is no pipeline/stages/{stage}.py"
     while pending:
         module = pending.pop()
         file = module_file(module)
@@ -111,7 +118,7 @@ def test_every_stage_is_described_and_runs_its_own_module() -> None:
     assert list(STAGES) == ["check", *data, *learned, "reconstruct", "infer", "evaluate"]
     for name, stage in STAGES.items():
         assert stage["desc"].strip()
-        assert f"-m {PACKAGE}.stages.{name}" in stage["cmd"]
+        assert f"-m {PACKAGE}.pipeline.stages.{name}" in stage["cmd"]
 
 
 def test_lists_are_written_in_block_style() -> None:
@@ -198,9 +205,9 @@ def test_deps_cover_what_is_really_imported() -> None:
 
 
 def test_a_copy_runs_its_own_code(tmp_path: Path) -> None:
-    stages = tmp_path / "src" / PACKAGE / "stages"
+    stages = tmp_path / "src" / PACKAGE / "pipeline" / "stages"
     stages.mkdir(parents=True)
-    for file in (stages.parent / "__init__.py", stages / "__init__.py"):
+    for file in (stages.parents[1] / "__init__.py", stages.parent / "__init__.py", stages / "__init__.py"):
         file.touch()
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
@@ -307,8 +314,8 @@ def test_the_search_for_parameters_finds_them() -> None:
 
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_params_cover_the_sections_that_a_stage_reads(stage: str) -> None:
-    file = module_file(f"{PACKAGE}.stages.{stage}")
-    assert file, f"there is no stages/{stage}.py"
+    file = module_file(f"{PACKAGE}.pipeline.stages.{stage}")
+    assert file, f"there is no pipeline/stages/{stage}.py"
     read = sections_read(file.read_text(encoding="utf-8")) - CHECKED_ONLY
     assert read, "the stage reads no parameter, or this search misses how"
     assert "" not in read, "the stage hands on all parameters: give away its sections only"

@@ -9,10 +9,10 @@ import numpy as np
 
 import factories
 from fly64_dose_overlap.config import TrainParams
-from fly64_dose_overlap.data.contract import Dataset
-from fly64_dose_overlap.overlap.grouping import make_groups
-from fly64_dose_overlap.simulation.base import make_synthetic_base
-from fly64_dose_overlap.simulation.diffraction import dose_factor, draw_counts, with_dose
+from fly64_dose_overlap.files.dataset import Dataset
+from fly64_dose_overlap.study.base import make_synthetic_base
+from fly64_dose_overlap.study.dose import dose_factor, draw_counts, with_dose
+from fly64_dose_overlap.study.grouping import make_groups
 
 SIDE = 32
 FIELD_PX = 64.0

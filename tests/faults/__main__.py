@@ -13,7 +13,7 @@ import sys
 
 from faults.outcome import Outcome
 from faults.table import DOCUMENT, with_rows
-from fly64_dose_overlap.data.atomic import write_text_atomic
+from fly64_dose_overlap.files.atomic import write_text_atomic
 from fly64_dose_overlap.progress import say
 
 PARTS = ("kills", "interrupt", "limits", "storage", "crowd", "fuzz", "load")

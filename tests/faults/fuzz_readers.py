@@ -41,22 +41,22 @@ from faults.mutations import (
 )
 from faults.npz_mutations import make_bomb, mutate_npz
 from fly64_dose_overlap.config import load_params, parse_params
-from fly64_dose_overlap.data.canonical import read_user_base
-from fly64_dose_overlap.data.contract import read_base, read_dataset, write_base, write_dataset
-from fly64_dose_overlap.matrix.cells import Selection, plan_cells
-from fly64_dose_overlap.networks.bundle import (
-    load_bundle,
-    load_supervised,
-)
-from fly64_dose_overlap.reconstruction.measured import read_measurement
-from fly64_dose_overlap.results.lock import parse_lock, read_lock
-from fly64_dose_overlap.results.reconstruction import (
+from fly64_dose_overlap.files.dataset import read_base, read_dataset, write_base, write_dataset
+from fly64_dose_overlap.files.own_npz import read_user_base
+from fly64_dose_overlap.files.reconstruction import (
     read_reconstructions,
     write_reconstruction,
     write_reconstructions,
 )
+from fly64_dose_overlap.learning.bundle import (
+    load_bundle,
+    load_supervised,
+)
+from fly64_dose_overlap.methods.measured import read_measurement
+from fly64_dose_overlap.pipeline.matrix.cells import Selection, plan_cells
+from fly64_dose_overlap.results.lock import parse_lock, read_lock
 from fly64_dose_overlap.results.timings import FOLDER, read_timing
-from fly64_dose_overlap.scoring.limit import read_limit, write_limit
+from fly64_dose_overlap.scores.limit import read_limit, write_limit
 
 SIDE, FRAMES = 8, 6
 PARAMS_TEXT = (factories.ROOT / "params.yaml").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
-from fly64_dose_overlap.data.contract import read_dataset
-from fly64_dose_overlap.stages import base, evaluate, infer, overlap, refine, simulate, train
+from fly64_dose_overlap.files.dataset import read_dataset
+from fly64_dose_overlap.pipeline.stages import base, evaluate, infer, overlap, refine, simulate, train
 
 METHODS = ("refined", "supervised", "map", "lsqml", "ml", "flat_object")
 """Names under which the same image is scored again: as many methods as a picture shows."""
@@ -54,10 +54,10 @@ def image(params: Params) -> None:
     import numpy as np
     import torch
 
-    from fly64_dose_overlap.networks.apply import load_imager
-    from fly64_dose_overlap.networks.bundle import load_bundle
-    from fly64_dose_overlap.networks.mosaic import GroupStart
-    from fly64_dose_overlap.results.reconstruction import Kind, Reconstruction, write_reconstructions
+    from fly64_dose_overlap.files.reconstruction import Kind, Reconstruction, write_reconstructions
+    from fly64_dose_overlap.learning.apply import load_imager
+    from fly64_dose_overlap.learning.bundle import load_bundle
+    from fly64_dose_overlap.learning.mosaic import GroupStart
 
     torch.set_num_threads(1)
     path = view_file(params, "test")
@@ -78,7 +78,7 @@ def image(params: Params) -> None:
 
 def evaluation(params: Params) -> None:
     """Score all images, against a made-up limit."""
-    from fly64_dose_overlap.scoring.limit import write_limit
+    from fly64_dose_overlap.scores.limit import write_limit
     from made_reconstructions import limit_of
 
     limit = limit_of(params.evaluate.region_threshold, read_dataset(view_file(params, "test")))

@@ -10,8 +10,8 @@ from faults import load
 from faults.load import LIMIT_MIB, measure, prepare, run
 from faults.load_phase import PHASES
 from fly64_dose_overlap.config import load_params
-from fly64_dose_overlap.simulation.base import make_synthetic_base
-from fly64_dose_overlap.simulation.split import split_scan
+from fly64_dose_overlap.study.base import make_synthetic_base
+from fly64_dose_overlap.study.split import split_scan
 
 
 @pytest.mark.slow

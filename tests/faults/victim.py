@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from faults.command import LIMIT_S, Lost
-from fly64_dose_overlap.data.atomic import sha256_of
+from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.progress import say
 from matrix_study import kill_all
 from study_copy import StudyCopy, make_study

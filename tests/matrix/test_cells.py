@@ -11,7 +11,7 @@ import pytest
 
 from fly64_dose_overlap.config import load_params
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.matrix.cells import Cell, Selection, parse_dose, plan_cells
+from fly64_dose_overlap.pipeline.matrix.cells import Cell, Selection, parse_dose, plan_cells
 from tiny_study import write_params
 
 DOSES = (1000, 10000, 100000)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from fly64_dose_overlap.config import load_params
-from fly64_dose_overlap.matrix.cells import Selection, plan_cells
-from fly64_dose_overlap.matrix.datasets import base_checksum, shares_data
+from fly64_dose_overlap.pipeline.matrix.cells import Selection, plan_cells
+from fly64_dose_overlap.pipeline.matrix.datasets import base_checksum, shares_data
 from tiny_study import ROOT, write_params
 
 

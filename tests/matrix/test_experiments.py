@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fly64_dose_overlap.matrix.experiments import (
+from fly64_dose_overlap.pipeline.matrix.experiments import (
     JOBS,
     WORKERS,
     Job,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console, Group
 
-from fly64_dose_overlap.matrix import watch
-from fly64_dose_overlap.matrix.experiments import Job
-from fly64_dose_overlap.matrix.watch import DONE, FAILED, KEPT, QUEUED, RUNNING, Display, Line
+from fly64_dose_overlap.pipeline.matrix import watch
+from fly64_dose_overlap.pipeline.matrix.experiments import Job
+from fly64_dose_overlap.pipeline.matrix.watch import DONE, FAILED, KEPT, QUEUED, RUNNING, Display, Line
 
 START = """\
 Reproducing experiment '1000-sparse'
@@ -20,14 +20,14 @@ Stage 'overlap@1000-sparse' didn't change, skipping
 """
 CHECK = """\
 Running stage 'check':
-> env PYTHONPATH=src python -m fly64_dose_overlap.stages.check
+> env PYTHONPATH=src python -m fly64_dose_overlap.pipeline.stages.check
 check: the cell is 1000 photons per frame, view sparse
 Updating lock file 'dvc.lock'
 
 """
 TRAIN = """\
 Running stage 'train':
-> env PYTHONPATH=src python -m fly64_dose_overlap.stages.train
+> env PYTHONPATH=src python -m fly64_dose_overlap.pipeline.stages.train
 Using bfloat16 Automatic Mixed Precision (AMP)
 validation set: 40 groups in 0.1 s
 thin and stitch for epoch 1: 40 groups in 0.0 s
@@ -45,7 +45,7 @@ EPOCH_2 = (
 WITHOUT_PICTURE = "train sparse/dose=1000: epoch 3/5: train/loss 0.7901, val/loss 0.7488, 54 s left\n"
 EVALUATE = """\
 Running stage 'evaluate':
-> env PYTHONPATH=src python -m fly64_dose_overlap.stages.evaluate
+> env PYTHONPATH=src python -m fly64_dose_overlap.pipeline.stages.evaluate
 score: 3 methods in 0.2 s
 """
 

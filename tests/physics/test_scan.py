@@ -11,8 +11,8 @@ import torch
 from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.physics.propagation import uncentre
 from fly64_dose_overlap.physics.scan import ScanModel
-from fly64_dose_overlap.simulation.base import make_synthetic_base
-from fly64_dose_overlap.simulation.diffraction import expected_intensity
+from fly64_dose_overlap.study.base import make_synthetic_base
+from fly64_dose_overlap.study.dose import expected_intensity
 from tiny_scan import scan_dataset
 
 

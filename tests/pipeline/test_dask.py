@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.matrix.engines import DaskOptions, run_on_dask
-from fly64_dose_overlap.matrix.node import run_cell
+from fly64_dose_overlap.pipeline.matrix.engines import DaskOptions, run_on_dask
+from fly64_dose_overlap.pipeline.matrix.node import run_cell
 from node_cells import SLOW_TRAINING, Nodes, assert_collected, kill_worker, make_nodes, outcomes, wait_for
 from study_copy import StudyCopy
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fly64_dose_overlap import provenance
-from fly64_dose_overlap.data.canonical import strongest_mode
-from fly64_dose_overlap.data.contract import read_base, read_dataset
+from fly64_dose_overlap.files.dataset import read_base, read_dataset
+from fly64_dose_overlap.files.own_npz import strongest_mode
 from study_copy import StudyCopy, make_study, stages_run
 
 pytestmark = pytest.mark.slow

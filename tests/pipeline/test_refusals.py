@@ -14,15 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 import factories
-from fly64_dose_overlap.networks.bundle import BundleInfo, save_bundle
-from fly64_dose_overlap.networks.corrector import build_corrector
-from fly64_dose_overlap.stages import base, evaluate, infer, overlap, simulate, train
-from fly64_dose_overlap.stages._cli import command
+from fly64_dose_overlap.learning.bundle import BundleInfo, save_bundle
+from fly64_dose_overlap.learning.corrector import build_corrector
+from fly64_dose_overlap.pipeline.stages import base, evaluate, infer, overlap, simulate, train
+from fly64_dose_overlap.pipeline.stages._cli import command
 from study_copy import TINY_TRAINING
 from tiny_study import write_params
 
 # Before any test: some library below it draws a random number while it is imported.
-importlib.import_module("fly64_dose_overlap.evaluation.report")
+importlib.import_module("fly64_dose_overlap.report.comparison")
 
 Arrays = dict[str, Any]
 FRAMES, SIDE = 6, 8

@@ -35,10 +35,10 @@ def make(folder: Path) -> None:
     from scipy.ndimage import gaussian_filter
 
     from fly64_dose_overlap.config import load_params
-    from fly64_dose_overlap.results.product import recorded_optics, write_product
-    from fly64_dose_overlap.results.reconstruction import Reconstruction
-    from fly64_dose_overlap.simulation.base import make_synthetic_base
-    from fly64_dose_overlap.simulation.diffraction import dose_factor, expected_intensity, with_dose
+    from fly64_dose_overlap.files.product import recorded_optics, write_product
+    from fly64_dose_overlap.files.reconstruction import Reconstruction
+    from fly64_dose_overlap.study.base import make_synthetic_base
+    from fly64_dose_overlap.study.dose import dose_factor, expected_intensity, with_dose
 
     params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
     scan = {"frame_side_px": SIDE, "field_px": 48.0, "step_px": 12.0, "jitter_px": 1.0}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.matrix.engines import SlurmOptions, run_on_slurm
+from fly64_dose_overlap.pipeline.matrix.engines import SlurmOptions, run_on_slurm
 from node_cells import SLOW_TRAINING, Nodes, assert_collected, kill_worker, make_nodes, outcomes, wait_for
 from study_copy import StudyCopy, make_study
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fly64_dose_overlap.data.contract import read_base
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.stages import base
-from fly64_dose_overlap.stages._cli import BASE_FILE, command, require_listed
+from fly64_dose_overlap.files.dataset import read_base
+from fly64_dose_overlap.pipeline.stages import base
+from fly64_dose_overlap.pipeline.stages._cli import BASE_FILE, command, require_listed
 from tiny_study import ROOT, write_params
 
 
@@ -27,7 +27,7 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_stage(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    line = [sys.executable, "-m", f"fly64_dose_overlap.stages.{name}", *arguments]
+    line = [sys.executable, "-m", f"fly64_dose_overlap.pipeline.stages.{name}", *arguments]
     return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -163,7 +163,7 @@ def test_a_dose_must_be_listed() -> None:
 def test_help_needs_neither_torch_nor_scipy(stage: str) -> None:
     code = (
         f"import sys; sys.argv = ['{stage}', '--help']\n"
-        f"from fly64_dose_overlap.stages import {stage}\n"
+        f"from fly64_dose_overlap.pipeline.stages import {stage}\n"
         f"try: {stage}.run({stage}.main)\n"
         "finally: sys.exit(10 if {'torch', 'scipy'} & set(sys.modules) else 0)"
     )

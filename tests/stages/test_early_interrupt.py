@@ -22,7 +22,7 @@ from tiny_study import ROOT
 def test_an_interrupt_of_the_imports_is_one_line_and_a_bug_is_not(
     raised: str, status: int, shown: str
 ) -> None:
-    code = f"import fly64_dose_overlap.stages\nraise {raised}"
+    code = f"import fly64_dose_overlap.pipeline.stages\nraise {raised}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     ended = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False

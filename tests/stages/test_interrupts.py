@@ -11,13 +11,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fly64_dose_overlap.stages._interrupts import ORDERLY_END_S
+from fly64_dose_overlap.pipeline.stages._interrupts import ORDERLY_END_S
 
 DEADLINE_S = 60.0
 MAIN = """
 import hashlib, sys, time
-from fly64_dose_overlap.stages import _interrupts
-from fly64_dose_overlap.stages._cli import run
+from fly64_dose_overlap.pipeline.stages import _interrupts
+from fly64_dose_overlap.pipeline.stages._cli import run
 
 def main() -> None:
     try:

@@ -17,16 +17,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import factories
-from fly64_dose_overlap.stages import jobs as stage
-from fly64_dose_overlap.stages._cli import command
-from fly64_dose_overlap.training import TrainingJob, build_training_jobs
+from fly64_dose_overlap.learning import TrainingJob, build_training_jobs
+from fly64_dose_overlap.pipeline.stages import jobs as stage
+from fly64_dose_overlap.pipeline.stages._cli import command
 
 MANIFEST = Path("models/jobs/training_manifest.json")
 DEADLINE_S = 30.0
 LONG_TRAINING = """
 import factories
-from fly64_dose_overlap.stages.jobs import run_in_own_process
-from fly64_dose_overlap.training import build_training_jobs
+from fly64_dose_overlap.pipeline.stages.jobs import run_in_own_process
+from fly64_dose_overlap.learning import build_training_jobs
 params = factories.study_params()
 job = build_training_jobs(params, doses=[1000], views=["dense"])[0][0]
 run_in_own_process(job, config=params.train, neighbor_count=7, runner=factories.beat_forever)
@@ -192,13 +192,13 @@ def _is_still(path: Path) -> bool:
 
 def test_help_names_the_way_that_dvc_tracks() -> None:
     # In another process, because the formatting of the help draws random numbers.
-    found = _python("-m", "fly64_dose_overlap.stages.jobs", "--help")
+    found = _python("-m", "fly64_dose_overlap.pipeline.stages.jobs", "--help")
     assert found.returncode == 0
     assert "dvc exp run --queue" in " ".join(found.stdout.split())
 
 
 def test_dry_run_does_not_import_torch() -> None:
-    code = "import sys; from fly64_dose_overlap.stages.jobs import main; main(dry_run=True); "
+    code = "import sys; from fly64_dose_overlap.pipeline.stages.jobs import main; main(dry_run=True); "
     found = _python("-c", code + "sys.exit('torch' in sys.modules)")
     assert found.returncode == 0, found.stderr
     assert len(read_manifest()["jobs"]) == 9

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 import tiny_scan
-from fly64_dose_overlap.data.atomic import sha256_of
-from fly64_dose_overlap.data.contract import write_dataset
-from fly64_dose_overlap.stages import refine, supervise
-from fly64_dose_overlap.stages._cli import command
+from fly64_dose_overlap.files.atomic import sha256_of
+from fly64_dose_overlap.files.dataset import write_dataset
+from fly64_dose_overlap.pipeline.stages import refine, supervise
+from fly64_dose_overlap.pipeline.stages._cli import command
 from tiny_study import write_params
 
 

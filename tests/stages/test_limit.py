@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fly64_dose_overlap.data.contract import write_dataset
 from fly64_dose_overlap.errors import MissingFileError
+from fly64_dose_overlap.files.dataset import write_dataset
 from fly64_dose_overlap.physics.fluence import fluence_map
-from fly64_dose_overlap.scoring.limit import read_limit
-from fly64_dose_overlap.scoring.region import scan_region
-from fly64_dose_overlap.stages import limit
+from fly64_dose_overlap.pipeline.stages import limit
+from fly64_dose_overlap.scores.limit import read_limit
+from fly64_dose_overlap.scores.region import scan_region
 from tiny_scan import DOSE, scan_dataset
 from tiny_study import write_params
 

@@ -14,10 +14,10 @@ import pytest
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.config import ViewName
-from fly64_dose_overlap.data.contract import read_dataset
 from fly64_dose_overlap.errors import MissingFileError, StudyError
-from fly64_dose_overlap.stages import base, overlap, simulate
-from fly64_dose_overlap.stages._cli import dose_file
+from fly64_dose_overlap.files.dataset import read_dataset
+from fly64_dose_overlap.pipeline.stages import base, overlap, simulate
+from fly64_dose_overlap.pipeline.stages._cli import dose_file
 from tiny_study import ROOT, write_params
 
 DOSE = 1000
@@ -90,7 +90,7 @@ def test_fewer_groups_than_wanted_are_one_line_of_warning(study: Path, tmp_path:
         "sparse": {"s_img": 0.3, "n_groups": 40, "gridsize": 2},
     }
     write_params(tmp_path, overlap={"views": views})
-    line = ["-m", "fly64_dose_overlap.stages.overlap", "--dose", str(DOSE), "--view", "baseline"]
+    line = ["-m", "fly64_dose_overlap.pipeline.stages.overlap", "--dose", str(DOSE), "--view", "baseline"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     result = subprocess.run(
         [sys.executable, *line], env=environment, capture_output=True, text=True, check=False

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from fly64_dose_overlap import provenance
-from fly64_dose_overlap.data.atomic import sha256_of
-from fly64_dose_overlap.data.contract import Dataset, read_base, read_dataset
 from fly64_dose_overlap.errors import MissingFileError, StudyError
-from fly64_dose_overlap.simulation.diffraction import BLOCK_FRAMES, dose_factor, draw_counts, with_dose
-from fly64_dose_overlap.stages import base, simulate
-from fly64_dose_overlap.stages._cli import BASE_FILE, dose_file
+from fly64_dose_overlap.files.atomic import sha256_of
+from fly64_dose_overlap.files.dataset import Dataset, read_base, read_dataset
+from fly64_dose_overlap.pipeline.stages import base, simulate
+from fly64_dose_overlap.pipeline.stages._cli import BASE_FILE, dose_file
+from fly64_dose_overlap.study.dose import BLOCK_FRAMES, dose_factor, draw_counts, with_dose
 from tiny_study import write_params
 
 DOSE = 1000

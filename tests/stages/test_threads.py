@@ -10,7 +10,7 @@ import scipy.linalg  # noqa: F401  # pyright: ignore[reportUnusedImport] - bring
 import threadpoolctl
 from typer.testing import CliRunner
 
-from fly64_dose_overlap.stages._cli import command
+from fly64_dose_overlap.pipeline.stages._cli import command
 
 THREADS = 2
 

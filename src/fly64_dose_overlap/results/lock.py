@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fly64_dose_overlap.config import first_problem, parse_yaml
-from fly64_dose_overlap.data.atomic import read_text
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.atomic import read_text
 
 LOCK_NAME = "dvc.lock"
 MAX_LOCK_BYTES = 4 * 2**20

@@ -15,8 +15,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fly64_dose_overlap.config import first_problem
-from fly64_dose_overlap.data.atomic import read_json, write_json_atomic
 from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.files.atomic import read_json, write_json_atomic
 
 FOLDER = Path(".dvc/tmp/timings")
 

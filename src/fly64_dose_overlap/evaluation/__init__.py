@@ -1,1 +1,0 @@
-"""Reconstruct the test half, score every method alike, and report one cell."""

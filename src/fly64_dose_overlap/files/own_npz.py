@@ -1,0 +1,256 @@
+"""A user's own NPZ made a canonical base set, every change on record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fly64_dose_overlap import provenance
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.files import rules
+from fly64_dose_overlap.files.atomic import sha256_of
+from fly64_dose_overlap.files.dataset import BaseSet, base_from_arrays, read_record
+from fly64_dose_overlap.files.disk_array import AnyArray, DiskArray, rows_per_block, spool
+from fly64_dose_overlap.files.npz import NpzReader
+
+TOOL = "transpose_rename_convert"
+COUNTS = "counts"
+FRAME_KEYS = (rules.DIFFRACTION, "diff3d", COUNTS)
+"""Names of the frames, the first one present is taken; ``counts`` are photons by their name."""
+
+
+@dataclass
+class _Import:
+    """A file on its way to the canonical form."""
+
+    reader: NpzReader
+    where: str
+    record: provenance.Record
+    frames_first: bool
+    """The file says that this tool, ours or the ancestor's, has already put the frame axis first."""
+    arrays: dict[str, AnyArray] = field(default_factory=lambda: {})
+
+    def note(self, operation: str, **parameters: Any) -> None:
+        self.record = provenance.with_step(self.record, TOOL, operation, **parameters)
+
+
+def read_user_base(path: Path | str) -> BaseSet:
+    """Read a user's NPZ file as a base set, converting what can be converted without guessing.
+
+    Understood are: frames named ``diff3d`` or ``counts``; integer intensities, whose root
+    is taken; the frame axis in another place; trailing axes of length one; several probe
+    modes, of which the strongest is kept; double precision; unknown keys, which are left
+    out. Frames are optional: without them the probe gives N. Each change is one step of
+    the record, and a record that the file already carries is continued.
+
+    Parameters
+    ----------
+    path : Path or str
+        NPZ file with object, probe and positions.
+
+    Returns
+    -------
+    base : BaseSet
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    StudyError
+        If the file is damaged, lacks the object, the probe or the positions, or is
+        ambiguous, or the result breaks the contract.
+    """
+    path = Path(path)
+    where = str(path)
+    if not os.path.exists(path):  # unlike Path's, never an exception of its own
+        hint = "set base.source to an NPZ file, or to synthetic"
+        raise MissingFileError("Base dataset not found", where, hint)
+    with NpzReader(path) as reader:
+        keys = reader.keys()
+        _require_scan(keys, where)
+        work = _start(reader, path)
+        for key in (rules.XCOORDS, rules.YCOORDS):
+            work.arrays[key] = _load(work, key, axes=1)
+        work.arrays[rules.OBJECT] = _to_single(work, rules.OBJECT, _load(work, rules.OBJECT, axes=2))
+        work.arrays[rules.PROBE] = _to_single(work, rules.PROBE, _load_probe(work))
+        if rules.SCAN_INDEX in keys:
+            work.arrays[rules.SCAN_INDEX] = _load(work, rules.SCAN_INDEX, axes=1)
+        source = next((key for key in FRAME_KEYS if key in keys), None)
+        frames = None if source is None else _load_frames(work, source)
+        ignored = sorted(set(keys) - set(work.arrays) - {source, rules.METADATA})
+        if ignored:
+            work.note("ignore_keys", keys=ignored)
+        return base_from_arrays(work.arrays, work.record, where=where, frames=frames)
+
+
+def _require_scan(keys: list[str], where: str) -> None:
+    image = "add it as a complex array (y, x)"
+    vector = "add one number per frame, in object pixels"
+    needs = {
+        rules.OBJECT: ("the study simulates from a known object", image),
+        rules.PROBE: ("the study simulates with a known probe", image),
+        rules.XCOORDS: ("the study simulates at known positions", vector),
+        rules.YCOORDS: ("the study simulates at known positions", vector),
+    }
+    for key, (reason, advice) in needs.items():
+        if key not in keys:
+            held = ", ".join(keys) or "nothing"
+            raise StudyError(where, f"has no {key}: {reason}", f"{advice}; the file holds {held}")
+
+
+def _start(reader: NpzReader, path: Path) -> _Import:
+    pickled = rules.METADATA in reader and reader.is_pickled(rules.METADATA)
+    record = {} if pickled else read_record(reader)
+    work = _Import(
+        reader,
+        where=str(path),
+        record=record or provenance.new_record("base", source_file=path.name),
+        frames_first=TOOL in provenance.steps(record),
+    )
+    work.note("read", source_file=path.name, source_sha256=sha256_of(path))
+    if pickled:
+        work.note("ignore_metadata", key=rules.METADATA, reason="pickled objects are never loaded")
+    return work
+
+
+def _load(work: _Import, key: str, *, axes: int) -> AnyArray:
+    """Load an array and drop trailing axes of length one beyond ``axes``."""
+    array = work.reader.load(key)
+    found = array.shape
+    while array.ndim > axes and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.shape != found:
+        work.note("squeeze", key=key, from_shape=list(found), to_shape=list(array.shape))
+    return array
+
+
+def _to_single(work: _Import, key: str, array: AnyArray) -> AnyArray:
+    if array.dtype.kind != "c" or array.dtype == np.complex64:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = array.astype(np.complex64)
+    work.note("convert_dtype", key=key, from_dtype=str(array.dtype), to_dtype="complex64")
+    return single
+
+
+def _load_probe(work: _Import) -> AnyArray:
+    """Load the probe; of several modes keep the strongest."""
+    key = rules.PROBE
+    probe = _load(work, key, axes=2)
+    found = probe.shape
+    while probe.ndim > 2 and probe.shape[0] == 1:
+        probe = probe[0]
+    if probe.shape != found:
+        work.note("squeeze", key=key, from_shape=list(found), to_shape=list(probe.shape))
+    if probe.dtype.kind != "c" or probe.ndim == 2:
+        return probe
+    if probe.ndim != 3 or probe.shape[1] != probe.shape[2] or not probe.size:
+        problem = f"'{key}' has shape {found}"
+        raise StudyError(work.where, problem, "expected (y, x) or (mode, y, x) with square modes")
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(probe.astype(np.complex64)).all()
+    if not finite:
+        raise StudyError(work.where, f"'{key}' has NaN or infinite values")
+    strongest, fraction = strongest_mode(probe)
+    work.note("keep_strongest_mode", key=key, modes=len(probe), kept_power_fraction=round(fraction, 6))
+    return strongest.astype(probe.dtype)
+
+
+def strongest_mode(modes: NDArray[np.complexfloating[Any, Any]]) -> tuple[NDArray[np.complex128], float]:
+    """Return the strongest of the orthogonal modes that describe the same partial coherence.
+
+    Modes of a mixed state are defined up to a unitary mixing; the singular value
+    decomposition picks the orthogonal set, whose first member holds the most power
+    (Thibault and Menzel, Nature 494, 68 (2013)). The free global phase is set so that the
+    result is in phase with the strongest mode given.
+
+    Parameters
+    ----------
+    modes : (mode, y, x) complex
+
+    Returns
+    -------
+    mode : (y, x) complex128
+        In the units of ``modes``; its power is that of the mode, not of the sum.
+    fraction : float
+        Its part of the power of all modes, 0 to 1.
+    """
+    flat = modes.reshape(len(modes), -1).astype(np.complex128)
+    power = np.sum(np.abs(flat) ** 2, axis=1)
+    if not power.any():
+        return np.zeros(modes.shape[1:], np.complex128), 1.0
+    _, singular, right = np.linalg.svd(flat, full_matrices=False)
+    mode = singular[0] * right[0]
+    inner = complex(np.sum(mode.conj() * flat[np.argmax(power)]))
+    if abs(inner) > 0:
+        mode = mode * (inner / abs(inner))
+    return mode.reshape(modes.shape[1:]), float(singular[0] ** 2 / np.sum(singular**2))
+
+
+def _load_frames(work: _Import, source: str) -> DiskArray:
+    """Return the frames as float32 amplitudes with the frame axis first, on disk."""
+    shape, dtype = work.reader.header(source)
+    if source != rules.DIFFRACTION:
+        work.note("rename", from_key=source, to_key=rules.DIFFRACTION)
+    axis = _frame_axis(work, source, shape)
+    if dtype.kind not in "iuf":
+        problem = f"'{source}' must be real: float amplitudes or integer intensities, got {dtype}"
+        raise StudyError(work.where, problem, f"{rules.DIFFRACTION} holds sqrt(photons)")
+    intensity = dtype.kind in "iu" or source == COUNTS
+    if axis != 0:
+        work.note("move_frame_axis", key=source, from_axis=axis, to_axis=0)
+    count = shape[axis]
+    side = tuple(length for index, length in enumerate(shape[:3]) if index != axis)
+    blocks = (_amplitude(work, source, block, intensity) for block in _frame_blocks(work, source, axis))
+    frames = spool((count, *side), np.float32, blocks)
+    if intensity:
+        work.note("square_root", key=source, from_dtype=str(dtype), to_dtype="float32")
+    elif dtype != np.float32:
+        work.note("convert_dtype", key=source, from_dtype=str(dtype), to_dtype="float32")
+    return frames
+
+
+def _frame_blocks(work: _Import, source: str, axis: int) -> Iterator[AnyArray]:
+    shape, dtype = work.reader.header(source)
+    rows = work.reader.stream(source, rows_per_block(shape, dtype))
+    images = (block.reshape(len(block), *shape[1:3]) for block in rows)
+    if axis == 0:
+        return images
+    return spool(shape[:3], dtype.newbyteorder("="), images).blocks(axis)
+
+
+def _amplitude(work: _Import, source: str, block: AnyArray, intensity: bool) -> AnyArray:
+    if not intensity:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return block.astype(np.float32)
+    if block.min(initial=0) < 0:
+        raise StudyError(work.where, f"'{source}' has negative counts ({block.min()})")
+    return np.sqrt(block.astype(np.float64))
+
+
+def _frame_axis(work: _Import, source: str, shape: tuple[int, ...]) -> int:
+    """Return the one axis that is as long as the list of positions."""
+    trimmed = shape
+    while len(trimmed) > 3 and trimmed[-1] == 1:
+        trimmed = trimmed[:-1]
+    if trimmed != shape:
+        work.note("squeeze", key=source, from_shape=list(shape), to_shape=list(trimmed))
+    positions = len(work.arrays[rules.XCOORDS]) if work.arrays[rules.XCOORDS].ndim else 1
+    if len(trimmed) != 3:
+        raise StudyError(work.where, f"'{source}' must have axes (frame, y, x), got shape {shape}")
+    matching = [axis for axis, length in enumerate(trimmed) if length == positions]
+    if not matching:
+        problem = f"'{source}' is {shape} but there are {positions} entries in '{rules.XCOORDS}'"
+        raise StudyError(work.where, problem, "no axis can be the frames")
+    if len(matching) > 1 and not (work.frames_first and matching[0] == 0):
+        problem = (
+            f"'{source}' is {shape} and its frame axis ambiguous: axes {matching} have length {positions}"
+        )
+        raise StudyError(work.where, problem, "leave one frame out")
+    return matching[0]

@@ -1,0 +1,344 @@
+"""Reconstructions as NPZ files, and folders of them in a fixed order.
+
+The names of the object, the probe and the algorithm are those that comparison scripts of
+the field look for; `RECONSTRUCTION_KEYS` lists them all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fly64_dose_overlap import provenance
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.files import rules
+from fly64_dose_overlap.files.atomic import read_json, write_json_atomic
+from fly64_dose_overlap.files.dataset import read_record
+from fly64_dose_overlap.files.disk_array import AnyArray
+from fly64_dose_overlap.files.npz import NpzReader
+from fly64_dose_overlap.files.npz_writer import write_npz
+from fly64_dose_overlap.provenance import Record
+
+Kind = Literal["learned", "iterative", "reference"]
+
+RECONSTRUCTED_OBJECT = "reconstructed_object"
+RECONSTRUCTED_PROBE = "reconstructed_probe"
+ALGORITHM = "algorithm"
+LOSS = "loss"
+RECONSTRUCTION_KEYS = (
+    RECONSTRUCTED_OBJECT,
+    RECONSTRUCTED_PROBE,
+    rules.XCOORDS,
+    rules.YCOORDS,
+    LOSS,
+    ALGORITHM,
+    rules.METADATA,
+)
+HEADING = "reconstruction"
+"""Entry of the metadata that holds method, kind and settings."""
+MANIFEST = "manifest.json"
+MAX_ITERATIONS = 10**6
+"""Of the list of losses, ten times the epochs that params.yaml allows."""
+
+_SLUG = re.compile(r"(?=.{1,100}$)[a-z0-9]+([-_][a-z0-9]+)*")
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What one method made of one dataset.
+
+    Attributes
+    ----------
+    method : str
+        Short name of the method in lower case, digits, hyphens and underscores; names its file.
+    label : str
+        Name of the method for tables and pictures.
+    kind : {"learned", "iterative", "reference"}
+        Where the object comes from: a trained network, an iteration, or neither.
+    obj : (y, x) complex64
+        Transmission on the grid of the dataset's object, not aligned with anything.
+    probe : (mode, y, x) complex64, sqrt(photons)
+        N x N incoherent modes that the object belongs to.
+    positions_px : (frame, 2) float64, object pixels
+        (y, x) of the object pixel under patch pixel [N/2, N/2], in the dataset's order.
+    loss : (iteration,) float64
+        Whatever the method minimised, per iteration; empty if it minimised nothing.
+    settings : dict
+        Settings of the method, as JSON has them.
+    record : dict
+        Provenance of the data and of the reconstruction.
+    """
+
+    method: str
+    label: str
+    kind: Kind
+    obj: NDArray[np.complex64]
+    probe: NDArray[np.complex64]
+    positions_px: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    settings: dict[str, Any]
+    record: Record
+
+    def metadata(self) -> str:
+        """Return provenance, method, kind and settings as JSON text, equal for equal ones."""
+        heading = {"method": self.method, "kind": self.kind, "settings": self.settings}
+        return provenance.dumps({**self.record, HEADING: heading})
+
+
+def write_reconstruction(path: Path | str, reconstruction: Reconstruction) -> None:
+    """Check a reconstruction and write it; equal ones give equal bytes.
+
+    Raises
+    ------
+    StudyError
+        If `checked` refuses it; nothing is written then.
+    """
+    r = checked(reconstruction, where=str(path))
+    members = {
+        RECONSTRUCTED_OBJECT: r.obj,
+        RECONSTRUCTED_PROBE: r.probe,
+        rules.XCOORDS: r.positions_px[:, 1],
+        rules.YCOORDS: r.positions_px[:, 0],
+        LOSS: r.loss,
+        ALGORITHM: np.array(r.label),
+        rules.METADATA: np.array(r.metadata()),
+    }
+    write_npz(path, members)
+
+
+def read_reconstruction(path: Path | str) -> Reconstruction:
+    """Read and check a reconstruction.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    StudyError
+        If the file is damaged, lacks an entry, or `checked` refuses what it holds.
+    """
+    where = str(path)
+    with NpzReader(path) as reader:
+        missing = [key for key in RECONSTRUCTION_KEYS if key not in reader]
+        if missing:
+            held = ", ".join(reader) or "nothing"
+            raise StudyError(where, f"lacks {', '.join(map(repr, missing))}", f"the file holds {held}")
+        entries = {key: reader.load(key) for key in RECONSTRUCTION_KEYS if key != rules.METADATA}
+        record = read_record(reader)
+    heading = record.pop(HEADING, None)
+    if not isinstance(heading, dict):
+        raise StudyError(where, f"'{rules.METADATA}' has no entry {HEADING!r} with method, kind and settings")
+    fields = cast(dict[str, Any], heading)
+    found = Reconstruction(
+        method=fields.get("method", ""),
+        label=_text(where, ALGORITHM, entries[ALGORITHM]),
+        kind=fields.get("kind", ""),
+        obj=entries[RECONSTRUCTED_OBJECT],
+        probe=entries[RECONSTRUCTED_PROBE],
+        positions_px=_positions(where, entries[rules.XCOORDS], entries[rules.YCOORDS]),
+        loss=entries[LOSS],
+        settings=fields.get("settings", {}),
+        record=record,
+    )
+    return checked(found, where=where)
+
+
+def write_reconstructions(folder: Path | str, reconstructions: Iterable[Reconstruction]) -> None:
+    """Write reconstructions as they come, one file per method, and at last the manifest.
+
+    A folder without its manifest is thus one that was not finished.
+
+    Raises
+    ------
+    StudyError
+        If a method comes twice, none comes, or one breaks a rule.
+    """
+    folder = Path(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    methods: list[str] = []
+    for reconstruction in reconstructions:
+        if reconstruction.method in methods:
+            raise StudyError(str(folder), f"method {reconstruction.method!r} comes twice")
+        write_reconstruction(_file_of(folder, reconstruction.method), reconstruction)
+        methods.append(reconstruction.method)
+    if not methods:
+        raise StudyError(str(folder), "there is no reconstruction to write")
+    write_json_atomic(folder / MANIFEST, {"methods": methods})
+
+
+class StoredReconstructions(Sequence[Reconstruction]):
+    """Reconstructions in files, each read and checked whenever it is asked for.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Each file holds the method that its name says, or is refused when it is read.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = tuple(paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Reconstruction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> StoredReconstructions: ...
+
+    def __getitem__(self, index: int | slice) -> Reconstruction | StoredReconstructions:
+        """Read a reconstruction, or name several.
+
+        Raises
+        ------
+        StudyError
+            As `read_reconstruction`, or if the file holds another method than its name says.
+        """
+        if isinstance(index, slice):
+            return StoredReconstructions(self._paths[index])
+        path = self._paths[index]
+        found = read_reconstruction(path)
+        if found.method != path.stem:
+            raise StudyError(str(path), f"holds the method {found.method!r}, expected {path.stem!r}")
+        return found
+
+
+def read_reconstructions(*folders: Path | str) -> StoredReconstructions:
+    """Find all reconstructions of some folders, in the order of their manifests.
+
+    Each is read only when it is asked for: those of a large scan need not fit into memory
+    together.
+
+    Raises
+    ------
+    MissingFileError
+        If a manifest, or a file that it names, is not there.
+    StudyError
+        If a manifest is malformed, or a folder holds an NPZ file that it does not name.
+    """
+    return StoredReconstructions([path for folder in folders for path in _files_of(Path(folder))])
+
+
+def _files_of(folder: Path) -> list[Path]:
+    methods = _read_manifest(folder / MANIFEST)
+    unknown = sorted({file.name for file in folder.glob("[!.]*.npz")} - {f"{name}.npz" for name in methods})
+    if unknown:
+        raise StudyError(str(folder), f"holds {', '.join(unknown)}, which {MANIFEST} does not name")
+    paths = [_file_of(folder, method) for method in methods]
+    for path in paths:
+        if not path.exists():
+            raise MissingFileError(str(path), f"no such file, though {MANIFEST} names {path.stem!r}")
+    return paths
+
+
+def _file_of(folder: Path, method: str) -> Path:
+    return folder / f"{method}.npz"
+
+
+def _read_manifest(path: Path) -> list[str]:
+    where = str(path)
+    content = read_json(path, missing="the reconstructions were not finished")
+    methods: Any = cast(dict[str, Any], content).get("methods") if isinstance(content, dict) else None
+    if not isinstance(methods, list) or not all(map(_is_slug, cast(list[Any], methods))):
+        raise StudyError(where, 'must be {"methods": [...]} with names of methods')
+    names = cast(list[str], methods)
+    if not names or len(set(names)) != len(names):
+        raise StudyError(where, f"must name at least one method, and each once, got {names}")
+    return names
+
+
+def _is_slug(value: Any) -> bool:
+    return isinstance(value, str) and _SLUG.fullmatch(value) is not None
+
+
+def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
+    """Return a reconstruction in the precision of its file, once it is known to be sound.
+
+    Parameters
+    ----------
+    reconstruction : Reconstruction
+    where : str
+        File that the messages name.
+
+    Raises
+    ------
+    StudyError
+        If the method is no plain name, the kind unknown or the label no line of text; if
+        object or probe is real, has other axes or values that are not finite; if a probe
+        window lies outside the object; or if the loss is no list of finite numbers.
+    """
+    r = reconstruction
+    if not _is_slug(r.method):
+        hint = "use lower case, digits, hyphens and underscores"
+        raise StudyError(where, f"{r.method!r} is no name of a method", hint)
+    if r.kind not in get_args(Kind):
+        raise StudyError(where, f"kind must be one of {', '.join(get_args(Kind))}, got {r.kind!r}")
+    if not isinstance(cast(Any, r.settings), dict):
+        raise StudyError(where, f"settings must be a mapping, got {type(r.settings).__name__}")
+    if not r.label.strip() or len(r.label.splitlines()) != 1:
+        raise StudyError(where, f"'{ALGORITHM}' must be one line of text, got {r.label!r}")
+    obj = _complex(where, RECONSTRUCTED_OBJECT, r.obj, "(y, x)")
+    probe = _complex(where, RECONSTRUCTED_PROBE, r.probe, "(mode, y, x)")
+    positions_px = _positions(where, r.positions_px[:, 1], r.positions_px[:, 0])
+    _check_windows(where, positions_px, obj.shape, probe.shape)
+    if r.loss.size > MAX_ITERATIONS:
+        raise StudyError(where, f"'{LOSS}' has {r.loss.size} entries, at most {MAX_ITERATIONS} are read")
+    loss = _real(where, LOSS, r.loss)
+    return replace(r, obj=obj, probe=probe, positions_px=positions_px, loss=loss)
+
+
+def _text(where: str, key: str, text: AnyArray) -> str:
+    if text.size != 1 or text.dtype.kind != "U":
+        raise StudyError(where, f"'{key}' must be one text, got {text.dtype} {text.shape}")
+    return text.item()
+
+
+def _complex(where: str, key: str, image: AnyArray, axes: str) -> NDArray[np.complex64]:
+    if image.dtype.kind != "c":
+        raise StudyError(where, f"'{key}' must be complex, got {image.dtype}")
+    if image.ndim != axes.count(",") + 1 or image.size == 0:
+        raise StudyError(where, f"'{key}' must have axes {axes}, got shape {image.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = image.astype(np.complex64, copy=False)
+    if not np.isfinite(single).all():
+        raise StudyError(where, f"'{key}' has NaN or infinite values")
+    return single
+
+
+def _real(where: str, key: str, values: AnyArray) -> NDArray[np.float64]:
+    if values.dtype.kind not in "iuf" or values.ndim != 1:
+        found = f"got {values.dtype} {values.shape}"
+        raise StudyError(where, f"'{key}' must hold real numbers with one axis, {found}")
+    if not np.isfinite(values).all():
+        raise StudyError(where, f"'{key}' has NaN or infinite values")
+    return values.astype(np.float64, copy=False)
+
+
+def _positions(where: str, x: AnyArray, y: AnyArray) -> NDArray[np.float64]:
+    if x.size != y.size or not x.size:
+        problem = f"'{rules.XCOORDS}' has {x.size} entries and '{rules.YCOORDS}' {y.size}"
+        raise StudyError(where, problem, "there must be one of each per frame")
+    return np.stack([_real(where, rules.YCOORDS, y), _real(where, rules.XCOORDS, x)], axis=1)
+
+
+def _check_windows(
+    where: str,
+    positions_px: NDArray[np.float64],
+    object_shape: tuple[int, ...],
+    probe_shape: tuple[int, ...],
+) -> None:
+    side = probe_shape[-1]
+    if probe_shape[-2] != side:
+        raise StudyError(where, f"'{RECONSTRUCTED_PROBE}' must hold square modes, got {probe_shape}")
+    first = positions_px - side // 2
+    outside = int(((first < 0) | (first > np.array(object_shape) - side)).any(axis=1).sum())
+    if outside:
+        sizes = f"{side}x{side} probe outside the {object_shape[0]}x{object_shape[1]} object"
+        problem = f"{outside} of {len(first)} positions put the {sizes}"
+        raise StudyError(where, problem, "are positions in object pixels of the dataset's grid?")

@@ -1,0 +1,267 @@
+"""The rules that make arrays a dataset of the study, and the names they have in files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.disk_array import AnyArray, FrameArray
+from fly64_dose_overlap.files.stream import as_stream
+
+DIFFRACTION = "diffraction"
+OBJECT = "objectGuess"
+PROBE = "probeGuess"
+XCOORDS = "xcoords"
+YCOORDS = "ycoords"
+XCOORDS_START = "xcoords_start"
+YCOORDS_START = "ycoords_start"
+SCAN_INDEX = "scan_index"
+GROUPS = "groups"
+METADATA = "_metadata"
+
+BASE_KEYS = (OBJECT, PROBE, XCOORDS, YCOORDS)
+KNOWN_KEYS = frozenset({DIFFRACTION, *BASE_KEYS, XCOORDS_START, YCOORDS_START, SCAN_INDEX, GROUPS})
+
+
+def validate_dataset(
+    arrays: Mapping[str, AnyArray], *, where: str, gridsize: int = 1, neighbor_count: int | None = None
+) -> None:
+    """Check that arrays, by their NPZ keys, form a dataset of the study.
+
+    Spacing and overlap are results, not conditions, and are not checked. Keys that the
+    contract does not know are ignored. Frames are read in blocks.
+
+    Parameters
+    ----------
+    arrays : mapping
+        ``diffraction`` (frame, y, x) real float, sqrt(photons); ``objectGuess`` and
+        ``probeGuess`` (y, x) complex; ``xcoords`` and ``ycoords`` (frame,), object pixels.
+        Optional: ``xcoords_start`` and ``ycoords_start`` (frame,), ``scan_index`` (frame,)
+        integer, ``groups`` (group, C) integer.
+    where : str
+        File or stage that the messages name.
+    gridsize : int
+        Group side; C = gridsize squared.
+    neighbor_count : int, optional
+        K, the nearest frames that a group is drawn from; needed when ``gridsize`` > 1.
+
+    Raises
+    ------
+    StudyError
+        At the first rule that is broken.
+    """
+    check_grouping(where, gridsize, neighbor_count)
+    check_dataset(arrays, where, gridsize**2)
+
+
+def check_grouping(where: str, gridsize: int, neighbor_count: int | None) -> None:
+    """Refuse a group of C = gridsize squared frames that K neighbours cannot fill."""
+    if gridsize < 1:
+        raise StudyError(where, f"gridsize must be at least 1, got {gridsize}")
+    frames_per_group = gridsize**2
+    if gridsize == 1:
+        return
+    if neighbor_count is None:
+        problem = f"gridsize={gridsize} needs a neighbor_count, got none"
+        raise StudyError(where, problem, f"give K >= C={frames_per_group}")
+    if neighbor_count < frames_per_group:
+        problem = f"neighbor_count={neighbor_count} < C={frames_per_group} (OVERSAMPLING-001)"
+        raise StudyError(where, problem, "a group cannot be filled; raise overlap.neighbor_count")
+
+
+def validate_base(arrays: Mapping[str, AnyArray], *, where: str) -> None:
+    """Check the arrays of a base set: as `validate_dataset`, but frames are optional.
+
+    Raises
+    ------
+    StudyError
+        At the first rule that is broken.
+    """
+    if DIFFRACTION in arrays:
+        check_dataset({key: arrays[key] for key in arrays if key != GROUPS}, where, 1)
+        return
+    require(arrays, BASE_KEYS, where)
+    count = arrays[XCOORDS].shape[0] if arrays[XCOORDS].ndim == 1 else 1
+    if count == 0:
+        raise StudyError(where, f"'{XCOORDS}' holds no position")
+    _check_scan(arrays, where, frames=count, side=_check_probe(where, arrays[PROBE]))
+
+
+def check_dataset(arrays: Mapping[str, AnyArray], where: str, frames_per_group: int | None) -> None:
+    """Check everything but the neighbour count; without C, groups may have any square size."""
+    require(arrays, (DIFFRACTION, *BASE_KEYS), where)
+    amplitude = arrays[DIFFRACTION]
+    check_layout(arrays, where, amplitude.shape, amplitude.dtype, frames_per_group)
+    check_frames(where, amplitude)
+
+
+def check_layout(
+    arrays: Mapping[str, AnyArray],
+    where: str,
+    frames_shape: tuple[int, ...],
+    frames_dtype: np.dtype[Any],
+    frames_per_group: int | None,
+) -> None:
+    """Check all but the frames' values, which may not be in memory."""
+    frames, side = _check_frame_type(where, frames_shape, frames_dtype)
+    probe = arrays[PROBE]
+    if probe.ndim == 2 and probe.shape != (side, side):
+        problem = f"'{PROBE}' is {probe.shape} but frames are {(side, side)}"
+        raise StudyError(where, problem, "frames and probe must have one side N")
+    _check_probe(where, probe)
+    _check_scan(arrays, where, frames=frames, side=side)
+    if GROUPS in arrays:
+        _check_groups(where, arrays[GROUPS], frames, frames_per_group)
+
+
+def require(arrays: Container[str], keys: tuple[str, ...], where: str) -> None:
+    """Refuse arrays among which a key is missing."""
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        raise StudyError(where, f"lacks {', '.join(map(repr, missing))}", f"required keys: {', '.join(keys)}")
+
+
+def _check_frame_type(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return the number of frames and their side."""
+    if dtype.kind != "f":
+        hint = f"{DIFFRACTION} holds sqrt(photons)"
+        if dtype.kind in "iu":
+            hint += "; integer frames are intensities, import the file as base.source, which takes the root"
+        raise StudyError(where, f"'{DIFFRACTION}' must be a real float amplitude, got {dtype}", hint)
+    if len(shape) != 3:
+        raise StudyError(where, f"'{DIFFRACTION}' must have axes (frame, y, x), got shape {shape}")
+    if shape[0] == 0:
+        raise StudyError(where, f"'{DIFFRACTION}' holds zero frames")
+    if shape[1] != shape[2] or shape[1] == 0:
+        hint = "crop them; the frame axis comes first"
+        raise StudyError(where, f"frames must be square, got {shape[1:]} in '{DIFFRACTION}'", hint)
+    return shape[0], shape[1]
+
+
+def check_frames(where: str, amplitude: FrameArray) -> None:
+    """Refuse frames with values that no amplitude can have."""
+    for _ in checked_frames(where, as_stream(amplitude).chunks):
+        pass
+
+
+def checked_frames(where: str, blocks: Iterable[AnyArray]) -> Iterator[AnyArray]:
+    """Pass blocks of frames on and refuse values that no amplitude can have.
+
+    A single frame without photons is legal at low dose; a whole set without any is not.
+    """
+    done = 0
+    brightest = np.float32(0)
+    for block in blocks:
+        with np.errstate(over="ignore", invalid="ignore"):
+            low = block.min(axis=(1, 2))
+            high = block.max(axis=(1, 2)).astype(np.float32)
+        bad = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
+        if bad.size:
+            first = f"first in frame {done + bad[0]}"
+            raise StudyError(where, f"'{DIFFRACTION}' has NaN or infinite values, {first}")
+        bad = np.flatnonzero(low < 0)
+        if bad.size:
+            first = f"first in frame {done + bad[0]} ({low[bad[0]]:g})"
+            problem = f"'{DIFFRACTION}' has negative amplitudes, {first}"
+            raise StudyError(where, problem, "amplitudes are sqrt(photons), so at least 0")
+        brightest = max(brightest, high.max(initial=0))
+        done += len(block)
+        yield block
+    if brightest == 0:
+        raise StudyError(where, f"all {done} frames of '{DIFFRACTION}' are zero: no photon was detected")
+
+
+def _check_image(where: str, key: str, image: AnyArray) -> None:
+    if image.dtype.kind != "c":
+        raise StudyError(where, f"'{key}' must be complex, got {image.dtype}")
+    if image.ndim != 2:
+        raise StudyError(where, f"'{key}' must have axes (y, x), got shape {image.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = image.astype(np.complex64, copy=False)
+    if not np.isfinite(single).all():
+        raise StudyError(where, f"'{key}' has NaN or infinite values")
+
+
+def _check_probe(where: str, probe: AnyArray) -> int:
+    """Return the probe's side."""
+    _check_image(where, PROBE, probe)
+    if probe.shape[0] != probe.shape[1]:
+        raise StudyError(where, f"'{PROBE}' must be square, got {probe.shape}")
+    if not probe.any():
+        raise StudyError(where, f"'{PROBE}' is zero everywhere")
+    return probe.shape[0]
+
+
+def _check_scan(arrays: Mapping[str, AnyArray], where: str, *, frames: int, side: int) -> None:
+    """Check the object, the per-frame vectors and that every window lies in the object."""
+    obj = arrays[OBJECT]
+    _check_image(where, OBJECT, obj)
+    if min(obj.shape) <= side:
+        problem = f"'{OBJECT}' is {obj.shape}, not larger than the probe {(side, side)}"
+        raise StudyError(where, problem, "the object spans the whole scan")
+    for key in (XCOORDS, YCOORDS, XCOORDS_START, YCOORDS_START, SCAN_INDEX):
+        if key in arrays:
+            _check_per_frame(where, key, arrays[key], frames)
+    _check_windows(where, arrays[YCOORDS], arrays[XCOORDS], obj.shape, side)
+
+
+def _check_per_frame(where: str, key: str, values: AnyArray, frames: int) -> None:
+    if values.ndim != 1:
+        raise StudyError(where, f"'{key}' must have one axis, got shape {values.shape}")
+    if len(values) != frames:
+        raise StudyError(where, f"'{key}' has {len(values)} entries but there are {frames} frames")
+    if key == SCAN_INDEX:
+        if values.dtype.kind not in "iu":
+            raise StudyError(where, f"'{key}' must hold integers from 0 up, got {values.dtype}")
+        if values.min() < 0 or values.max() > np.iinfo(np.int64).max:
+            found = f"{values.min()} to {values.max()}"
+            raise StudyError(where, f"'{key}' must hold integers from 0 up to 2^63 - 1, got {found}")
+    elif values.dtype.kind not in "iuf":
+        raise StudyError(where, f"'{key}' must hold real numbers, got {values.dtype}")
+    elif not np.isfinite(values).all():
+        raise StudyError(where, f"'{key}' has NaN or infinite values")
+
+
+def _check_windows(where: str, y: AnyArray, x: AnyArray, object_shape: tuple[int, ...], side: int) -> None:
+    """Refuse positions whose N x N patch, bilinear for fractions, needs pixels outside the object.
+
+    A patch needs rows floor(y) - N/2 to floor(y) + N/2 - 1, and the next one too when y is
+    not whole; so y may range from N/2 to M - N/2, both included.
+    """
+    lowest = side // 2
+    outside = np.zeros(len(y), dtype=bool)
+    worst = (0.0, "")
+    for axis, values, length in (("y", y, object_shape[0]), ("x", x, object_shape[1])):
+        limit = length - side + lowest
+        outside |= (values < lowest) | (values > limit)
+        low, high = float(values.min()), float(values.max())
+        worst = max(worst, (high - limit, f"largest {axis} {high:.1f}, limit {limit}"))
+        worst = max(worst, (lowest - low, f"smallest {axis} {low:.1f}, limit {lowest}"))
+    count = int(outside.sum())
+    if count:
+        sizes = f"{side}x{side} probe outside the {object_shape[0]}x{object_shape[1]} object"
+        problem = f"{count} of {len(y)} positions put the {sizes} ({worst[1]})"
+        raise StudyError(where, problem, "are positions in object pixels?")
+
+
+def _check_groups(where: str, groups: AnyArray, frames: int, frames_per_group: int | None) -> None:
+    if groups.dtype.kind not in "iu" or groups.ndim != 2 or groups.shape[0] == 0:
+        found = f"{groups.dtype} {groups.shape}"
+        raise StudyError(where, f"'{GROUPS}' must hold integers with axes (group, C), got {found}")
+    found = groups.shape[1]
+    expected = max(1, math.isqrt(found)) ** 2 if frames_per_group is None else frames_per_group
+    if found != expected:
+        raise StudyError(where, f"'{GROUPS}' has {found} frames per group, expected C={expected}")
+    low, high = int(groups.min()), int(groups.max())
+    if low < 0 or high >= frames:
+        raise StudyError(
+            where, f"'{GROUPS}' refers to frames {low} to {high}, but there are 0 to {frames - 1}"
+        )
+    ordered = np.sort(groups, axis=1)
+    repeats = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+    if repeats.size:
+        raise StudyError(where, f"group {repeats[0]} of '{GROUPS}' holds a frame more than once")

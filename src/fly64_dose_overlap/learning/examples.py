@@ -1,0 +1,219 @@
+"""Training examples by Poisson thinning.
+
+Counts are split binomially into two independent Poisson sets. The estimate that the
+network sees is made from the first; the loss scores the network's object on the second.
+A likelihood on the very counts that the network sees would reward it for copying their
+noise; on independent counts the same loss makes it a denoiser (the principle of
+Noise2Noise, Lehtinen et al., arXiv:1803.04189, exact for Poisson counts).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.disk_array import spool
+from fly64_dose_overlap.learning.corrector import CANVAS_MULTIPLE_PX, correct, input_planes
+from fly64_dose_overlap.learning.scan import Scan, Start
+from fly64_dose_overlap.physics.counts import Counts
+from fly64_dose_overlap.physics.groups import GroupModel
+from fly64_dose_overlap.physics.thinning import divide
+
+MOST_SEEN = 0.6
+"""Largest part of the photons that the network sees; it is scored on the others."""
+TARGET_PER_SEEN = 1.5
+"""Most photons that the network is scored on, for each that it sees.
+
+Scored on many more it would put in detail that it cannot know: the deviance from counts without
+noise is least at the mean intensity, not at that of the mean object.
+"""
+SYMMETRIES = 8
+"""Flips and the transposition of a square, under which physics is the same."""
+
+Target = Literal["thinned", "same"]
+
+
+@dataclass(frozen=True, eq=False)
+class Realisation:
+    """A scan whose photons were divided anew.
+
+    Attributes
+    ----------
+    planes : (6, y, x) float32
+        What the network sees of the object, from the photons that it may see.
+    target : Counts
+        What is to be predicted.
+    target_fraction : float
+        Expected part of the photons of the scan that ``target`` holds.
+    """
+
+    planes: Tensor
+    target: Counts
+    target_fraction: float
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A square of a realisation, and frames that lie inside.
+
+    Attributes
+    ----------
+    planes : (6, side, side) float32
+    model : GroupModel
+        Forward model of the frames, with the crop as their canvas.
+    target : (1, frame, y, x) float32, photons
+    symmetry : int
+        Which flips the network's input gets; undone on its output.
+    """
+
+    planes: Tensor
+    model: GroupModel
+    target: Tensor
+    symmetry: int
+
+    def predict(self, network: nn.Module, coarse_photons: float | None) -> Tensor:
+        """Return the expected photons of the frames, (1, frame, y, x); see `correct`."""
+        turned = turn(self.planes, self.symmetry)
+        corrected = turn_back(correct(network, turned[None], coarse_photons), self.symmetry)
+        return self.model.expected(torch.complex(*corrected.unbind(dim=1)))
+
+
+def seen_fraction(least: float, place: float) -> float:
+    """Return a part of the photons for the network to see.
+
+    From ``least`` to `MOST_SEEN` on a logarithmic scale, more often near both ends: a network
+    learns from what lies on either side, and there it lies on one side only. Of a range of
+    several realisations the ends get still more.
+
+    Parameters
+    ----------
+    least : float, part of the photons
+    place : float
+        Only its fractional part counts. Evenly spread ones give, on that scale, the arcsine
+        distribution; twice its change of variable in a range of several realisations.
+    """
+    place = _towards_ends(place % 1.0)
+    if first_realisations(least) > 1:
+        place = _towards_ends(place)
+    return MOST_SEEN * (least / MOST_SEEN) ** place
+
+
+def _towards_ends(place: float) -> float:
+    return (1 - math.cos(math.pi * place)) / 2
+
+
+def first_realisations(least: float) -> int:
+    """Return how many realisations cover the range of `seen_fraction`: one per factor of three."""
+    return max(1, round(math.log(MOST_SEEN / least, 3)))
+
+
+def realise(
+    scan: Scan, target: Target, start: Start, fraction: float, rng: np.random.Generator, label: str
+) -> Realisation:
+    """Divide the photons of a scan and make the estimate of the first part.
+
+    Parameters
+    ----------
+    scan : Scan
+    target : "thinned" or "same"
+        With "same" the network sees all counts and is scored on the same ones.
+    start : Start
+        Makes the estimate.
+    fraction : float
+        Expected part of the photons that the network sees, if it does not see all.
+    rng : numpy.random.Generator
+    label : str
+        Names the work in the progress line.
+    """
+    if target == "same":
+        estimate = start(scan, scan.counts, fraction=1.0, label=label)
+        return Realisation(input_planes(estimate).to(scan.probe.device), scan.counts, 1.0)
+    seen, rest = divide(scan.counts, fraction, rng, spool)
+    target_fraction = min(1 - fraction, TARGET_PER_SEEN * fraction)
+    if target_fraction < 1 - fraction:
+        rest, _ = divide(rest, target_fraction / (1 - fraction), rng, spool)
+    estimate = start(scan, seen, fraction=fraction, label=label)
+    return Realisation(input_planes(estimate).to(scan.probe.device), rest, target_fraction)
+
+
+class CropSampler:
+    """Cuts crops around some frames of a scan.
+
+    Parameters
+    ----------
+    scan : Scan
+    frames : (frame,) int
+        Frames that may be scored.
+    side_px : int
+        Side of the crops; smaller objects give smaller crops.
+    max_frames : int
+        Frames scored in one crop, at most.
+
+    Raises
+    ------
+    StudyError
+        If no crop holds a whole patch.
+    """
+
+    def __init__(self, scan: Scan, frames: NDArray[np.integer], side_px: int, max_frames: int) -> None:
+        self._scan = scan
+        self._frames = frames
+        self._max_frames = max_frames
+        self._support = scan.geometry.support_side
+        self._corners = scan.positions_px[frames] - self._support // 2
+        largest = min(side_px, *scan.fluence.shape)
+        self._side = largest // CANVAS_MULTIPLE_PX * CANVAS_MULTIPLE_PX
+        self._limit = np.array(scan.fluence.shape) - self._side
+        self._slack = self._side - self._support
+        if self._slack < 1:
+            raise StudyError(
+                "train.crop_px",
+                f"crops of {self._side} px do not hold the {self._support} px of the probe",
+                f"the object is {scan.fluence.shape[0]} x {scan.fluence.shape[1]} px, crops are multiples of "
+                f"{CANVAS_MULTIPLE_PX} px",
+            )
+
+    def draw(self, realisation: Realisation, rng: np.random.Generator) -> Crop:
+        """Return a random crop around a random frame."""
+        first = self._corners[int(rng.integers(len(self._frames)))]
+        origin = np.floor(first - rng.uniform(0, self._slack - 1, 2)).astype(int).clip(0, self._limit)
+        symmetry = int(rng.integers(SYMMETRIES))
+        offsets = self._corners - origin
+        inside = np.flatnonzero(((offsets >= 0) & (offsets <= self._slack)).all(axis=1))
+        if len(inside) > self._max_frames:
+            inside = np.sort(rng.choice(inside, self._max_frames, replace=False))
+        return self._cut(realisation, origin, inside, symmetry)
+
+    def _cut(
+        self, realisation: Realisation, origin: NDArray[np.int64], inside: NDArray[np.int64], symmetry: int
+    ) -> Crop:
+        probe = self._scan.probe * realisation.target_fraction**0.5
+        corners = (self._corners[inside] - origin)[None]
+        model = GroupModel(probe, corners, self._support, self._side)
+        (y, x), side = origin, self._side
+        target = realisation.target[torch.from_numpy(self._frames[inside])].to(probe.device)
+        return Crop(realisation.planes[:, y : y + side, x : x + side], model, target[None], symmetry)
+
+
+def turn(images: Tensor, symmetry: int) -> Tensor:
+    """Transpose (bit 4), then flip x (bit 1) and y (bit 2) of the last two axes."""
+    if symmetry & 4:
+        images = images.transpose(-1, -2)
+    return images.flip(_flipped(symmetry))
+
+
+def turn_back(images: Tensor, symmetry: int) -> Tensor:
+    """Invert `turn`."""
+    images = images.flip(_flipped(symmetry))
+    return images.transpose(-1, -2) if symmetry & 4 else images
+
+
+def _flipped(symmetry: int) -> list[int]:
+    return [axis for axis, bit in ((-1, 1), (-2, 2)) if symmetry & bit]

@@ -1,1 +1,0 @@
-"""The physical limit: least errors that the photons of a scan allow."""

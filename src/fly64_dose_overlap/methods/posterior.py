@@ -1,0 +1,255 @@
+"""Maximum a posteriori reconstruction: Poisson likelihood and total variation by L-BFGS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.methods.problem import Problem
+from fly64_dose_overlap.physics.fisher import information_of_waves
+from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS, scan_likelihood
+from fly64_dose_overlap.physics.propagation import intensity
+
+WEAK_ILLUMINATION = 0.01
+"""Part of the largest illumination below which variables are scaled no further."""
+EDGE_CONTRAST = 0.05
+"""Differences well below this count squared in total variation, so that it has a gradient everywhere."""
+SPREAD = 3.0
+"""Standard deviation of the object about its mean, of real and imaginary part, in the prior."""
+BACKGROUNDS = ((1.0, 0.2), (0.3, 0.2), (BACKGROUND_PHOTONS, 0.6))
+"""Backgrounds of `Graduated`, photons per detector pixel, each with its part of the epochs."""
+WAVES = 64
+"""Spatial frequencies for which the information is computed; between them it is interpolated."""
+FIRST_STEP = 0.2
+"""Length of the first step that L-BFGS tries, in slopes; in scaled variables about one is best."""
+HISTORY = 10
+"""Pairs of steps and gradients that L-BFGS keeps."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A `Solver`: L-BFGS on the negative log posterior of the object.
+
+    The likelihood is the shifted Poisson one, I + b - (n + b) log(I + b) summed
+    over pixels and frames. The prior is the total variation of the complex object,
+    ``weight`` times the sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2), c = `EDGE_CONTRAST`, and the
+    sum of |O - mean|^2 / (2 `SPREAD`^2): total variation hardly minds slow waves, of which few
+    photons tell nothing. With weight 0 there is no prior: maximum likelihood.
+
+    Variables are such that the posterior is about equally curved everywhere. They are the
+    change of the object times the root of an estimate of the curvature: twice the illumination,
+    close to the Fisher information, and weight / c of the prior where the object is smooth. On
+    from a given start, its waves of amplitude and phase are also weighted by the root of what
+    frames tell of them (`information_of_waves`): of slow phases they tell a thousandth of the
+    rest, which would take some hundred iterations otherwise. From an empty object first steps
+    are so large that this does harm.
+
+    One epoch is one iteration: mostly one evaluation of all frames and its gradient.
+
+    Attributes
+    ----------
+    weight : float, nats per unit of object contrast and pixel
+    start : (y, x) complex64, optional
+        First object; the empty object if not given.
+    background : float, photons per detector pixel
+    """
+
+    weight: float = 0.0
+    start: Tensor | None = None
+    background: float = BACKGROUND_PHOTONS
+
+    def __call__(self, problem: Problem, seed: int) -> Iterator[Tensor]:
+        """Yield the object after every iteration; nothing is random, ``seed`` is not used.
+
+        Raises
+        ------
+        StudyError
+            If the posterior is no longer finite.
+        """
+        del seed
+        objective = _Objective(self, problem)
+        variables = torch.zeros_like(torch.view_as_real(problem.flat_object())).requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [variables],
+            max_iter=1,
+            max_eval=20,
+            history_size=HISTORY,
+            tolerance_grad=0,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
+        )
+
+        def evaluate() -> Tensor:
+            value, variables.grad = objective.value_and_gradient(variables.detach())
+            return value
+
+        # L-BFGS divides the first step by the sum of all slopes: the larger the object, the
+        # more often its line search would have to lengthen it.
+        slopes = objective.value_and_gradient(variables.detach())[1]
+        optimiser.param_groups[0]["lr"] = max(1.0, FIRST_STEP * float(slopes.abs().sum()))
+        epoch = 0
+        while True:
+            epoch += 1
+            value = optimiser.step(evaluate)
+            optimiser.param_groups[0]["lr"] = 1.0
+            if not torch.isfinite(value):
+                raise StudyError(
+                    "maximum a posteriori",
+                    f"the negative log posterior is {float(value)} in iteration {epoch}",
+                )
+            yield objective.to_object(variables.detach())
+
+
+@dataclass(frozen=True)
+class Graduated:
+    """A `Solver`: `Posterior` with a background that falls in steps, `BACKGROUNDS`.
+
+    The smaller the background, the better is each photon used, and the more do wrong phases
+    hold each other in place, since a photon where none is expected counts for much. A large
+    background first finds the shape, a small one the rest (graduated non-convexity: Blake
+    and Zisserman, Visual Reconstruction, 1987). After ``epochs`` the last background stays.
+
+    Attributes
+    ----------
+    weight : float, nats per unit of object contrast and pixel
+    epochs : int
+        Iterations that the steps divide.
+    """
+
+    weight: float
+    epochs: int
+
+    def __call__(self, problem: Problem, seed: int) -> Iterator[Tensor]:
+        """Yield the object after every iteration; nothing is random, ``seed`` is not used."""
+        start: Tensor | None = None
+        for background, part in BACKGROUNDS:
+            last = background == BACKGROUNDS[-1][0]
+            solver = Posterior(self.weight, start, background)
+            for obj in islice(solver(problem, seed), None if last else round(part * self.epochs)):
+                start = obj
+                yield obj
+
+
+def going_on(weight: float, start: Tensor) -> Posterior:
+    """Return the solver that goes on where `Graduated` ended, perhaps with another weight."""
+    return Posterior(weight, start, BACKGROUNDS[-1][0])
+
+
+def weight_of(relative: float, problem: Problem) -> float:
+    """Return the weight of total variation, in nats, from one that hardly depends on the dose.
+
+    Noise of the object has a standard deviation of 1 / sqrt(2 n) at n photons per pixel,
+    and total variation removes it if its weight is of the order of 2 n times that. So
+    weight = relative * sqrt(2 n), n the median illumination of the lit pixels.
+    """
+    illumination = problem.model().illumination()
+    lit = illumination[illumination > 0.1 * illumination.max()]
+    return relative * math.sqrt(2 * float(lit.median()))
+
+
+class _Objective:
+    def __init__(self, settings: Posterior, problem: Problem) -> None:
+        self._settings = settings
+        self._problem = problem
+        self._model = problem.model()
+        illumination = self._model.illumination()
+        curvature = 2 * illumination + WEAK_ILLUMINATION * illumination.max()
+        self._scale = (curvature + settings.weight / EDGE_CONTRAST).sqrt()
+        start = settings.start
+        self._filter = None if start is None else _wave_filter(problem)
+        self._start = (problem.flat_object() if start is None else start).to(problem.probe.dtype)
+        size = self._start.abs()
+        self._turn = torch.where(size > 0, self._start / size, 1)
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def to_object(self, variables: Tensor) -> Tensor:
+        change = torch.view_as_complex(self._filtered(variables)) / self._scale
+        return self._start + self._turn * change
+
+    def _filtered(self, planes: Tensor) -> Tensor:
+        """Filter amplitude and phase, (y, x, 2); the filter is its own adjoint."""
+        if self._filter is None:
+            return planes
+        waves = torch.fft.rfft2(planes, dim=(0, 1)) * self._filter
+        return torch.fft.irfft2(waves, s=planes.shape[:2], dim=(0, 1)).contiguous()
+
+    def value_and_gradient(self, variables: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the negative log posterior and its gradient; a repeated question costs nothing.
+
+        L-BFGS asks for its present point again at the start of every iteration.
+        """
+        if self._last is None or not torch.equal(self._last[0], variables):
+            settings, obj = self._settings, self.to_object(variables)
+            value, gradient = scan_likelihood(self._model, self._problem.counts, obj, settings.background)
+            if settings.weight > 0:
+                variation, slope = total_variation(obj)
+                distance, pull = distance_from_mean(obj)
+                value += settings.weight * variation + distance
+                gradient = gradient + settings.weight * slope + pull
+            slopes = self._filtered(torch.view_as_real(gradient * self._turn.conj() / self._scale))
+            self._last = variables.clone(), torch.tensor(value, dtype=torch.float64), slopes
+        return self._last[1], self._last[2].clone()
+
+
+def _wave_filter(problem: Problem) -> Tensor:
+    """Return 1 over the root of what frames tell of amplitude and phase, (y, x / 2 + 1, 2)."""
+    rows, columns = problem.object_shape
+    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns))
+    known = np.geomspace(1 / max(rows, columns), frequency.max(), WAVES)
+    roots = np.sqrt(information_of_waves(problem.probe, known))
+    planes = [np.interp(frequency, known, 1 / root) for root in roots]
+    return torch.from_numpy(np.stack(planes, axis=-1)).to(problem.probe.device, problem.probe.real.dtype)
+
+
+def total_variation(obj: Tensor, edge_contrast: float = EDGE_CONTRAST) -> tuple[float, Tensor]:
+    """Return the total variation of a complex image, and its gradient.
+
+    Sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2) - c over the pixels, with forward differences
+    that are zero at the far edges (Rudin, Osher, Fatemi, Physica D 60, 259, 1992).
+
+    Parameters
+    ----------
+    obj : (y, x) complex
+    edge_contrast : float
+        c, in units of the object.
+
+    Returns
+    -------
+    value : float
+    gradient : (y, x) complex
+        The value changes by the real part of sum conj(gradient) change.
+    """
+    down, across = torch.zeros_like(obj), torch.zeros_like(obj)
+    down[:-1] = obj[1:] - obj[:-1]
+    across[:, :-1] = obj[:, 1:] - obj[:, :-1]
+    size = (intensity(down) + intensity(across) + edge_contrast**2).sqrt()
+    value = float((size - edge_contrast).sum(dtype=torch.float64))
+    down, across = down / size, across / size
+    gradient = -down - across
+    gradient[1:] += down[:-1]
+    gradient[:, 1:] += across[:, :-1]
+    return value, gradient
+
+
+def distance_from_mean(obj: Tensor) -> tuple[float, Tensor]:
+    """Return the sum of |O - mean|^2 / (2 `SPREAD`^2) over the pixels, and its gradient.
+
+    Parameters
+    ----------
+    obj : (y, x) complex
+
+    Returns
+    -------
+    value : float, nats
+    gradient : (y, x) complex
+        As that of `total_variation`.
+    """
+    away = obj - obj.mean()
+    return float(intensity(away).sum(dtype=torch.float64)) / (2 * SPREAD**2), away / SPREAD**2

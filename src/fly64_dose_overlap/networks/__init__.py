@@ -1,1 +1,0 @@
-"""The learned arm's model: mosaic of the groups, network, and the bundle that keeps it."""

@@ -1,1 +1,0 @@
-"""Overlap views: which frames a cell keeps, how they are grouped, how much they overlap."""

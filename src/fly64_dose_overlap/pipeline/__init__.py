@@ -1,0 +1,1 @@
+"""The DVC side: cells, stages, the matrix and the command line."""

@@ -1,0 +1,92 @@
+"""The table of the matrix, and the record of what was executed for it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fly64_dose_overlap.files.atomic import write_json_atomic
+from fly64_dose_overlap.pipeline.matrix.cells import Cell
+from fly64_dose_overlap.pipeline.matrix.experiments import result_of, stages_run
+from fly64_dose_overlap.pipeline.matrix.watch import FAILED, KEPT, Line
+
+RECORD = Path(".dvc/tmp/matrix.json")
+"""Cells of the last matrix with their states and the stages that DVC executed for each."""
+SCORES = "metrics/evaluation.json"
+DATA_STAGES = ("base", "simulate", "overlap")
+TABLE_WIDTH = 180
+SHOWN = ("flat object", "group start", "supervised", "network", "refined", "MAP")
+"""Methods with a column of their own, as far as a cell has them; the report shows all."""
+PTYCHI = ("LSQML", "rPIE", "ePIE", "AD Poisson")
+
+
+def print_table(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> None:
+    """Print phase PSNR by method with the limit, and the network's other scores, a row per cell."""
+    scores = {
+        cell.name: json.loads(result_of(commit, cell.name, SCORES))
+        for cell, line in zip(cells, lines, strict=True)
+        if line.state != FAILED
+    }
+    methods = [name for name in SHOWN if any(name in score["methods"] for score in scores.values())]
+    table = Table(
+        title="phase PSNR (dB) on the test half; SSIM (phase) and complex NRMSE: network",
+        caption="best pty-chi: the highest of its methods and stops; all methods: dose-overlap report",
+    )
+    for title in ("experiment", "state", "dose", "view"):
+        table.add_column(title, justify="right" if title == "dose" else "left")
+    for title in (*methods, "best pty-chi", "limit", "SSIM", "NRMSE"):
+        table.add_column(title, justify="right")
+    for cell, line in zip(cells, lines, strict=True):
+        values = _values(scores[cell.name], methods) if cell.name in scores else []
+        table.add_row(cell.name, line.state, str(cell.params.dose), cell.params.view, *values)
+    Console(width=None if Console().is_terminal else TABLE_WIDTH).print(table)
+
+
+def _values(score: dict[str, Any], methods: Sequence[str]) -> list[str]:
+    psnr = {name: each["phase"]["psnr_db"] for name, each in score["methods"].items()}
+    others = (psnr[name] for name in psnr if name.startswith(PTYCHI) and psnr[name] is not None)
+    values = [*(psnr.get(name) for name in methods), max(others, default=None)]
+    values.append(score["limit"]["phase_psnr_db"])
+    shown = ["" if value is None else f"{value:.2f}" for value in values]
+    return [*shown, f"{score['ssim']:.3f}", f"{score['nrmse']:.4f}"]
+
+
+def write_record(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> list[dict[str, Any]]:
+    """Write and return what was executed for each cell; ``stages`` is None where the log is elsewhere."""
+    entries: list[dict[str, Any]] = [
+        {
+            "name": cell.name,
+            "dose": cell.params.dose,
+            "view": cell.params.view,
+            "seed": cell.params.train.seed,
+            "state": line.state,
+            "stages": _executed(line),
+            "log": None if line.log is None else str(line.log),
+        }
+        for cell, line in zip(cells, lines, strict=True)
+    ]
+    write_json_atomic(RECORD, {"baseline": commit, "cells": entries})
+    return entries
+
+
+def _executed(line: Line) -> list[str] | None:
+    if line.state == KEPT:
+        return []
+    return stages_run(line.log) if line.log is not None and line.log.exists() else None
+
+
+def describe_record(entries: Sequence[dict[str, Any]]) -> str:
+    """Say in one line which stages ran, and that no dataset was made if none was."""
+    known = [entry["stages"] for entry in entries if entry["stages"] is not None]
+    executed = Counter(stage.split("@")[0] for stages in known for stage in stages)
+    ran = ", ".join(f"{stage} {count}" for stage, count in sorted(executed.items())) or "nothing"
+    made = sum(executed[stage] for stage in DATA_STAGES)
+    unknown = len(entries) - len(known)
+    elsewhere = f"; logs of {unknown} cells are not here" if unknown else ""
+    return f"executed: {ran}; datasets made: {made or 'none'}{elsewhere} ({RECORD})"

@@ -1,0 +1,39 @@
+"""Stage base: make the synthetic base set, or import the user's own."""
+
+from __future__ import annotations
+
+from fly64_dose_overlap.config import PARAMS_FILE, load_params
+from fly64_dose_overlap.files.dataset import write_base
+from fly64_dose_overlap.files.own_npz import read_user_base
+from fly64_dose_overlap.pipeline.stages._cli import BASE_FILE, ParamsOption, run
+from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.study.base import make_synthetic_base
+from fly64_dose_overlap.study.star_bench import STAR_BENCH
+
+
+def main(params_file: ParamsOption = PARAMS_FILE) -> None:
+    """Write data/base/base.npz: object, probe and scan positions of the study.
+
+    With `base.source: synthetic` they are made from `base.seed`, and with `star-bench` they
+    are a fixed test case, of which `base.seed` draws the jitter; otherwise they come from the
+    NPZ file that `base.source` names.
+    """
+    params = load_params(params_file)
+    if params.base.is_synthetic:
+        base = make_synthetic_base(params.base)
+        if params.base.source == STAR_BENCH:
+            say(f"base: {STAR_BENCH} is a fixed test case; of section base only the seed is used")
+    else:
+        base = read_user_base(params.base.source)
+        # A DVC dependency would have to exist everywhere: for the synthetic set, and in every
+        # clone and queued copy that has the base set itself from the remote.
+        say(
+            f"base: DVC does not watch {params.base.source}; when its content changes, run: dvc repro -f base"
+        )
+    write_base(BASE_FILE, base)
+    sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
+    say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE_FILE}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,60 @@
+"""Stage overlap: one view of the scan at one dose, grouped and with its overlap measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fly64_dose_overlap.config import PARAMS_FILE, ViewName, load_params
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.atomic import write_json_atomic
+from fly64_dose_overlap.files.dataset import read_dataset, write_dataset
+from fly64_dose_overlap.pipeline.stages._cli import (
+    HALVES,
+    DoseOption,
+    ParamsOption,
+    dose_file,
+    require_listed,
+    run,
+)
+from fly64_dose_overlap.progress import say
+
+ViewOption = Annotated[ViewName, typer.Option("--view", help="Name of the sampling in overlap.views.")]
+
+
+def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
+    """Write data/views/DOSE/VIEW/train.npz and test.npz, and metrics/overlap/DOSE-VIEW.json.
+
+    A view keeps a part of the frames and groups them; its overlap is measured and
+    reported, and never a condition.
+    """
+    # SciPy takes a second to import, which --help and refused arguments need not wait for.
+    from fly64_dose_overlap.study.calibration import with_calibration_errors
+    from fly64_dose_overlap.study.views import make_view
+
+    params = load_params(params_file)
+    require_listed(dose, params.doses)
+    overlap = params.overlap
+    sampling = params.overlap.views[view]
+    metrics: dict[str, dict[str, Any]] = {}
+    for half in HALVES:
+        source = dose_file(dose, half)
+        told = with_calibration_errors(read_dataset(source), params.calibration, where=str(source))
+        try:
+            kept, metrics[half] = make_view(told, sampling, overlap, name=view)
+        except StudyError as error:
+            where = f"overlap, dose {dose}, view {view}, {half} half"
+            raise StudyError(where, error.problem, error.hint) from None
+        path = Path(f"data/views/{dose}/{view}/{half}.npz")
+        write_dataset(path, kept)
+        read_dataset(path, gridsize=sampling.gridsize, neighbor_count=overlap.neighbor_count)
+        frames, groups = metrics[half]["n_images_subsampled"], metrics[half]["n_training_groups"]
+        measured = metrics[half]["metric_2_image_based_avg"]
+        say(f"overlap: {path} has {frames} frames in {groups} groups, measured overlap {measured:.3f}")
+    write_json_atomic(Path(f"metrics/overlap/{dose}-{view}.json"), metrics)
+
+
+if __name__ == "__main__":
+    run(main)

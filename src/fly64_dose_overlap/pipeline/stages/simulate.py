@@ -1,0 +1,179 @@
+"""Stage simulate: the scan at one dose, with photon noise, in two halves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fly64_dose_overlap import provenance
+from fly64_dose_overlap.config import PARAMS_FILE, SimulateParams, load_params
+from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
+from fly64_dose_overlap.files.dataset import BaseSet, read_base, write_dataset_stream
+from fly64_dose_overlap.files.disk_array import DiskArray, spool
+from fly64_dose_overlap.files.stream import as_stream
+from fly64_dose_overlap.pipeline.stages._cli import (
+    BASE_FILE,
+    DoseOption,
+    ParamsOption,
+    dose_file,
+    require_listed,
+    run,
+)
+from fly64_dose_overlap.progress import say, track
+from fly64_dose_overlap.study.split import AXIS, Split, closed_gap_px, split_scan
+
+
+def main(dose: DoseOption, params_file: ParamsOption = PARAMS_FILE) -> None:
+    """Write data/dose/DOSE/train.npz and test.npz, and metrics/dose/DOSE.json.
+
+    Photon counts are drawn from the diffraction that the base set's object, probe and
+    positions give; the scan-averaged frame expects the dose.
+    """
+    params = load_params(params_file)
+    require_listed(dose, params.doses)
+    simulate(dose, params.simulate)
+
+
+def simulate(dose: int, params: SimulateParams) -> None:
+    """Draw the scan's counts once and write them as two halves."""
+    # Torch takes seconds to import, which --help and refused arguments need not wait for.
+    from fly64_dose_overlap.study.dose import dose_factor, with_dose
+
+    base = read_base(BASE_FILE)
+    gap_px = params.guard_gap_px
+    if gap_px is None:
+        gap_px = closed_gap_px(base.probe.shape[0])
+    split = split_scan(base.positions_px, fraction=params.split_fraction, guard_gap_px=gap_px)
+    factor = dose_factor(base, dose)
+    scan = with_dose(base, factor)
+    amplitude, photons = _draw(scan, params.seed, dose)
+    measured = dose_summary(photons, scan.probe.shape[0])
+    record = _simulate_step(base.record, dose, params.seed, factor, measured)
+    halves = {"train": split.train, "test": split.test}
+    summaries = {name: dose_summary(photons[rows], scan.probe.shape[0]) for name, rows in halves.items()}
+    for name, rows in halves.items():
+        half_record = _split_step(record, name, split, params, summaries)
+        _write_half(dose_file(dose, name), replace(scan, record=half_record), rows, amplitude)
+    _report(dose, split, params, {"whole": measured, **summaries})
+
+
+def dose_summary(photons: NDArray[np.int64], frame_side_px: int) -> dict[str, Any]:
+    """Summarise the photons that were counted in each frame.
+
+    Parameters
+    ----------
+    photons : (frame,) int64
+    frame_side_px : int
+    """
+    mean = float(photons.mean())
+    return {
+        "frames": len(photons),
+        "photons_per_frame_mean": mean,
+        "photons_per_frame_min": int(photons.min()),
+        "photons_per_frame_max": int(photons.max()),
+        "photons_per_pixel_mean": mean / frame_side_px**2,
+    }
+
+
+def _draw(scan: BaseSet, seed: int, dose: int) -> tuple[DiskArray, NDArray[np.int64]]:
+    """Return the whole scan's amplitudes on disk, and the photons of each frame.
+
+    A half's provenance comes before its frames are complete, and the frames of a half may
+    lie anywhere in the scan: on disk, each is drawn once and none is kept in memory.
+    """
+    from fly64_dose_overlap.study.dose import BLOCK_FRAMES, draw_counts
+
+    photons: list[NDArray[np.int64]] = []
+
+    def blocks() -> Iterator[NDArray[np.float64]]:
+        drawn = draw_counts(scan, seed=seed, dose=dose)
+        label = f"simulate, {dose} photons per frame"
+        for counts in track(drawn, total=len(scan.positions_px), label=label, step=BLOCK_FRAMES):
+            photons.append(counts.sum(axis=(1, 2)))
+            yield np.sqrt(counts)
+
+    amplitude = spool((len(scan.positions_px), *scan.probe.shape), np.float32, blocks())
+    return amplitude, np.concatenate(photons)
+
+
+def _simulate_step(
+    record: provenance.Record, dose: int, seed: int, factor: float, measured: dict[str, Any]
+) -> provenance.Record:
+    from fly64_dose_overlap.study.dose import BLOCK_FRAMES
+
+    record = provenance.with_step(
+        record,
+        "simulate",
+        "draw photon counts",
+        photons_per_frame=dose,
+        seed=seed,
+        amplitude_factor=factor,
+        block_frames=BLOCK_FRAMES,
+        measured=measured,
+        parent=BASE_FILE.as_posix(),
+        parent_sha256=sha256_of(BASE_FILE),
+    )
+    return provenance.with_physics(
+        record,
+        photons_per_frame_nominal=dose,
+        photons_per_frame_measured=measured["photons_per_frame_mean"],
+    )
+
+
+def _split_step(
+    record: provenance.Record,
+    half: str,
+    split: Split,
+    params: SimulateParams,
+    summaries: dict[str, dict[str, Any]],
+) -> provenance.Record:
+    return provenance.with_step(
+        record,
+        "split_dataset",
+        f"keep the {half} half",
+        half=half,
+        axis=AXIS,
+        fraction=params.split_fraction,
+        cut_px=split.cut_px,
+        guard_gap_px=split.guard_gap_px,
+        frames_train=len(split.train),
+        frames_test=len(split.test),
+        frames_dropped=split.dropped,
+        measured=summaries[half],
+        parent=BASE_FILE.as_posix(),
+    )
+
+
+def _write_half(path: Path, scan: BaseSet, rows: NDArray[np.int64], amplitude: DiskArray) -> None:
+    """Write the frames ``rows`` of the scan, a block at a time."""
+    half = replace(scan, positions_px=scan.positions_px[rows], scan_index=scan.scan_index[rows])
+    write_dataset_stream(path, half, as_stream(amplitude.select_rows(rows)))
+
+
+def _report(dose: int, split: Split, params: SimulateParams, summaries: dict[str, dict[str, Any]]) -> None:
+    write_json_atomic(
+        Path(f"metrics/dose/{dose}.json"),
+        {
+            "photons_per_frame_nominal": dose,
+            **summaries,
+            "split": {
+                "axis": AXIS,
+                "fraction": params.split_fraction,
+                "cut_px": split.cut_px,
+                "guard_gap_px": split.guard_gap_px,
+                "frames_dropped": split.dropped,
+            },
+        },
+    )
+    mean = summaries["whole"]["photons_per_frame_mean"]
+    counts = f"{len(split.train)} training and {len(split.test)} test frames, {split.dropped} in the gap"
+    say(f"simulate: {mean:.1f} photons per frame measured, {dose} nominal; {counts}")
+
+
+if __name__ == "__main__":
+    run(main)

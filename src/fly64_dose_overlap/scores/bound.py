@@ -1,0 +1,238 @@
+"""Cramer-Rao and van Trees bounds of a scan, every dose from the same Krylov spaces.
+
+Errors are what alignment leaves, to first order. Traces of the inverse information J^-1
+come from random vectors, each solved in two Krylov spaces. The first is preconditioned by
+the fluence and gives the Cramer-Rao bound. The second is scaled by the prior's standard
+deviations, K = D J D, and gives the van Trees bound (dose J + D^-2)^-1 =
+D (dose K + 1)^-1 D at every dose, with J at the truth for its mean over the prior. The
+prior is Gaussian and independent in every pixel, with the variances of the truth's real
+and imaginary part over the region.
+
+The bounds grow with the Krylov space: one that ran out of iterations still holds, but is
+not the tightest, and the record says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.config import LimitParams
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.physics.fisher import FisherInformation
+from fly64_dose_overlap.physics.fluence import fluence_map
+from fly64_dose_overlap.physics.scan import ScanModel
+from fly64_dose_overlap.progress import track
+from fly64_dose_overlap.scores.lanczos import Field, Krylov, lanczos
+from fly64_dose_overlap.scores.limit import PARTS, Limit
+from fly64_dose_overlap.scores.region import Region, scan_region
+from fly64_dose_overlap.scores.scores import phase_and_error
+from fly64_dose_overlap.scores.traces import WINDOW, AlignedError, Traces
+from fly64_dose_overlap.seeding import generator
+
+DOSES = tuple(float(f"{10 ** (half / 2):.6g}") for half in range(2, 15))
+"""Grid of the Bayesian bound, photons per frame: 1e1 to 1e7 in half decades."""
+
+LEAST_PRIOR_SHARE = 0.01
+"""Least share of either part in the prior variance: an object that is flat in its real or
+imaginary part does not count as known there."""
+
+UNLIT = 1e-6
+"""Part of the largest fluence below which a pixel counts as not illuminated, and as known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan at one photon per frame, and its true object.
+
+    Attributes
+    ----------
+    obj : (y, x) complex64
+        The truth: a bound is taken there by definition.
+    probe : (mode, y, x) complex64, sqrt(photons)
+        For one expected photon per frame, averaged over the whole scan.
+    positions_px : (frame, 2) float64, object pixels
+        (y, x) of the object pixel under patch pixel [N/2, N/2].
+    """
+
+    obj: NDArray[np.complex64]
+    probe: NDArray[np.complex64]
+    positions_px: NDArray[np.float64]
+
+    def fluence(self) -> NDArray[np.float64]:
+        """Return the photons that fall on each object pixel, (y, x)."""
+        rows, columns = self.obj.shape
+        return np.sum([fluence_map(mode, self.positions_px, (rows, columns)) for mode in self.probe], axis=0)
+
+    def information(self) -> FisherInformation:
+        """Return the Fisher information of the counts about the object."""
+        rows, columns = self.obj.shape
+        model = ScanModel(torch.from_numpy(self.probe), self.positions_px, (rows, columns))
+        return FisherInformation(model, torch.from_numpy(self.obj))
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaling:
+    """Factors, >= 0, of the real and the imaginary part of every object pixel."""
+
+    real: NDArray[np.float64]
+    imaginary: NDArray[np.float64]
+
+    @classmethod
+    def by_fluence(cls, fluence: NDArray[np.float64]) -> _Scaling:
+        """Return what whitens the information's diagonal, about twice the fluence."""
+        lit = fluence > UNLIT * fluence.max()
+        factor = np.where(lit, 1 / np.sqrt(2 * np.where(lit, fluence, 1)), 0)
+        return cls(factor, factor)
+
+    @classmethod
+    def by_prior(cls, std: tuple[float, float], shape: tuple[int, ...]) -> _Scaling:
+        """Return the prior's standard deviations, real and imaginary, at every pixel."""
+        return cls(np.full(shape, std[0]), np.full(shape, std[1]))
+
+    def __call__(self, field: Field) -> Field:
+        return field.real * self.real + 1j * (field.imag * self.imaginary)
+
+    def inverse(self, field: Field) -> Field:
+        """Divide by the factors; zero where they are."""
+        real, imaginary = (np.where(f > 0, 1 / np.where(f > 0, f, 1), 0) for f in (self.real, self.imaginary))
+        return _Scaling(real, imaginary)(field)
+
+
+def find_limit(scan: Scan, region_threshold: float, settings: LimitParams) -> Limit:
+    """Return the error bounds of a scan over the region in which methods are scored.
+
+    Parameters
+    ----------
+    scan : Scan
+    region_threshold : float
+        See `scan_region`.
+    settings : LimitParams
+
+    Returns
+    -------
+    Limit
+
+    Raises
+    ------
+    StudyError
+        If the truth is constant over the region or zero somewhere in it.
+    """
+    fluence = scan.fluence()
+    region = scan_region(fluence, scan.positions_px, region_threshold)
+    prior = _prior_std(scan.obj[region.mask])
+    solver = _Solver(scan, region)
+    whitening, scaling = _Scaling.by_fluence(fluence), _Scaling.by_prior(prior, scan.obj.shape)
+    unbiased: list[Krylov] = []
+    bayesian: list[Krylov] = []
+    for index in range(settings.vectors):
+        vector = solver.traces.draw(generator(settings.seed, "limit", index))
+        label = f"limit, vector {index + 1} of {settings.vectors}"
+        unbiased.append(solver.run(vector, whitening, np.inf, settings, f"{label}, unbiased"))
+        bayesian.append(solver.run(vector, scaling, DOSES[-1], settings, f"{label}, Bayesian"))
+    least = np.mean([run.functionals(np.inf) for run in unbiased], axis=0)
+    by_dose = np.array([np.mean([run.functionals(dose) for run in bayesian], axis=0) for dose in DOSES])
+    rings = solver.traces.rings
+    spectrum = rings.spectrum(solver.truth)
+    return Limit(
+        unbiased=dict(zip(PARTS, least[: len(PARTS)].tolist(), strict=True)),
+        doses=list(DOSES),
+        bayesian={part: by_dose[:, index].tolist() for index, part in enumerate(PARTS)},
+        prior={"std_real": prior[0], "std_imaginary": prior[1]},
+        peak=_peaks(scan.obj, region),
+        photons_per_pixel=float(fluence[region.mask].mean()),
+        frequency=rings.frequency.tolist(),
+        signal=rings.cross_power(spectrum, spectrum).tolist(),
+        noise=np.maximum(least[len(PARTS) :], 0).tolist(),
+        window=WINDOW,
+        region=_describe(region),
+        solver=_record(settings, unbiased, bayesian),
+    )
+
+
+class _Solver:
+    """Krylov spaces of one scan."""
+
+    def __init__(self, scan: Scan, region: Region) -> None:
+        self._information = scan.information()
+        self._obj = scan.obj
+        self._box = region.rectangle
+        self.truth = scan.obj[region.rectangle].astype(np.complex128)
+        self._aligned = AlignedError(self.truth, region.mask[region.rectangle])
+        self.traces = Traces(self.truth, region)
+
+    def run(self, vector: Field, scaling: _Scaling, dose: float, settings: LimitParams, label: str) -> Krylov:
+        """Return the Krylov space of a random vector, large enough for a dose."""
+
+        def product(field: Field) -> Field:
+            change = torch.from_numpy(scaling(field).astype(self._obj.dtype))
+            return scaling(self._information.product(change).numpy().astype(np.complex128))
+
+        functionals = self.traces.seen_by(vector)
+
+        def see(field: Field) -> NDArray[np.float64]:
+            return functionals(self._aligned(scaling(field)[self._box]))
+
+        start = np.zeros(self._obj.shape, np.complex128)
+        start[self._box] = self._aligned(vector)
+        return lanczos(
+            product,
+            scaling(start),
+            see,
+            null=scaling.inverse(1j * self._obj.astype(np.complex128)),
+            dose=dose,
+            tolerance=settings.tolerance,
+            steps=track(range(settings.iterations), total=settings.iterations, label=label, unit="product"),
+        )
+
+
+def _prior_std(inside: NDArray[np.complexfloating]) -> tuple[float, float]:
+    variances = np.array([np.var(inside.real, dtype=np.float64), np.var(inside.imag, dtype=np.float64)])
+    if not variances.any():
+        raise StudyError(
+            "object", "is constant over the scored region, so that no prior can be taken from it"
+        )
+    real, imaginary = np.sqrt(np.maximum(variances, LEAST_PRIOR_SHARE * variances.sum())).tolist()
+    return real, imaginary
+
+
+def _peaks(obj: NDArray[np.complexfloating], region: Region) -> dict[str, float]:
+    phase = phase_and_error(obj, obj, region.mask)[0]
+    return {
+        name: float(np.ptp(image[region.mask]))
+        for name, image in (("phase", phase), ("amplitude", np.abs(obj)))
+    }
+
+
+def _describe(region: Region) -> dict[str, Any]:
+    rows, columns = region.rectangle
+    return {
+        "illumination_threshold": region.threshold,
+        "pixels": region.pixels,
+        "rows": [rows.start, rows.stop],
+        "columns": [columns.start, columns.stop],
+        "covered_fraction": region.covered_fraction,
+    }
+
+
+def _record(settings: LimitParams, unbiased: list[Krylov], bayesian: list[Krylov]) -> dict[str, Any]:
+    values = np.array([run.functionals(np.inf)[: len(PARTS)] for run in unbiased])
+    errors = [None] * len(PARTS)
+    if len(values) > 1:
+        errors = (values.std(axis=0, ddof=1) / len(values) ** 0.5 / values.mean(axis=0)).tolist()
+    return {
+        **settings.model_dump(),
+        "relative_standard_error": dict(zip(PARTS, errors, strict=True)),
+        **{
+            name: {
+                "iterations": [run.iterations for run in runs],
+                "converged": [run.converged for run in runs],
+                "residual": [run.residual for run in runs],
+            }
+            for name, runs in (("unbiased", unbiased), ("bayesian", bayesian))
+        },
+    }

@@ -1,0 +1,193 @@
+"""One alignment, one region and one set of scores for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fly64_dose_overlap.config import EvaluateParams
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.dataset import Dataset
+from fly64_dose_overlap.files.disk_array import DiskArray, spool
+from fly64_dose_overlap.files.reconstruction import Reconstruction
+from fly64_dose_overlap.physics.fluence import fluence_map
+from fly64_dose_overlap.progress import track
+from fly64_dose_overlap.scores.align import align_to
+from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff, fourier_ring_correlation
+from fly64_dose_overlap.scores.limit import Limit
+from fly64_dose_overlap.scores.region import Region, scan_region
+from fly64_dose_overlap.scores.scores import score
+
+HEADLINE = "network"
+"""Method whose scores stand at the top of the file, where `dvc exp show` finds them."""
+
+FRC_THRESHOLDS: dict[ThresholdName, str] = {
+    "half": "frc50",
+    "half-bit": "frc_half_bit",
+    "one-seventh": "frc_one_seventh",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of all methods on one test half.
+
+    Attributes
+    ----------
+    metrics : dict
+        JSON-able; see `evaluate`.
+    aligned : dict of (y, x) complex128
+        Every method, by its short name, after alignment, on disk; zero outside the region's
+        rectangle.
+    curves : dict of FrcCurve
+        By short name.
+    region : Region
+    """
+
+    metrics: dict[str, Any]
+    aligned: dict[str, DiskArray]
+    curves: dict[str, FrcCurve]
+    region: Region
+
+
+def evaluate(
+    dataset: Dataset,
+    reconstructions: Sequence[Reconstruction],
+    params: EvaluateParams,
+    *,
+    limit: Limit,
+    dose: int,
+    digests: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Align and score every reconstruction against the truth of the test half.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    reconstructions : sequence of Reconstruction
+        One of them is the network's.
+    params : EvaluateParams
+    limit : Limit
+        Of the same scan.
+    dose : int, photons per frame
+    digests : mapping of str to str, optional
+        SHA-256 of each reconstruction's file by short name, for the record.
+
+    Returns
+    -------
+    Evaluation
+        ``metrics`` holds the scores by method, the limit at the dose, the conventions that
+        all share, and on top the headline of the network: phase PSNR and SSIM, complex
+        NRMSE, and every method's phase PSNR.
+
+    Raises
+    ------
+    StudyError
+        If a reconstruction lies on another grid, the network's is missing, or the limit is
+        that of another region.
+    """
+    rows, columns = dataset.obj.shape
+    fluence = fluence_map(dataset.probe, dataset.positions_px, (rows, columns))
+    region = scan_region(fluence, dataset.positions_px, params.region_threshold)
+    _require_same_region(limit, region)
+    truth = dataset.obj[region.rectangle]
+    methods: dict[str, Any] = {}
+    aligned: dict[str, DiskArray] = {}
+    curves: dict[str, FrcCurve] = {}
+    conventions: dict[str, Any] = {}
+    for result in track(reconstructions, total=len(reconstructions), label="score", unit="method"):
+        region.require_shape(result.label, result.obj)
+        found = align_to(dataset.obj, result.obj, region, upsampling=params.registration_upsampling)
+        aligned[result.method] = spool(found.field.shape, found.field.dtype, [found.field])
+        curves[result.method] = fourier_ring_correlation(truth, found.field[region.rectangle])
+        scores = score(dataset.obj, found.field, region)
+        conventions = scores.pop("conventions")
+        error = max(scores["complex_nrmse"] ** 2, np.finfo(float).tiny)
+        methods[result.label] = {
+            **scores,
+            "key": result.method,
+            "kind": result.kind,
+            "frc": _cutoffs(curves[result.method], _pixel_nm(dataset)),
+            "alignment": found.parameters(),
+            "dose_efficiency": limit.dose_efficiency("complex", error, dose),
+            "settings": result.settings,
+            "sha256": (digests or {}).get(result.method),
+        }
+    metrics = {
+        **_headline(methods),
+        "methods": methods,
+        "limit": _limit_at(limit, dose),
+        "conventions": {
+            **conventions,
+            "split": "test",
+            "alignment": "sub-pixel shift, complex factor, linear phase ramp",
+            "region": {
+                "illumination_threshold": region.threshold,
+                "pixels": region.pixels,
+                "rows": [region.rectangle[0].start, region.rectangle[0].stop],
+                "columns": [region.rectangle[1].start, region.rectangle[1].stop],
+                "covered_fraction": region.covered_fraction,
+            },
+        },
+    }
+    return Evaluation(metrics, aligned, curves, region)
+
+
+def _headline(methods: dict[str, Any]) -> dict[str, Any]:
+    by_key = {scores["key"]: scores for scores in methods.values()}
+    if HEADLINE not in by_key:
+        raise StudyError("reconstructions", f"lack the method {HEADLINE!r}", "make it with: dvc repro infer")
+    network = by_key[HEADLINE]
+    return {
+        "psnr": network["phase"]["psnr_db"],
+        "ssim": network["phase"]["ssim"],
+        "nrmse": network["complex_nrmse"],
+        **{f"psnr_{key}": scores["phase"]["psnr_db"] for key, scores in by_key.items() if key != HEADLINE},
+    }
+
+
+def _limit_at(limit: Limit, dose: int) -> dict[str, Any]:
+    """Return the bounds at a dose, without and with a prior."""
+
+    def bounds(prior: bool) -> dict[str, Any]:
+        return {
+            "phase_psnr_db": limit.psnr_db("phase", dose, prior=prior),
+            "amplitude_psnr_db": limit.psnr_db("amplitude", dose, prior=prior),
+            "nrmse": limit.nrmse(dose, prior=prior),
+        }
+
+    return {
+        **bounds(prior=False),
+        "bayesian": bounds(prior=True),
+        "prior": limit.prior,
+        "kappa": limit.kappa,
+        "photons_per_pixel": limit.photons_per_pixel_at(dose),
+    }
+
+
+def _require_same_region(limit: Limit, region: Region) -> None:
+    found = (limit.region["pixels"], list(limit.region["rows"]), list(limit.region["columns"]))
+    rows, columns = region.rectangle
+    expected = (region.pixels, [rows.start, rows.stop], [columns.start, columns.stop])
+    if found != expected:
+        raise StudyError(
+            "limit", f"was computed for the region {found}, scored is {expected}", "dvc repro limit"
+        )
+
+
+def _pixel_nm(dataset: Dataset) -> float | None:
+    pixel_m = dataset.record.get("physics_parameters", {}).get("object_pixel_m")
+    return None if pixel_m is None else float(pixel_m) * 1e9
+
+
+def _cutoffs(curve: FrcCurve, pixel_nm: float | None) -> dict[str, float | None]:
+    """Return each cutoff as a fraction of Nyquist and as a half period in nanometres."""
+    found: dict[str, float | None] = {}
+    for threshold, name in FRC_THRESHOLDS.items():
+        fraction = cutoff(curve, threshold)
+        found[name] = fraction
+        found[f"{name}_nm"] = pixel_nm / fraction if pixel_nm and fraction > 0 else None
+    return found

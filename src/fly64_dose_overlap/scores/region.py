@@ -1,0 +1,132 @@
+"""The part of the object that is scored: inside the scan, and illuminated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.disk_array import DiskArray
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Pixels over which every method is aligned and scored.
+
+    Attributes
+    ----------
+    mask : (y, x) bool
+        The scored pixels, on the grid of the whole object.
+    rectangle : (slice, slice)
+        Rows and columns of the smallest rectangle that holds the mask.
+    pixels : int
+        Number of pixels in the mask.
+    threshold : float
+        Fraction of the largest illumination in the scan's box that a pixel must exceed.
+    covered_fraction : float
+        Part of the scan's box that the mask covers.
+    """
+
+    mask: NDArray[np.bool_]
+    rectangle: tuple[slice, slice]
+    pixels: int
+    threshold: float
+    covered_fraction: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Sides (y, x) of the rectangle, pixels."""
+        rows, columns = self.rectangle
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    def require_shape(self, name: str, field: NDArray[Any] | DiskArray) -> None:
+        """Refuse an image that is not on the grid of the mask.
+
+        Raises
+        ------
+        StudyError
+            If the shapes differ; the message gives both.
+        """
+        if field.shape != self.mask.shape:
+            raise StudyError(name, f"must have the region's shape {self.mask.shape}, got {field.shape}")
+
+
+def scan_region(illumination: NDArray[Any], positions_px: NDArray[np.float64], threshold: float) -> Region:
+    """Return the illuminated pixels inside the bounding box of the scan positions.
+
+    Neither the object's centre nor any reconstruction enters, so the region is the same
+    for every method.
+
+    Parameters
+    ----------
+    illumination : (y, x) float, any unit, >= 0
+        Sum over the frames of the probe intensity at each object pixel.
+    positions_px : (frame, 2) float64, object pixels
+        (y, x) of the object pixel under each patch's pixel [N/2, N/2].
+    threshold : float
+        Pixels count where the illumination exceeds this fraction of its largest value
+        in the box; 0 <= threshold < 1.
+
+    Returns
+    -------
+    Region
+
+    Raises
+    ------
+    StudyError
+        If the input is malformed, or no pixel remains.
+    """
+    _check(illumination, positions_px, threshold)
+    lowest, highest = positions_px.min(axis=0), positions_px.max(axis=0)
+    first = np.maximum(np.ceil(lowest), 0).astype(int)
+    stop = np.minimum(np.floor(highest) + 1, illumination.shape).astype(int)
+    if np.any(stop <= first):
+        raise StudyError(
+            "scoring region",
+            f"no pixel lies between the scan positions {lowest.tolist()} and {highest.tolist()} (y, x)",
+            f"the object is {illumination.shape}; are positions in object pixels?",
+        )
+    box = (slice(first[0], stop[0]), slice(first[1], stop[1]))
+    inside = illumination[box]
+    lit = inside > threshold * inside.max()
+    if not lit.any():
+        raise StudyError("scoring region", f"no light falls on the {lit.shape} pixels inside the scan")
+    mask = np.zeros(illumination.shape, dtype=bool)
+    mask[box] = lit
+    return Region(mask, _bounds(mask), int(lit.sum()), float(threshold), float(lit.mean()))
+
+
+def edge_taper(length: int, fade_px: float) -> NDArray[np.float64]:
+    """Return weights that rise from 0 to 1 over ``fade_px`` at both ends, as a squared sine.
+
+    Half the length gives the Hann window, a smaller part a Tukey window.
+    """
+    from_edge = np.arange(length, dtype=np.float64) + 0.5
+    from_edge = np.minimum(from_edge, length - from_edge)
+    return np.sin(np.pi / 2 * np.minimum(from_edge / fade_px, 1)) ** 2
+
+
+def _bounds(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _check(illumination: NDArray[Any], positions_px: NDArray[np.float64], threshold: float) -> None:
+    if illumination.ndim != 2 or np.iscomplexobj(illumination):
+        raise StudyError(
+            "illumination", f"must be real (y, x), got {illumination.dtype} {illumination.shape}"
+        )
+    if not np.all(np.isfinite(illumination)) or np.any(illumination < 0):
+        raise StudyError("illumination", "must be finite and not negative")
+    if positions_px.ndim != 2 or positions_px.shape[1] != 2 or len(positions_px) == 0:
+        raise StudyError(
+            "positions_px", f"must be (frame, 2) with at least one frame, got {positions_px.shape}"
+        )
+    if not np.all(np.isfinite(positions_px)):
+        raise StudyError("positions_px", "must be finite")
+    if not 0 <= threshold < 1:
+        raise StudyError("region threshold", f"must be in [0, 1), got {threshold}")

@@ -1,0 +1,139 @@
+"""Mean squared errors after alignment, as traces that random vectors estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.scores.frc import (
+    WindowName,
+    apodisation,
+    ring_index,
+    windowed_spectrum,
+)
+from fly64_dose_overlap.scores.lanczos import Field, real_dot
+from fly64_dose_overlap.scores.region import Region
+
+WINDOW: WindowName = "hann"
+"""The default of `fourier_ring_correlation`, with which methods are scored."""
+
+
+class AlignedError:
+    """Projector of an error onto what alignment leaves of it, zero outside the mask.
+
+    `align_to` fits one complex factor and a linear phase ramp by least squares over the
+    mask. For a small error dO it takes off dO's components along O, i O, i y O and
+    i x O. The translation, kept only where it helps, is not taken off.
+
+    Parameters
+    ----------
+    truth : (y, x) complex128
+    mask : (y, x) bool
+    """
+
+    def __init__(self, truth: Field, mask: NDArray[np.bool_]) -> None:
+        self._mask = mask
+        y, x = np.meshgrid(*(np.arange(n) - n / 2 for n in mask.shape), indexing="ij")
+        inside = np.where(mask, truth, 0)
+        columns = [(factor * inside).ravel().view(np.float64) for factor in (1 + 0j, 1j, 1j * y, 1j * x)]
+        basis = np.linalg.qr(np.stack(columns, axis=1))[0].T
+        self._basis = [vector.copy().view(np.complex128).reshape(mask.shape) for vector in basis]
+
+    def __call__(self, error: Field) -> Field:
+        """Return what alignment leaves of an error: a symmetric, idempotent map."""
+        left = np.where(self._mask, error, 0)
+        for vector in self._basis:
+            left = left - real_dot(vector, left) * vector
+        return left
+
+
+class Rings:
+    """Powers in the rings of `fourier_ring_correlation`, per pixel of the image.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Sides of the region's rectangle.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._weights = apodisation(shape, WINDOW)
+        ring, self._rings = ring_index(shape)
+        self._ring = ring.ravel()
+        self.frequency: NDArray[np.float64] = np.arange(1, self._rings + 1) / min(shape)
+        """(ring,) cycles per pixel."""
+
+    def spectrum(self, field: Field) -> Field:
+        """Return the transform of a field about its mean under the window."""
+        return windowed_spectrum(field, self._weights)
+
+    def cross_power(self, first: Field, second: Field) -> NDArray[np.float64]:
+        """Return Re conj(F1) F2 of two spectra, averaged over each ring.
+
+        Of white noise with itself it is the variance.
+        """
+        product = (first.conj() * second).real.ravel()
+        sums = np.bincount(self._ring, weights=product, minlength=self._rings + 2)
+        power = sums / np.maximum(np.bincount(self._ring, minlength=self._rings + 2), 1)
+        return power[1 : self._rings + 1] / float(np.sum(self._weights**2))
+
+
+class Traces:
+    """Linear functionals whose mean over random vectors is the mean squared error of an estimate.
+
+    For an error of covariance C and random z with E z z^T = 1, E z^T W C z = tr(W C)
+    (Hutchinson, Commun. Stat. Simul. 19, 433, 1990). All images are cut to the rectangle.
+
+    Parameters
+    ----------
+    truth : (y, x) complex128
+        Inside the region's rectangle.
+    region : Region
+
+    Raises
+    ------
+    StudyError
+        If the truth is zero somewhere on the mask.
+    """
+
+    def __init__(self, truth: Field, region: Region) -> None:
+        self.mask = region.mask[region.rectangle]
+        zeros = int(np.count_nonzero(truth[self.mask] == 0))
+        if zeros:
+            raise StudyError(
+                "object", f"is zero on {zeros} of {region.pixels} scored pixels, where no phase is defined"
+            )
+        self.rings = Rings(region.shape)
+        self._modulus = np.where(self.mask, np.abs(truth), 1)
+        self._direction = np.where(self.mask, truth, 0) / self._modulus
+        self._pixels = region.pixels
+        self._power = float(np.sum(np.abs(truth[self.mask]) ** 2))
+
+    def draw(self, rng: np.random.Generator) -> Field:
+        """Return z, +-1 in amplitude and in phase direction on every pixel of the mask."""
+        signs = rng.choice([-1.0, 1.0], size=(2, *self.mask.shape))
+        return self._direction * (signs[0] + 1j * signs[1])
+
+    def seen_by(self, vector: Field) -> Callable[[Field], NDArray[np.float64]]:
+        """Return the functionals of an error that belong to a random vector.
+
+        They give (3 + ring,) float64: phase (rad^2), amplitude (transmission^2) and complex
+        error (relative to the truth's power) averaged over the mask, and error power per
+        pixel by ring.
+        """
+        spectrum = self.rings.spectrum(vector)
+        along = self._direction.conj() * vector
+        phase = along.imag / self._modulus**2 / self._pixels
+        amplitude = along.real / self._pixels
+
+        def see(error: Field) -> NDArray[np.float64]:
+            turned = self._direction.conj() * error
+            relative = real_dot(vector, error) / self._power
+            by_ring = self.rings.cross_power(spectrum, self.rings.spectrum(error))
+            parts = [np.vdot(phase, turned.imag), np.vdot(amplitude, turned.real), relative]
+            return np.array([*parts, *by_ring], dtype=np.float64)
+
+        return see

@@ -1,0 +1,111 @@
+"""Turn a half of the scan into a view: fewer frames, groups, and the overlap measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fly64_dose_overlap.config import OverlapParams, ViewParams
+from fly64_dose_overlap.files.dataset import Dataset, select_frames
+from fly64_dose_overlap.physics.fluence import fluence_summary
+from fly64_dose_overlap.provenance import with_step
+from fly64_dose_overlap.study.geometry import resolve_diameter
+from fly64_dose_overlap.study.grouping import make_groups, subsample
+from fly64_dose_overlap.study.overlap import Sampling, measure_overlap
+
+__all__ = ["VIEW_MAPPING_VERSION", "make_view", "subsample"]
+
+VIEW_MAPPING_VERSION = "1"
+"""Version of the mapping from view names to sampling, described in docs/design/views.md."""
+
+RECORDED = (
+    "view",
+    "view_mapping_version",
+    "s_img",
+    "gridsize",
+    "n_groups",
+    "n_groups_actual",
+    "n_training_groups",
+    "n_images_total",
+    "n_images_subsampled",
+    "n_frames_in_no_group",
+    "training_neighbor_count",
+    "neighbor_count",
+    "rng_seed_subsample",
+    "rng_seed_grouping",
+    "metrics_version",
+    "probe_diameter_px",
+    "probe_diameter_source",
+    "geometry_acceptance_bound",
+    "effective_min_acceptance",
+)
+"""Entries of the metrics that go into the provenance."""
+
+
+def make_view(
+    dataset: Dataset, view: ViewParams, overlap: OverlapParams, *, name: str
+) -> tuple[Dataset, dict[str, Any]]:
+    """Keep a part of the frames, group them and measure their overlap.
+
+    The same seeds serve every dataset, so the two halves of a scan can be made one
+    by one.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        One half of the scan at one dose.
+    view : ViewParams
+        Fraction of the frames, number of groups and group side.
+    overlap : OverlapParams
+        Neighbour counts, seeds and the probe's diameter.
+    name : str
+        Name of the view, for the record.
+
+    Returns
+    -------
+    view : Dataset
+        The kept frames in their order, with ``groups`` and one more provenance step.
+    metrics : dict
+        JSON-able: the three overlap metrics with their arguments and counts, the
+        number of training groups and of frames in none of them, and the fluence of
+        the kept frames at this dose.
+
+    Raises
+    ------
+    StudyError
+        If the view keeps no frame, or too few for its groups.
+    """
+    frames = subsample(len(dataset.positions_px), view.s_img, overlap.seed_subsample)
+    kept = select_frames(dataset, frames)
+    groups = make_groups(
+        kept.positions_px,
+        gridsize=view.gridsize,
+        n_groups=view.n_groups,
+        neighbor_count=overlap.neighbor_count,
+        seed=overlap.seed_grouping,
+        enable_oversampling=overlap.enable_oversampling,
+    )
+    diameter_px, diameter_source = resolve_diameter(dataset.probe, overlap.probe_diameter_px)
+    measured = measure_overlap(
+        dataset.positions_px,
+        Sampling(view.gridsize, view.s_img, view.n_groups, overlap.seed_subsample),
+        probe_diameter_px=diameter_px,
+        neighbor_count=overlap.metric_neighbor_count,
+    )
+    rows, columns = kept.obj.shape
+    metrics = {
+        "view": name,
+        "view_mapping_version": VIEW_MAPPING_VERSION,
+        **measured,
+        "probe_diameter_source": diameter_source,
+        "training_neighbor_count": overlap.neighbor_count,
+        "rng_seed_grouping": overlap.seed_grouping,
+        "n_training_groups": len(groups),
+        "n_frames_in_no_group": len(frames) - len(np.unique(groups)),
+        "fluence": fluence_summary(kept.probe, kept.positions_px, (rows, columns)),
+    }
+    recorded = {key: metrics[key] for key in RECORDED}
+    record = with_step(kept.record, "overlap_view", "keep frames and group them", **recorded)
+    return replace(kept, groups=groups, record=record), metrics

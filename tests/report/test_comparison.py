@@ -1,0 +1,113 @@
+"""The files and the table of one evaluated cell."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import factories
+import tiny_scan
+from fly64_dose_overlap.files.npz import NpzReader
+from fly64_dose_overlap.report.comparison import COLUMNS, print_table, write_report
+from fly64_dose_overlap.scores.evaluation import Evaluation, evaluate
+from made_reconstructions import DOSE, NAMES, limit_of, reconstructions
+
+TITLE = "10000 photons per frame, view dense"
+FLAT = NAMES["flat_object"]
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    params = factories.study_params().evaluate
+    return evaluate(tiny_scan.scan_dataset(), reconstructions(), params, limit=limit_of(), dose=DOSE)
+
+
+@pytest.fixture(scope="module")
+def folder(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    picture = write_report(
+        evaluation,
+        tiny_scan.scan_dataset(),
+        limit_of(),
+        DOSE,
+        TITLE,
+        metrics_dir=root / "metrics",
+        reports_dir=root / "reports",
+    )
+    assert picture == root / "reports/comparison.png"
+    return root
+
+
+def test_all_files_are_there(folder: Path) -> None:
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "metrics/evaluation.json",
+        "metrics/frc.csv",
+        "reports/comparison.png",
+        "reports/frc.png",
+        "reports/reconstruction.npz",
+    }
+    for name in ("comparison", "frc"):
+        assert (folder / f"reports/{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_scores_are_those_of_the_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    text = (folder / "metrics/evaluation.json").read_text()
+    assert json.loads(text) == evaluation.metrics
+    assert "NaN" not in text
+    assert "Infinity" not in text
+
+
+def test_curves_have_a_column_for_each_method(folder: Path, evaluation: Evaluation) -> None:
+    with (folder / "metrics/frc.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["nyquist_fraction", "half_bit", "limit", *NAMES]
+    curve = evaluation.curves["lsqml_held_out"]
+    assert len(rows) == len(curve.frc)
+    np.testing.assert_allclose([float(row["lsqml_held_out"]) for row in rows], curve.frc, atol=1e-6)
+    np.testing.assert_allclose([float(row["limit"]) for row in rows], limit_of().frc(DOSE), atol=1e-6)
+    np.testing.assert_allclose(
+        [float(row["nyquist_fraction"]) for row in rows], curve.nyquist_fraction, atol=1e-6
+    )
+
+
+def test_reconstructions_are_kept_as_aligned(folder: Path, evaluation: Evaluation) -> None:
+    with NpzReader(folder / "reports/reconstruction.npz") as reader:
+        aligned = [f"{name}_aligned" for name in NAMES]
+        assert sorted(reader) == sorted(["_metadata", "objectGuess", "region", *aligned])
+        for key in NAMES:
+            expected = evaluation.aligned[key][:].astype(np.complex64)
+            assert np.array_equal(reader.load(f"{key}_aligned"), expected)
+        assert np.array_equal(reader.load("region"), evaluation.region.mask)
+
+
+def test_table_has_all_methods_and_columns(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_table(evaluation.metrics, TITLE)
+    printed = capsys.readouterr().out
+    assert TITLE in printed
+    for name in (*NAMES.values(), "limit", "limit with prior"):
+        assert name in printed
+    for word in " ".join(COLUMNS).split():
+        assert word in printed
+    flat = evaluation.metrics["methods"][FLAT]
+    assert f"{flat['phase']['psnr_db']:.2f}" in printed
+    assert f"{flat['complex_nrmse']:.4f}" in printed
+    assert f"test half, {evaluation.region.pixels} pixels" in printed
+    assert "peaks are the truth's own range" in printed
+
+
+def test_a_score_that_does_not_exist_is_a_dash(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat = evaluation.metrics["methods"][FLAT]
+    without = {**flat, "phase": dict.fromkeys(flat["phase"])}
+    metrics = {**evaluation.metrics, "methods": {FLAT: without}}
+    print_table(metrics, TITLE)
+    row = next(line for line in capsys.readouterr().out.splitlines() if FLAT in line)
+    assert row.replace("│", " ").split().count("-") == 3

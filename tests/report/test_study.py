@@ -1,0 +1,128 @@
+"""Cells and repeats: what is averaged, what is missing, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.report.metrics import AMPLITUDE_SSIM, COMPLEX_NRMSE, PHASE_PSNR
+from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, Study, make_study, settings
+from report_runs import BASELINE, COMMIT, METHODS, full_study, new_run, params_of
+
+
+def _study(*runs: object) -> Study:
+    return make_study(COMMIT, "", list(runs), baseline=BASELINE)  # type: ignore[arg-type]
+
+
+def test_all_nine_cells_make_a_complete_study() -> None:
+    study = full_study()
+    assert study.status == "complete: 9 of 9 cells"
+    assert list(study.cells)[:4] == [
+        (1000, "baseline"),
+        (1000, "dense"),
+        (1000, "sparse"),
+        (10000, "baseline"),
+    ]
+    assert list(study.methods) == ["network", "LSQML", "rPIE", "flat object"]
+
+
+def test_missing_and_failed_cells_are_named() -> None:
+    runs = [
+        new_run(1000, "baseline"),
+        new_run(1000, "dense", state="failed"),
+        new_run(1000, "sparse", state="running"),
+    ]
+    status = _study(*runs).status
+    assert status.startswith(
+        "incomplete: 1 of 9 cells; failed: 1000-dense; running: 1000-sparse; missing: 10000-"
+    )
+
+
+def test_failed_repeat_of_a_done_cell_is_named_and_not_averaged() -> None:
+    study = _study(new_run(1000, "dense"), new_run(1000, "dense", seed=43, state="failed"))
+    assert "failed repeats: 1000-dense-seed43" in study.status
+    found = study.cells[1000, "dense"].value("network", PHASE_PSNR)
+    assert found is not None
+    assert (found.mean, found.spread, found.n) == (24.0, None, 1)
+
+
+def test_repeats_give_mean_and_sample_standard_deviation() -> None:
+    better = {**METHODS, "network": ("learned", 26.0, 0.04)}
+    study = _study(new_run(1000, "dense"), new_run(1000, "dense", seed=43, methods=better))
+    found = study.cells[1000, "dense"].value("network", PHASE_PSNR)
+    assert found is not None
+    assert found.n == 2
+    assert found.mean == 25.0
+    assert found.spread == pytest.approx(math.sqrt(2))
+
+
+def test_equal_seed_counts_once_and_the_first_one_stays() -> None:
+    second = {**METHODS, "network": ("learned", 99.0, 0.04)}
+    study = _study(new_run(1000, "dense"), new_run(1000, "dense", methods=second))
+    found = study.cells[1000, "dense"].value("network", PHASE_PSNR)
+    assert found is not None
+    assert (found.mean, found.n) == (24.0, 1)
+
+
+def test_dose_outside_the_list_adds_its_own_row_of_cells() -> None:
+    study = _study(new_run(3000, "dense"))
+    assert study.doses == [1000, 3000, 10000, 100000]
+    assert study.status.startswith("incomplete: 1 of 12 cells")
+
+
+def test_best_is_that_of_the_printed_value() -> None:
+    tied = {**METHODS, "LSQML": ("iterative", 24.001, 0.06)}
+    cell = _study(new_run(1000, "dense", methods=tied)).cells[1000, "dense"]
+    assert cell.best(PHASE_PSNR) == {"network", "LSQML"}
+    assert cell.best(COMPLEX_NRMSE) == {"network"}
+    assert cell.best_iterative() == "LSQML"
+
+
+def test_delta_is_network_minus_method() -> None:
+    cell = full_study().cells[1000, "dense"]
+    assert cell.delta("rPIE", PHASE_PSNR) == pytest.approx(3.0)
+    assert cell.delta("rPIE", COMPLEX_NRMSE) == pytest.approx(-0.03)
+    assert cell.delta("not there", PHASE_PSNR) is None
+
+
+def test_only_scores_with_a_limit_have_one() -> None:
+    cell = full_study((1000, "sparse")).cells[1000, "dense"]
+    assert cell.limit(PHASE_PSNR) == 28.0
+    assert cell.limit(AMPLITUDE_SSIM) is None
+    assert cell.limit(PHASE_PSNR, BAYESIAN_LIMIT) is None
+    assert full_study((1000, "sparse")).cells[1000, "sparse"].limit(PHASE_PSNR) is None
+
+
+def test_scores_of_the_training_half_are_refused() -> None:
+    run = new_run(1000, "dense")
+    run.evaluation["conventions"]["split"] = "train"
+    with pytest.raises(
+        StudyError, match=r"1000-dense: metrics/evaluation.json: must be of the test half, got 'train'"
+    ):
+        _study(run)
+
+
+def test_result_without_the_network_is_refused() -> None:
+    run = new_run(1000, "dense", methods={"rPIE": METHODS["rPIE"]})
+    with pytest.raises(StudyError, match=r"has no method 'network', only rPIE"):
+        _study(run)
+
+
+def test_method_has_its_short_name_in_files() -> None:
+    run = new_run(1000, "dense")
+    assert run.key("LSQML") == "lsqml"
+    del run.methods["flat object"]["key"]
+    assert run.key("flat object") == "flat_object"
+
+
+def test_variant_says_which_parameters_differ() -> None:
+    study = make_study(COMMIT, "ab12cd", [new_run(1000, "dense", epochs=50)], baseline=BASELINE)
+    assert study.title == "commit 0123456, variant ab12cd"
+    assert study.changes == ("train.epochs: 5 → 50",)
+
+
+def test_settings_leave_out_what_tells_cells_apart() -> None:
+    assert settings(params_of(1, "sparse", 7)) == settings(params_of(2, "dense", 8))
+    assert settings(params_of(1, "sparse")) != settings(params_of(1, "sparse", epochs=6))

@@ -1,0 +1,160 @@
+"""Bounds of a scan against the dense inverse of its information."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fly64_dose_overlap.config import LimitParams
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.scores.bound import DOSES, Scan, find_limit
+from fly64_dose_overlap.scores.limit import PARTS, Limit
+from fly64_dose_overlap.scores.region import scan_region
+from fly64_dose_overlap.scores.traces import AlignedError, Traces
+from fly64_dose_overlap.seeding import generator
+
+THRESHOLD = 0.1
+SIDE = 8
+
+
+@cache
+def scan() -> Scan:
+    """Return 49 frames of a 20 x 19 object, one photon each; do not change its arrays."""
+    rng = np.random.default_rng(1)
+    raster = np.stack(np.meshgrid(np.arange(7), np.arange(7), indexing="ij"), axis=-1).reshape(-1, 2)
+    positions = 4.5 + raster * np.array([1.8, 1.6]) + rng.uniform(-0.4, 0.4, (49, 2))
+    probe = rng.normal(size=(1, SIDE, SIDE)) + 1j * rng.normal(size=(1, SIDE, SIDE))
+    obj = rng.uniform(0.7, 1, (20, 19)) * np.exp(1j * rng.uniform(-0.5, 0.5, (20, 19)))
+    # Double precision, for comparison with the dense inverse.
+    double: dict[str, Any] = {"obj": obj, "probe": probe / np.linalg.norm(probe)}
+    return Scan(**double, positions_px=positions)
+
+
+def settings(**changes: Any) -> LimitParams:
+    values: dict[str, Any] = {"seed": 3, "vectors": 1, "iterations": 300, "tolerance": 1e-4}
+    return LimitParams(**{**values, **changes})
+
+
+@cache
+def limit() -> Limit:
+    return find_limit(scan(), THRESHOLD, settings())
+
+
+@cache
+def quick_limit() -> Limit:
+    return find_limit(scan(), THRESHOLD, settings(iterations=10))
+
+
+@cache
+def information() -> np.ndarray[Any, Any]:
+    """Return the dense information matrix of the real and imaginary parts, interleaved."""
+    model, shape = scan().information(), scan().obj.shape
+    basis = torch.eye(2 * shape[0] * shape[1], dtype=torch.float64).reshape(-1, *shape, 2)
+    rows = [torch.view_as_real(model.product(torch.view_as_complex(b))).numpy().ravel() for b in basis]
+    return np.array(rows)
+
+
+def errors_of_random_vector(covariance: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return what the run with this random vector estimates, from a dense covariance."""
+    region = scan_region(scan().fluence(), scan().positions_px, THRESHOLD)
+    box = region.rectangle
+    truth = scan().obj[box].astype(np.complex128)
+    traces, aligned = Traces(truth, region), AlignedError(truth, region.mask[box])
+    vector = traces.draw(generator(3, "limit", 0))
+    start = np.zeros(scan().obj.shape, np.complex128)
+    start[box] = aligned(vector)
+    solved = (covariance @ start.ravel().view(np.float64)).view(np.complex128).reshape(start.shape)
+    return traces.seen_by(vector)(aligned(solved[box]))
+
+
+def parts(values: dict[str, Any]) -> list[Any]:
+    return [values[part] for part in PARTS]
+
+
+def test_cramer_rao_bound_is_the_inverse_information() -> None:
+    wanted = errors_of_random_vector(np.linalg.pinv(information(), rcond=1e-11, hermitian=True))
+    np.testing.assert_allclose(parts(limit().unbiased), wanted[:3], rtol=0.01)
+    np.testing.assert_allclose(
+        limit().noise, np.maximum(wanted[3:], 0), rtol=0.02, atol=0.02 * wanted[3:].max()
+    )
+
+
+@pytest.mark.parametrize("index", [0, 4, 8, 12])
+def test_van_trees_bound_adds_the_prior_precision(index: int) -> None:
+    std = np.array([limit().prior["std_real"], limit().prior["std_imaginary"]])
+    precision = np.diag(np.tile(std**-2, scan().obj.size))
+    wanted = errors_of_random_vector(np.linalg.inv(DOSES[index] * information() + precision))
+    found = [values[index] for values in parts(limit().bayesian)]
+    np.testing.assert_allclose(found, wanted[:3], rtol=2e-3)
+
+
+def test_prior_is_the_contrast_of_the_truth() -> None:
+    region = scan_region(scan().fluence(), scan().positions_px, THRESHOLD)
+    inside = scan().obj[region.mask]
+    assert limit().prior["std_real"] == pytest.approx(inside.real.std())
+    assert limit().prior["std_imaginary"] == pytest.approx(inside.imag.std())
+    assert limit().peak["amplitude"] == pytest.approx(np.ptp(abs(inside)))
+
+
+def test_few_photons_leave_the_prior_and_many_the_unbiased_bound() -> None:
+    few = limit().mean_squared_error("complex", DOSES[0], prior=True)
+    inside = limit().prior["std_real"] ** 2 + limit().prior["std_imaginary"] ** 2
+    power = np.mean(abs(scan().obj) ** 2)
+    assert few == pytest.approx(inside / power, rel=0.15)
+    for part in PARTS:
+        priors = limit().bayesian[part] / (limit().unbiased[part] / np.array(DOSES))
+        assert np.all(np.diff(priors) > 0)
+        assert priors[-1] == pytest.approx(1, abs=0.03)
+
+
+def test_bound_is_inverse_to_the_photons() -> None:
+    brighter = find_limit(replace(scan(), probe=3 * scan().probe), THRESHOLD, settings(iterations=10))
+    dimmer = quick_limit()
+    np.testing.assert_allclose(9 * np.array(parts(brighter.unbiased)), parts(dimmer.unbiased), rtol=1e-8)
+    np.testing.assert_allclose(9 * np.array(brighter.noise), dimmer.noise, rtol=1e-6)
+    assert brighter.kappa == pytest.approx(dimmer.kappa, rel=1e-8)
+    assert brighter.photons_per_pixel == pytest.approx(9 * limit().photons_per_pixel)
+
+
+def test_two_halves_of_a_probe_are_one_mode() -> None:
+    halves: Any = np.repeat(scan().probe, 2, axis=0) / 2**0.5
+    found = find_limit(replace(scan(), probe=halves), THRESHOLD, settings(iterations=10))
+    np.testing.assert_allclose(parts(found.unbiased), parts(quick_limit().unbiased), rtol=1e-8)
+
+
+def test_running_out_of_iterations_is_recorded_and_still_a_bound() -> None:
+    short = quick_limit()
+    assert short.unbiased["complex"] < limit().unbiased["complex"]
+    assert short.solver["unbiased"]["converged"] == [False]
+    assert short.solver["unbiased"]["iterations"] == [10]
+    assert limit().solver["unbiased"]["converged"] == [True]
+
+
+def test_standard_error_needs_two_vectors() -> None:
+    assert limit().solver["relative_standard_error"] == dict.fromkeys(PARTS)
+    pair = find_limit(scan(), THRESHOLD, settings(vectors=2, iterations=40, tolerance=0.01))
+    assert all(0 < error < 1 for error in pair.solver["relative_standard_error"].values())
+
+
+def test_the_seed_decides() -> None:
+    assert find_limit(scan(), THRESHOLD, settings(iterations=10)) == quick_limit()
+    other = find_limit(scan(), THRESHOLD, settings(iterations=10, seed=4))
+    assert other.unbiased["phase"] != quick_limit().unbiased["phase"]
+
+
+def test_object_flat_in_one_part_is_not_known_there() -> None:
+    real: Any = abs(scan().obj).astype(np.complex128)
+    found = find_limit(replace(scan(), obj=real), THRESHOLD, settings(iterations=2))
+    assert found.prior["std_imaginary"] == pytest.approx(0.1 * found.prior["std_real"], rel=0.01)
+    assert found.psnr_db("phase", 1e4) is None
+
+
+def test_constant_object_is_refused() -> None:
+    flat: Any = np.ones_like(scan().obj)
+    with pytest.raises(StudyError, match="object: is constant over the scored region, so that no prior"):
+        find_limit(replace(scan(), obj=flat), THRESHOLD, settings())
