@@ -36,7 +36,7 @@ from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.methods import LABELS, maximum_a_posteriori
 from fly64_dose_overlap.methods.problem import Problem, load_problem
 from fly64_dose_overlap.methods.ptychi_solver import METHODS
-from fly64_dose_overlap.physics.scan import ScanModel
+from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.scores import score

@@ -24,17 +24,13 @@ MAX_POSITIONS = 4_000_000
 """Of a synthetic scan."""
 
 ViewName = Literal["baseline", "dense", "sparse"]
+MethodName = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Dose = Annotated[int, Field(gt=0, le=10**12)]
 Neighbors = Annotated[int, Field(ge=1, le=1000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
-Threads = Annotated[int, Field(ge=1, le=1024)]
 Gridsize = Literal[1, 2]
 FrameSide = Annotated[int, Field(ge=8, le=1024)]
-StartIterations = Annotated[int, Field(ge=0, le=1000)]
-PriorWeight = Annotated[float, Field(ge=0, le=1000)]
-CoarsePhotons = Annotated[float, Field(gt=0, le=10**6)]
-Width = Annotated[int, Field(ge=4, le=512, multiple_of=4)]
 
 
 class Section(BaseModel):
@@ -128,48 +124,6 @@ class OverlapParams(Section):
         return self
 
 
-class TrainParams(Section):
-    """The physics-informed network and its training."""
-
-    seed: Seed
-    loss: Literal["poisson", "mae"]
-    target: Literal["thinned", "same"]
-    """Score on counts that the network did not see (``thinned``) or on its own input (``same``)."""
-    start_iterations: StartIterations
-    """Classical iterations on each group before the network."""
-    joint_iterations: StartIterations
-    """Maximum a posteriori iterations on all frames before the network that refines them."""
-    joint_weight: PriorWeight
-    """Weight of their prior, over about the root of twice the photons per pixel."""
-    joint_coarse_photons: CoarsePhotons | None
-    """Photons per pixel that leave half of their coarse correction to the network; null: all
-    of it at any dose."""
-    least_seen: Annotated[float, Field(gt=0, le=0.6)]
-    """Least part of the photons that the network sees in training, up to 0.6; small ones
-    train it for lower doses too."""
-    width: Width
-    """Channels of the network's first scale."""
-    epochs: Epochs
-    joint_epochs: Epochs
-    """Epochs of the network that refines joint iterations."""
-    supervised_epochs: Epochs
-    """Epochs of the network that is trained with the ground truth."""
-    steps_per_epoch: Annotated[int, Field(ge=1, le=10**6)]
-    crop_px: Annotated[int, Field(ge=16, le=4096)]
-    """Side of the square of the object that a training step corrects."""
-    frames_per_step: Annotated[int, Field(ge=1, le=10**6)]
-    """Frames in that square that are scored, at most."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-    patience: Epochs
-    """Epochs without a better validation loss before training stops."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
-    """Part of the training half, next to the guard gap, held back for validation."""
-    threads: Threads
-    device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "32-true", "bf16-mixed"]
-    """auto: bf16 where the processor multiplies it natively."""
-
-
 class CalibrationParams(Section):
     """Errors of what reconstruction is told about the instrument, alike for every method."""
 
@@ -183,36 +137,15 @@ class CalibrationParams(Section):
     """Relative error of the probe's power."""
 
 
-MethodName = Literal["lsqml", "lsqml_compact", "rpie", "epie", "ad_poisson", "ml", "map"]
-
-
-class ReconstructParams(Section):
-    """The iterative methods and where they stop."""
+class StopParams(Section):
+    """Where methods stop that would fit noise in the end."""
 
     seed: Seed
-    """Order of the frames, and division of the photons."""
-    epochs: Annotated[dict[MethodName, Epochs], Field(min_length=1)]
-    """Methods that are run, and their fixed number of epochs."""
+    """Of the division of the photons, and of what is random in iterative methods."""
     held_out_fraction: Annotated[float, Field(gt=0, le=0.5)]
-    """Part of the photons that decides where a method stops, in a run of its own."""
+    """Part of the photons that decides where a method stops."""
     patience: Epochs
-    """Epochs without a better explanation of the held-out photons before that run stops."""
-    workers: Annotated[int, Field(ge=1, le=256)]
-    """Methods that run at a time, each on one core."""
-
-
-class InferParams(Section):
-    """Images of the trained networks, and maximum likelihood on from the first."""
-
-    seed: Seed
-    """Division of the photons."""
-    likelihood_epochs: Epochs
-    """Iterations of maximum likelihood, at most."""
-    held_out_fraction: Annotated[float, Field(gt=0, le=0.5)]
-    """Part of the photons that decides how many."""
-    patience: Epochs
-    threads: Threads
-    device: Literal["auto", "cpu", "cuda"]
+    """Epochs without a better explanation of the held-out photons before a method stops."""
 
 
 class LimitParams(Section):
@@ -247,9 +180,15 @@ class Params(Section):
     simulate: SimulateParams
     overlap: OverlapParams
     calibration: CalibrationParams
-    train: TrainParams
-    reconstruct: ReconstructParams
-    infer: InferParams
+    seed: Seed
+    """Of the cell: of everything random in the training of its learned methods."""
+    learned: list[MethodName]
+    """Methods with a model that the cell trains and applies."""
+    iterative: list[MethodName]
+    """Methods that the cell runs besides."""
+    methods: dict[MethodName, dict[str, Any]]
+    """Settings of every method that may be run, each as the method itself defines them."""
+    stops: StopParams
     limit: LimitParams
     evaluate: EvaluateParams
 
@@ -271,6 +210,18 @@ class Params(Section):
             listed = ",".join(map(str, [*self.doses, self.dose]))
             remedy = f"; add it with -S 'doses=[{listed}]'" if len(self.doses) < 8 else ""
             raise ValueError(f"dose {self.dose} is not among doses {shown(self.doses)}{remedy}")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_known(self) -> Params:
+        chosen = [*self.learned, *self.iterative]
+        if not chosen:
+            raise ValueError("learned and iterative name no method")
+        if len(set(chosen)) != len(chosen):
+            raise ValueError(f"learned and iterative must name a method once, got {shown(chosen)}")
+        lacking = [name for name in chosen if name not in self.methods]
+        if lacking:
+            raise ValueError(f"methods has no settings of {lacking[0]}")
         return self
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from faults.load_phase import PHASES
 from faults.outcome import Outcome
-from fly64_dose_overlap.files.disk_array import scratch_folder
+from fly64_dose_overlap.arrays import scratch_folder
 from fly64_dose_overlap.progress import say
 from tiny_study import ROOT, write_params
 

@@ -23,7 +23,7 @@ from fly64_dose_overlap.files.dataset import (
     write_dataset,
     write_dataset_stream,
 )
-from fly64_dose_overlap.files.disk_array import DiskArray
+from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.files.npz_writer import write_npz
 from fly64_dose_overlap.files.stream import ArrayStream
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tiny_scan
-from fly64_dose_overlap.files.disk_array import spool
+from fly64_dose_overlap.arrays import spool
 from fly64_dose_overlap.learning import arm
 from fly64_dose_overlap.learning.arm import mean_amplitude, mean_photons_per_frame
 

@@ -19,7 +19,7 @@ from fly64_dose_overlap.methods.measured import agreement, read_measurement
 from fly64_dose_overlap.methods.posterior import Posterior
 from fly64_dose_overlap.physics.likelihood import r_factor
 from fly64_dose_overlap.physics.propagation import centre
-from fly64_dose_overlap.physics.scan import ScanModel
+from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.pipeline.stages import measured
 from fly64_dose_overlap.pipeline.stages._cli import command
 from tiny_study import write_params

@@ -27,7 +27,7 @@ from fly64_dose_overlap.methods.ptychi_solver import (
     build_task,
     ptychi_maths,
 )
-from fly64_dose_overlap.physics.scan import ScanModel
+from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.region import scan_region
 from fly64_dose_overlap.seeding import torch_seed

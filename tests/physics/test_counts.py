@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fly64_dose_overlap.files.disk_array import spool
+from fly64_dose_overlap.arrays import spool
 from fly64_dose_overlap.physics import counts as module
 from fly64_dose_overlap.physics.counts import Counts, FrameCounts, Remainder, StoredCounts
 from fly64_dose_overlap.physics.propagation import uncentre

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fly64_dose_overlap.physics.fisher import FisherInformation, information_of_waves
-from fly64_dose_overlap.physics.scan import ScanModel
+from fly64_dose_overlap.physics.model import ScanModel
 
 SHAPE = (11, 12)
 POSITIONS = np.array([[4.0, 4.0], [4.4, 6.75], [7.0, 8.0], [6.2, 7.9]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -12,29 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
+from fly64_dose_overlap.arrays import AnyArray, DiskArray, FrameArray, rows_per_block, spool
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
-from fly64_dose_overlap.files.disk_array import AnyArray, DiskArray, FrameArray, select_rows
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.files.npz_writer import write_npz
 from fly64_dose_overlap.files.rules import validate_base, validate_dataset
 from fly64_dose_overlap.files.stream import ArrayStream, as_stream
 from fly64_dose_overlap.provenance import Record
+from fly64_dose_overlap.scan import HC_EV_M, Optics, Scan
 
 __all__ = [
     "BaseSet",
-    "Dataset",
     "base_from_arrays",
     "read_base",
-    "read_dataset",
     "read_record",
-    "select_frames",
+    "read_scan",
+    "read_truth",
     "validate_base",
     "validate_dataset",
     "write_base",
-    "write_dataset",
-    "write_dataset_stream",
+    "write_scan",
 ]
+
+ComplexImage = NDArray[np.complex64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class BaseSet:
     ----------
     obj : (y, x) complex64
         Transmission of the object.
-    probe : (y, x) complex64
+    probe : (mode, y, x) complex64
         N x N; the sum of its squared modulus is whatever the source used.
     positions_px : (frame, 2) float64, object pixels
         (y, x) of the object pixel that lies under patch pixel [N/2, N/2].
@@ -57,7 +58,7 @@ class BaseSet:
         Measured frames, if the source has any, in memory or on disk.
     """
 
-    obj: NDArray[np.complex64]
+    obj: ComplexImage
     probe: NDArray[np.complex64]
     positions_px: NDArray[np.float64]
     scan_index: NDArray[np.int64]
@@ -65,41 +66,10 @@ class BaseSet:
     amplitude: FrameArray | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Frames ready for training or reconstruction.
+def read_scan(path: Path | str, *, gridsize: int | None = None, neighbor_count: int | None = None) -> Scan:
+    """Read and validate a dataset as a method may see it; its counts stay on disk.
 
-    Attributes
-    ----------
-    amplitude : (frame, y, x) float32, sqrt(photons)
-        Zero frequency at [N/2, N/2]. In memory, or on disk as `read_dataset` leaves them.
-    obj : (y, x) complex64
-        Transmission of the object, the ground truth of a simulated set.
-    probe : (y, x) complex64
-        N x N; the sum of its squared modulus is in photons.
-    positions_px : (frame, 2) float64, object pixels
-        (y, x) of the object pixel that lies under patch pixel [N/2, N/2].
-    scan_index : (frame,) int64
-        Number of each frame in the scan it came from.
-    record : dict
-        Provenance.
-    groups : (group, C) int32, optional
-        Frame indices of each group, C = gridsize squared.
-    """
-
-    amplitude: FrameArray
-    obj: NDArray[np.complex64]
-    probe: NDArray[np.complex64]
-    positions_px: NDArray[np.float64]
-    scan_index: NDArray[np.int64]
-    record: Record
-    groups: NDArray[np.int32] | None = None
-
-
-def read_dataset(
-    path: Path | str, *, gridsize: int | None = None, neighbor_count: int | None = None
-) -> Dataset:
-    """Read and validate a dataset; its frames stay on disk.
+    Of the object in the file only the size of its grid is taken.
 
     Parameters
     ----------
@@ -122,14 +92,30 @@ def read_dataset(
         rules.check_grouping(where, gridsize, neighbor_count)
     with NpzReader(path) as reader:
         arrays, record = _load(reader)
-        amplitude = _read_frames(reader, arrays, None if gridsize is None else gridsize**2)
+        counts = _read_counts(reader, arrays, None if gridsize is None else gridsize**2)
     groups = arrays.get(rules.GROUPS)
-    return Dataset(
-        amplitude=amplitude,
+    found = _scan_arrays(arrays)
+    rows, columns = found.pop("obj").shape
+    return Scan(
+        counts=counts,
+        object_shape=(rows, columns),
         groups=None if groups is None else groups.astype(np.int32, copy=False),
+        optics=_optics(record),
         record=record,
-        **_scan_arrays(arrays),
+        **found,
     )
+
+
+def read_truth(path: Path | str) -> ComplexImage:
+    """Return the object that a dataset was simulated from, (y, x) complex64.
+
+    For scores, the physical limit and the supervised network, and nothing else.
+    """
+    with NpzReader(path) as reader:
+        rules.require(reader, (rules.OBJECT,), str(path))
+        obj = reader.load(rules.OBJECT)
+    rules.check_image(str(path), rules.OBJECT, obj)
+    return obj.astype(np.complex64, copy=False)
 
 
 def read_base(path: Path | str) -> BaseSet:
@@ -175,19 +161,38 @@ def _read_frames(
 ) -> DiskArray:
     """Check everything that a file holds, and leave its frames on disk."""
     where = str(reader.path)
-    rules.require(reader, (rules.DIFFRACTION, *rules.BASE_KEYS), where)
-    rules.check_layout(arrays, where, *reader.header(rules.DIFFRACTION), frames_per_group)
+    _check_all_but_frames(reader, arrays, frames_per_group)
     return reader.rows_on_disk(
         rules.DIFFRACTION, np.float32, check=lambda blocks: rules.checked_frames(where, blocks)
     )
 
 
+def _read_counts(
+    reader: NpzReader, arrays: Mapping[str, AnyArray], frames_per_group: int | None
+) -> DiskArray:
+    """Check everything that a file holds, and put the photons of its frames on disk."""
+    _check_all_but_frames(reader, arrays, frames_per_group)
+    shape, dtype = reader.header(rules.DIFFRACTION)
+    blocks = reader.stream(rules.DIFFRACTION, rows_per_block(shape, dtype))
+    checked = rules.checked_frames(str(reader.path), blocks)
+    return spool(shape, np.float32, (np.rint(np.square(block, dtype=np.float32)) for block in checked))
+
+
+def _check_all_but_frames(
+    reader: NpzReader, arrays: Mapping[str, AnyArray], frames_per_group: int | None
+) -> None:
+    where = str(reader.path)
+    rules.require(reader, (rules.DIFFRACTION, *rules.BASE_KEYS), where)
+    rules.check_layout(arrays, where, *reader.header(rules.DIFFRACTION), frames_per_group)
+
+
 def _scan_arrays(arrays: Mapping[str, AnyArray]) -> dict[str, Any]:
     positions = np.stack([arrays[rules.YCOORDS], arrays[rules.XCOORDS]], axis=1).astype(np.float64)
     index = arrays.get(rules.SCAN_INDEX)
+    probe = arrays[rules.PROBE].astype(np.complex64, copy=False)
     return {
         "obj": arrays[rules.OBJECT].astype(np.complex64, copy=False),
-        "probe": arrays[rules.PROBE].astype(np.complex64, copy=False),
+        "probe": probe[None] if probe.ndim == 2 else probe,
         "positions_px": positions,
         "scan_index": np.arange(len(positions)) if index is None else index.astype(np.int64, copy=False),
     }
@@ -226,21 +231,8 @@ def _is_record(content: Any) -> TypeGuard[Record]:
     return isinstance(steps, list) and all(isinstance(step, dict) for step in cast(list[Any], steps))
 
 
-def write_dataset(path: Path | str, dataset: Dataset) -> None:
-    """Validate a dataset and write it; equal datasets give equal bytes.
-
-    Raises
-    ------
-    StudyError
-        If a rule of the contract is broken; nothing is written then.
-    """
-    _write(path, dataset, as_stream(dataset.amplitude), dataset.groups)
-
-
-def write_dataset_stream(
-    path: Path | str, scan: BaseSet, frames: ArrayStream, *, groups: NDArray[np.int32] | None = None
-) -> None:
-    """Write a dataset whose frames come block by block and are never held whole.
+def write_scan(path: Path | str, scan: Scan, obj: ComplexImage) -> None:
+    """Validate a scan with its object and write them as a dataset; equal input gives equal bytes.
 
     The contract is checked as the frames pass; nothing stays on disk if it is broken.
 
@@ -248,20 +240,19 @@ def write_dataset_stream(
     ----------
     path : Path or str
         NPZ file to create or replace.
-    scan : BaseSet
-        Object, probe (sum of its squared modulus in photons), positions, scan index and
-        record of the dataset; its own ``amplitude`` is ignored.
-    frames : ArrayStream of (frame, y, x) float32, sqrt(photons)
-        Zero frequency at [N/2, N/2].
-    groups : (group, C) int32, optional
-        Frame indices of each group.
+    scan : Scan
+    obj : (y, x) complex64
+        The object that the scan is of.
 
     Raises
     ------
     StudyError
         If a rule of the contract is broken.
     """
-    _write(path, scan, frames, groups)
+    counts = as_stream(scan.counts)
+    roots = (np.sqrt(block, dtype=np.float32) for block in counts.chunks)
+    base = BaseSet(obj, scan.probe, scan.positions_px, scan.scan_index, scan.record)
+    _write(path, base, ArrayStream(counts.shape, np.float32, roots), scan.groups)
 
 
 def write_base(path: Path | str, base: BaseSet) -> None:
@@ -276,13 +267,12 @@ def write_base(path: Path | str, base: BaseSet) -> None:
     _write(path, base, frames, None)
 
 
-def _write(
-    path: Path | str, scan: BaseSet | Dataset, frames: ArrayStream | None, groups: AnyArray | None
-) -> None:
+def _write(path: Path | str, scan: BaseSet, frames: ArrayStream | None, groups: AnyArray | None) -> None:
     where = str(path)
     arrays: dict[str, AnyArray] = {
         rules.OBJECT: scan.obj.astype(np.complex64, copy=False),
-        rules.PROBE: scan.probe.astype(np.complex64, copy=False),
+        # One mode has no axis of modes, as other readers of such files expect.
+        rules.PROBE: (scan.probe[0] if len(scan.probe) == 1 else scan.probe).astype(np.complex64, copy=False),
         rules.XCOORDS: scan.positions_px[:, 1].astype(np.float64),
         rules.YCOORDS: scan.positions_px[:, 0].astype(np.float64),
         rules.SCAN_INDEX: scan.scan_index.astype(np.int64, copy=False),
@@ -301,54 +291,15 @@ def _write(
     write_npz(path, {**members, rules.METADATA: np.array(provenance.dumps(scan.record))})
 
 
-def select_frames(dataset: Dataset, selection: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Dataset:
-    """Return the dataset of some of its frames; object and probe stay whole, what is on disk stays there.
+def _optics(record: Record) -> Optics | None:
+    """Return wavelength and lengths, if the provenance has them."""
+    physics: Mapping[str, Any] = record.get("physics_parameters", {})
 
-    Groups that lie wholly inside the selection are kept and renumbered; the others go.
+    def length(key: str) -> float | None:
+        value = physics.get(key)
+        return float(value) if isinstance(value, int | float) and value > 0 else None
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Where frames are taken from.
-    selection : (frame,) bool, or (selected,) int
-        A mask, or frame indices without repeats in the order wanted.
-
-    Raises
-    ------
-    StudyError
-        If the mask has another length, an index repeats or is out of range, or no frame
-        is selected.
-    """
-    count = len(dataset.amplitude)
-    chosen = _frame_numbers(np.asarray(selection), count)
-    groups = dataset.groups
-    if groups is not None:
-        new_number = np.full(count, -1, dtype=np.int32)
-        new_number[chosen] = np.arange(chosen.size, dtype=np.int32)
-        renumbered = new_number[groups]
-        groups = renumbered[(renumbered >= 0).all(axis=1)]
-    return replace(
-        dataset,
-        amplitude=select_rows(dataset.amplitude, chosen),
-        positions_px=dataset.positions_px[chosen],
-        scan_index=dataset.scan_index[chosen],
-        groups=groups,
-    )
-
-
-def _frame_numbers(chosen: AnyArray, count: int) -> NDArray[np.int64]:
-    where = "select_frames"
-    if chosen.dtype == np.bool_:
-        if chosen.shape != (count,):
-            raise StudyError(where, f"mask has shape {chosen.shape} but there are {count} frames")
-        chosen = np.flatnonzero(chosen)
-    if chosen.size == 0:
-        raise StudyError(where, f"no frame of {count} is selected")
-    if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
-        raise StudyError(where, f"frames are chosen by a mask or integers, got {chosen.dtype} {chosen.shape}")
-    if chosen.min() < 0 or chosen.max() >= count:
-        asked = f"{chosen.min()} to {chosen.max()}"
-        raise StudyError(where, f"frames {asked} are selected, but there are 0 to {count - 1}")
-    if np.unique(chosen).size != chosen.size:
-        raise StudyError(where, "a frame is selected more than once")
-    return chosen.astype(np.int64)
+    energy_ev, pixel_m = length("energy_ev"), length("object_pixel_m")
+    if energy_ev is None or pixel_m is None:
+        return None
+    return Optics(HC_EV_M / energy_ev, pixel_m, length("detector_pixel_m"), length("detector_distance_m"))

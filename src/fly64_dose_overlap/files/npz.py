@@ -26,8 +26,8 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import DTypeLike
 
+from fly64_dose_overlap.arrays import AnyArray, DiskArray, OpenFile, rows_per_block, spool
 from fly64_dose_overlap.errors import MissingFileError, StudyError
-from fly64_dose_overlap.files.disk_array import AnyArray, DiskArray, OpenFile, rows_per_block, spool
 
 MAX_TOTAL_BYTES = 64 * 2**30
 """Largest declared size of all members together, uncompressed."""

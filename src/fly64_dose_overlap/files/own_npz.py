@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
+from fly64_dose_overlap.arrays import AnyArray, DiskArray, rows_per_block, spool
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import BaseSet, base_from_arrays, read_record
-from fly64_dose_overlap.files.disk_array import AnyArray, DiskArray, rows_per_block, spool
 from fly64_dose_overlap.files.npz import NpzReader
 
 TOOL = "transpose_rename_convert"

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
+from fly64_dose_overlap.arrays import AnyArray
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import read_json, write_json_atomic
 from fly64_dose_overlap.files.dataset import read_record
-from fly64_dose_overlap.files.disk_array import AnyArray
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.files.npz_writer import write_npz
 from fly64_dose_overlap.provenance import Record

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fly64_dose_overlap.arrays import AnyArray, FrameArray
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.disk_array import AnyArray, FrameArray
 from fly64_dose_overlap.files.stream import as_stream
 
 DIFFRACTION = "diffraction"
@@ -109,7 +109,7 @@ def check_layout(
     """Check all but the frames' values, which may not be in memory."""
     frames, side = _check_frame_type(where, frames_shape, frames_dtype)
     probe = arrays[PROBE]
-    if probe.ndim == 2 and probe.shape != (side, side):
+    if probe.ndim in (2, 3) and probe.shape[-2:] != (side, side):
         problem = f"'{PROBE}' is {probe.shape} but frames are {(side, side)}"
         raise StudyError(where, problem, "frames and probe must have one side N")
     _check_probe(where, probe)
@@ -175,11 +175,13 @@ def checked_frames(where: str, blocks: Iterable[AnyArray]) -> Iterator[AnyArray]
         raise StudyError(where, f"all {done} frames of '{DIFFRACTION}' are zero: no photon was detected")
 
 
-def _check_image(where: str, key: str, image: AnyArray) -> None:
+def check_image(where: str, key: str, image: AnyArray, *, modes: bool = False) -> None:
+    """Refuse what is no finite complex image, or no set of such images if it may have modes."""
     if image.dtype.kind != "c":
         raise StudyError(where, f"'{key}' must be complex, got {image.dtype}")
-    if image.ndim != 2:
-        raise StudyError(where, f"'{key}' must have axes (y, x), got shape {image.shape}")
+    if image.ndim != 2 and not (modes and image.ndim == 3 and len(image)):
+        axes = "(y, x) or (mode, y, x)" if modes else "(y, x)"
+        raise StudyError(where, f"'{key}' must have axes {axes}, got shape {image.shape}")
     with np.errstate(over="ignore", invalid="ignore"):
         single = image.astype(np.complex64, copy=False)
     if not np.isfinite(single).all():
@@ -188,18 +190,18 @@ def _check_image(where: str, key: str, image: AnyArray) -> None:
 
 def _check_probe(where: str, probe: AnyArray) -> int:
     """Return the probe's side."""
-    _check_image(where, PROBE, probe)
-    if probe.shape[0] != probe.shape[1]:
+    check_image(where, PROBE, probe, modes=True)
+    if probe.shape[-2] != probe.shape[-1]:
         raise StudyError(where, f"'{PROBE}' must be square, got {probe.shape}")
     if not probe.any():
         raise StudyError(where, f"'{PROBE}' is zero everywhere")
-    return probe.shape[0]
+    return probe.shape[-1]
 
 
 def _check_scan(arrays: Mapping[str, AnyArray], where: str, *, frames: int, side: int) -> None:
     """Check the object, the per-frame vectors and that every window lies in the object."""
     obj = arrays[OBJECT]
-    _check_image(where, OBJECT, obj)
+    check_image(where, OBJECT, obj)
     if min(obj.shape) <= side:
         problem = f"'{OBJECT}' is {obj.shape}, not larger than the probe {(side, side)}"
         raise StudyError(where, problem, "the object spans the whole scan")
@@ -227,10 +229,9 @@ def _check_per_frame(where: str, key: str, values: AnyArray, frames: int) -> Non
 
 
 def _check_windows(where: str, y: AnyArray, x: AnyArray, object_shape: tuple[int, ...], side: int) -> None:
-    """Refuse positions whose N x N patch, bilinear for fractions, needs pixels outside the object.
+    """Refuse positions whose N x N patch lies partly outside the object.
 
-    A patch needs rows floor(y) - N/2 to floor(y) + N/2 - 1, and the next one too when y is
-    not whole; so y may range from N/2 to M - N/2, both included.
+    y may range from N/2 to M - N/2, both included.
     """
     lowest = side // 2
     outside = np.zeros(len(y), dtype=bool)

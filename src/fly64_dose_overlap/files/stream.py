@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fly64_dose_overlap.arrays import AnyArray, DiskArray, rows_per_block
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.disk_array import AnyArray, DiskArray, rows_per_block
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,94 +5,47 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fly64_dose_overlap.config import (
-    CoarsePhotons,
-    FrameSide,
-    PriorWeight,
-    StartIterations,
-    Width,
-    first_problem,
-)
+from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.errors import MissingFileError, StudyError, as_refusal
 from fly64_dose_overlap.files.atomic import atomic_path
-from fly64_dose_overlap.learning.corrector import Corrector, build_corrector
-from fly64_dose_overlap.learning.supervised import (
-    Photons,
-    SupervisedInfo,
-    SupervisedNetwork,
-    SupportSide,
-    build_supervised,
-)
-from fly64_dose_overlap.provenance import Record
 
-FORMAT = "fly64-dose-overlap/5"
-SUPERVISED_FORMAT = "fly64-dose-overlap-supervised/2"
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 METADATA_KEY = "bundle"
 """One key only: the format keeps no order among several, and bytes would differ."""
 DIGEST = "sha256"
 """Entry of the metadata: of the weights and all other entries."""
 
 
-@dataclass(frozen=True)
-class BundleInfo:
-    """What the weights belong to.
-
-    Attributes
-    ----------
-    width : int
-        Channels of the network's first scale.
-    start : "groups" or "joint"
-        What the network corrects: groups reconstructed one by one, or all frames at once.
-    start_iterations : int
-        Classical iterations before the network.
-    start_weight : float
-        Relative weight of their prior, 0 for none.
-    coarse_photons : float or None, photons per pixel
-        Where half of the correction's coarse part is left, None: all everywhere.
-    frame_side_px, support_side_px, gridsize : int
-        Geometry of the groups.
-    photons_per_frame : float
-        Mean measured dose of the training frames, photons per frame.
-    training : dict
-        The ``train`` section of params.yaml and the outcome of training.
-    record : dict
-        Provenance of the training data.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-
-    width: Width
-    start: Literal["groups", "joint"]
-    start_iterations: StartIterations
-    start_weight: PriorWeight
-    coarse_photons: CoarsePhotons | None
-    frame_side_px: FrameSide
-    support_side_px: SupportSide
-    gridsize: Annotated[int, Field(ge=1, le=2)]
-    photons_per_frame: Photons
-    training: dict[str, Any]
-    record: Record
-
-
-Info = TypeVar("Info", BundleInfo, SupervisedInfo)
+Info = TypeVar("Info")
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def save_bundle(path: Path, network: nn.Module, info: BundleInfo | SupervisedInfo) -> None:
-    """Write a bundle; equal weights and info give equal bytes."""
-    name = FORMAT if isinstance(info, BundleInfo) else SUPERVISED_FORMAT
+def save_bundle(path: Path, network: nn.Module, info: DataclassInstance, name: str) -> None:
+    """Write a bundle; equal weights and info give equal bytes.
+
+    Parameters
+    ----------
+    path : Path
+    network : module
+    info : dataclass
+        What the weights belong to, JSON-able.
+    name : str
+        Of the method and the version of its format, which `load_bundle` asks for.
+    """
     content = {"format": name, **asdict(info)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     metadata = _dumps({**content, DIGEST: bundle_digest(content, tensors)})
     with atomic_path(path) as temporary:
         # save_file would make a file of its own, which only its owner may read.
@@ -120,54 +73,37 @@ def _dumps(content: Mapping[str, Any]) -> str:
     return json.dumps(content, sort_keys=True, allow_nan=False)
 
 
-def load_bundle(path: Path, start: Literal["groups", "joint"] = "groups") -> tuple[Corrector, BundleInfo]:
-    """Read a corrector's bundle without executing anything from it.
+def load_bundle(
+    path: Path, name: str, info_type: type[Info], build: Callable[[Info], Network]
+) -> tuple[Network, Info]:
+    """Read a bundle without executing anything from it.
 
     Parameters
     ----------
     path : Path
-    start : "groups" or "joint"
-        What the network must correct.
+    name : str
+        As it was saved under.
+    info_type : type
+        The dataclass of what the weights belong to; its fields are checked.
+    build : callable
+        Returns the network for such weights, with any weights.
 
     Raises
     ------
     MissingFileError
         If there is no such file.
     StudyError
-        If it is no bundle of this study, if it was damaged or changed after it was written,
+        If it is no bundle of this name, if it was damaged or changed after it was written,
         or if its weights do not fit its network.
     """
-    stage = "train" if start == "groups" else "refine"
-    network, info = _load(
-        path, FORMAT, BundleInfo, lambda info: build_corrector(info.width, seed=0), stage=stage
-    )
-    if info.start != start:
-        raise StudyError(str(path), f"corrects {info.start} iterations, not {start} ones", "train again")
-    return network, info
-
-
-def load_supervised(path: Path) -> tuple[SupervisedNetwork, SupervisedInfo]:
-    """Read a supervised network's bundle; see `load_bundle`."""
-    return _load(
-        path,
-        SUPERVISED_FORMAT,
-        SupervisedInfo,
-        lambda info: build_supervised(info, seed=0),
-        stage="supervise",
-    )
-
-
-def _load(
-    path: Path, expected: str, info_type: type[Info], build: Callable[[Info], Network], *, stage: str
-) -> tuple[Network, Info]:
     if not path.is_file():
-        raise MissingFileError(str(path), "no such model bundle", f"train one with: dvc repro {stage}")
+        raise MissingFileError(str(path), "no such model bundle", "train the method first")
     try:
         with safe_open(path, framework="pt") as file:
             metadata: Any = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if not isinstance(metadata, dict) or metadata.get("format") != expected:
-            raise StudyError(str(path), f"is no model bundle of format {expected}", "train again")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        if not isinstance(metadata, dict) or metadata.get("format") != name:
+            raise StudyError(str(path), f"is no model bundle of format {name}", "train again")
         info = _checked_info(cast(dict[str, Any], metadata), tensors, info_type)
         _check_weights(tensors, lambda: build(info))
         network = build(info)

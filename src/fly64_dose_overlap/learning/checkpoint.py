@@ -1,79 +1,52 @@
 """Checkpoints: where training goes on after an interruption.
 
-They lie outside the pipeline's outputs, under ``.dvc/tmp`` of the repository, in a
-folder named by everything that training depends on. A checkpoint can therefore never
-leak into the training of another dose, and an experiment in a temporary copy of the
-repository finds its own again.
-
-A file is a header and what `torch.save` makes. The header holds the length and the SHA-256
-of the rest, which are compared before any of it is decoded.
+A file is what `torch.save` makes, a zip archive whose checksums are compared before any of it
+is decoded; nothing in it is executed.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import os
 import shutil
-import struct
-from collections.abc import Mapping
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import torch
 
 from fly64_dose_overlap.errors import StudyError, as_refusal
-from fly64_dose_overlap.files.atomic import atomic_path, sha256_of
+from fly64_dose_overlap.files.atomic import atomic_path
 from fly64_dose_overlap.progress import say
-from fly64_dose_overlap.results.repository import repository_root, work_key
-
-CODE = ("files", "physics", "learning", "scores", "seeding.py")
-"""Parts of the package whose change makes a checkpoint worthless."""
-
-MAGIC = b"FLY64CKP"
-VERSION = 1
-HEADER = struct.Struct("<8sIQ32s")
-"""Magic, version, bytes that follow, their SHA-256."""
 
 
 class _DamagedError(Exception):
     """A file is not the one that was written."""
 
 
-def checkpoint_folder(arm: str, settings: Mapping[str, Any], train_path: Path) -> Path:
-    """Return the folder of the checkpoints of one training.
+class CheckpointStore:
+    """Keep the last two states of a training; the older one serves if the newer is damaged.
 
     Parameters
     ----------
-    arm : str
-        Name of the way of training.
-    settings : mapping
-        JSON-able; all parameters that the training reads.
-    train_path : Path
-        Training data.
+    folder : Path or None
+        Of this training alone; None keeps nothing.
     """
-    key = work_key(arm, dict(settings), sha256_of(train_path), code=CODE)
-    return repository_root(Path.cwd()) / ".dvc" / "tmp" / "checkpoints" / key
 
-
-class CheckpointStore:
-    """Keep the last two states of a training; the older one serves if the newer is damaged."""
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._last = folder / "last.pt"
-        self._previous = folder / "previous.pt"
-        self._damaged = folder / "damaged.pt"
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a state whole or not at all; the last one becomes the previous one."""
-        content = io.BytesIO()
-        torch.save(state, content)
-        with atomic_path(self._last) as temporary:
-            temporary.write_bytes(_with_header(content.getbuffer()))
-            if self._last.exists():
-                os.replace(self._last, self._previous)
+        if self.folder is None:
+            return
+        last = self.folder / "last.pt"
+        with atomic_path(last) as temporary:
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+            if last.exists():
+                os.replace(last, self.folder / "previous.pt")
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest state that is whole, or None.
@@ -87,7 +60,8 @@ class CheckpointStore:
             If a file is whole and still no checkpoint: nothing of ours wrote it.
         """
         found = False
-        for path in (self._last, self._previous):
+        for name in ("last.pt", "previous.pt") if self.folder else ():
+            path = self.folder / name
             if not path.exists():
                 continue
             try:
@@ -95,7 +69,7 @@ class CheckpointStore:
             except _DamagedError as error:
                 found = True
                 say(f"train: checkpoint {path.name} is damaged ({error}); trying an older one")
-                os.replace(path, self._damaged)
+                os.replace(path, self.folder / "damaged.pt")
                 continue
             if found:
                 say(f"train: the older checkpoint {path.name} is whole and taken instead")
@@ -106,26 +80,27 @@ class CheckpointStore:
 
     def clear(self) -> None:
         """Forget all states."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _with_header(payload: memoryview) -> bytes:
-    return HEADER.pack(MAGIC, VERSION, len(payload), hashlib.sha256(payload).digest()) + payload
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the state in a file whose length and SHA-256 are right."""
+    """Return the state in a file whose checksums are right."""
     if not path.is_file():
         raise _DamagedError("it is no regular file")
     try:
-        with path.open("rb") as file:
-            payload = _checked_payload(file.read(HEADER.size), path.stat().st_size, file)
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        raise _DamagedError(f"it is no whole archive: {error}") from None
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in (errno.EIO, errno.EINVAL):
             raise
         raise _DamagedError(f"it cannot be read: {error.strerror}") from None
+    if damaged is not None:
+        raise _DamagedError(f"the checksum of {damaged} is wrong")
     try:
-        state: Any = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # These bytes are those that were written: memory has run out, or they were never a checkpoint.
         if as_refusal(error) is not None:
@@ -134,20 +109,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise _foreign(path, f"it holds a {type(state).__name__}")
     return cast(dict[str, Any], state)
-
-
-def _checked_payload(header: bytes, size: int, file: BinaryIO) -> bytes:
-    if len(header) < HEADER.size:
-        raise _DamagedError("it ends within its header")
-    magic, version, length, digest = HEADER.unpack(header)
-    if magic != MAGIC or version != VERSION:
-        raise _DamagedError(f"it has no header of version {VERSION}")
-    if size != HEADER.size + length:
-        raise _DamagedError(f"it has {size} bytes, expected {HEADER.size + length}")
-    payload = file.read()
-    if hashlib.sha256(payload).digest() != digest:
-        raise _DamagedError("its SHA-256 differs from the one it carries")
-    return payload
 
 
 def _foreign(path: Path, why: str) -> StudyError:

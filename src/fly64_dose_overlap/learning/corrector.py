@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fly64_dose_overlap.learning.estimate import Estimate
 from fly64_dose_overlap.learning.layers import ResidualBlock, build_seeded, set_to_zero
-from fly64_dose_overlap.learning.scan import Estimate
 from fly64_dose_overlap.physics.start import WEAK_ILLUMINATION
 
 INPUT_PLANES = 6

@@ -1,4 +1,4 @@
-"""The stitching of `networks.stitch` on a GPU, where canvases stay in the device's memory."""
+"""The stitching of `learning.stitch` on a GPU, where canvases stay in the device's memory."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fly64_dose_overlap.arrays import FrameArray
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.disk_array import spool
 from fly64_dose_overlap.learning.corrector import CANVAS_MULTIPLE_PX, correct, input_planes
-from fly64_dose_overlap.learning.scan import Scan, Start
-from fly64_dose_overlap.physics.counts import Counts
+from fly64_dose_overlap.learning.estimate import GroupedScan, Start
 from fly64_dose_overlap.physics.groups import GroupModel
+from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.thinning import divide
 
 MOST_SEEN = 0.6
@@ -48,14 +48,14 @@ class Realisation:
     ----------
     planes : (6, y, x) float32
         What the network sees of the object, from the photons that it may see.
-    target : Counts
-        What is to be predicted.
+    target : (frame, y, x) float32, photons
+        What is to be predicted, of all frames.
     target_fraction : float
         Expected part of the photons of the scan that ``target`` holds.
     """
 
     planes: Tensor
-    target: Counts
+    target: FrameArray
     target_fraction: float
 
 
@@ -115,13 +115,13 @@ def first_realisations(least: float) -> int:
 
 
 def realise(
-    scan: Scan, target: Target, start: Start, fraction: float, rng: np.random.Generator, label: str
+    grouped: GroupedScan, target: Target, start: Start, fraction: float, rng: np.random.Generator, label: str
 ) -> Realisation:
     """Divide the photons of a scan and make the estimate of the first part.
 
     Parameters
     ----------
-    scan : Scan
+    grouped : GroupedScan
     target : "thinned" or "same"
         With "same" the network sees all counts and is scored on the same ones.
     start : Start
@@ -132,15 +132,16 @@ def realise(
     label : str
         Names the work in the progress line.
     """
+    counts = grouped.scan.counts
     if target == "same":
-        estimate = start(scan, scan.counts, fraction=1.0, label=label)
-        return Realisation(input_planes(estimate).to(scan.probe.device), scan.counts, 1.0)
-    seen, rest = divide(scan.counts, fraction, rng, spool)
+        estimate = start(grouped, counts, fraction=1.0, label=label)
+        return Realisation(input_planes(estimate).to(grouped.device), counts, 1.0)
+    seen, rest = divide(counts, fraction, rng)
     target_fraction = min(1 - fraction, TARGET_PER_SEEN * fraction)
     if target_fraction < 1 - fraction:
-        rest, _ = divide(rest, target_fraction / (1 - fraction), rng, spool)
-    estimate = start(scan, seen, fraction=fraction, label=label)
-    return Realisation(input_planes(estimate).to(scan.probe.device), rest, target_fraction)
+        rest, _ = divide(rest, target_fraction / (1 - fraction), rng)
+    estimate = start(grouped, seen, fraction=fraction, label=label)
+    return Realisation(input_planes(estimate).to(grouped.device), rest, target_fraction)
 
 
 class CropSampler:
@@ -148,7 +149,7 @@ class CropSampler:
 
     Parameters
     ----------
-    scan : Scan
+    grouped : GroupedScan
     frames : (frame,) int
         Frames that may be scored.
     side_px : int
@@ -162,22 +163,24 @@ class CropSampler:
         If no crop holds a whole patch.
     """
 
-    def __init__(self, scan: Scan, frames: NDArray[np.integer], side_px: int, max_frames: int) -> None:
-        self._scan = scan
+    def __init__(
+        self, grouped: GroupedScan, frames: NDArray[np.int64], side_px: int, max_frames: int
+    ) -> None:
+        self._grouped = grouped
         self._frames = frames
         self._max_frames = max_frames
-        self._support = scan.geometry.support_side
-        self._corners = scan.positions_px[frames] - self._support // 2
-        largest = min(side_px, *scan.fluence.shape)
+        self._support = grouped.geometry.support_side
+        self._corners = whole_and_rest(grouped.scan.positions_px, self._support)[0][frames]
+        shape = grouped.scan.object_shape
+        largest = min(side_px, *shape)
         self._side = largest // CANVAS_MULTIPLE_PX * CANVAS_MULTIPLE_PX
-        self._limit = np.array(scan.fluence.shape) - self._side
+        self._limit = np.array(shape) - self._side
         self._slack = self._side - self._support
         if self._slack < 1:
             raise StudyError(
-                "train.crop_px",
+                "crop_px",
                 f"crops of {self._side} px do not hold the {self._support} px of the probe",
-                f"the object is {scan.fluence.shape[0]} x {scan.fluence.shape[1]} px, crops are multiples of "
-                f"{CANVAS_MULTIPLE_PX} px",
+                f"the object is {shape[0]} x {shape[1]} px, crops are multiples of {CANVAS_MULTIPLE_PX} px",
             )
 
     def draw(self, realisation: Realisation, rng: np.random.Generator) -> Crop:
@@ -194,11 +197,12 @@ class CropSampler:
     def _cut(
         self, realisation: Realisation, origin: NDArray[np.int64], inside: NDArray[np.int64], symmetry: int
     ) -> Crop:
-        probe = self._scan.probe * realisation.target_fraction**0.5
+        frames = self._frames[inside]
+        probes = self._grouped.model.probes(frames)[None] * realisation.target_fraction**0.5
         corners = (self._corners[inside] - origin)[None]
-        model = GroupModel(probe, corners, self._support, self._side)
+        model = GroupModel(probes, corners, self._support, self._side)
         (y, x), side = origin, self._side
-        target = realisation.target[torch.from_numpy(self._frames[inside])].to(probe.device)
+        target = torch.from_numpy(realisation.target[frames]).to(probes.device)
         return Crop(realisation.planes[:, y : y + side, x : x + side], model, target[None], symmetry)
 
 

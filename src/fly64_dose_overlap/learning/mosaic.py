@@ -7,18 +7,17 @@ mosaic: the information of all groups that touch a pixel, and the surroundings.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fly64_dose_overlap.arrays import FrameArray
 from fly64_dose_overlap.learning.device_stitch import DeviceStitcher
-from fly64_dose_overlap.learning.scan import Estimate, Scan
+from fly64_dose_overlap.learning.estimate import Estimate, GroupedScan
 from fly64_dose_overlap.learning.stitch import Stitcher
-from fly64_dose_overlap.physics.counts import Counts
+from fly64_dose_overlap.parallel import available_threads, in_parts
 from fly64_dose_overlap.physics.groups import GroupModel
 from fly64_dose_overlap.physics.start import group_start
 from fly64_dose_overlap.progress import track
@@ -40,49 +39,41 @@ class GroupStart:
 
     iterations: int
 
-    def __call__(self, scan: Scan, counts: Counts, *, fraction: float, label: str) -> Estimate:
+    def __call__(self, grouped: GroupedScan, counts: FrameArray, *, fraction: float, label: str) -> Estimate:
         """Return the mosaic; see `Start`."""
-        geometry = scan.geometry
-        batches = _start_groups(scan, counts, fraction, self.iterations)
-        shape = (scan.fluence.shape[0], scan.fluence.shape[1])
-        stitcher_type = Stitcher if scan.probe.device.type == "cpu" else DeviceStitcher
+        geometry = grouped.geometry
+        batches = _start_groups(grouped, counts, fraction, self.iterations)
+        stitcher_type = Stitcher if grouped.device.type == "cpu" else DeviceStitcher
         stitcher = stitcher_type(geometry.origins_px, geometry.canvas_side, layers=2)
-        step = scan.groups_per_batch
-        for model, early, late in track(
-            batches, total=len(scan.groups), label=label, unit="group", step=step
+        step = grouped.groups_per_batch
+        for early, late, light in track(
+            batches, total=len(grouped.groups), label=label, unit="group", step=step
         ):
-            stitcher.add([early, late], model.illumination)
-        early, late = stitcher.merge(shape)
-        return Estimate(early, late, scan.fluence * fraction)
+            stitcher.add([early, late], light)
+        early, late = stitcher.merge(grouped.scan.object_shape)
+        return Estimate(early, late, grouped.fluence * fraction)
 
 
 def _start_groups(
-    scan: Scan, counts: Counts, fraction: float, iterations: int
-) -> Iterator[tuple[GroupModel, Tensor, Tensor]]:
-    """Yield (model, early, late) of successive batches of groups.
+    grouped: GroupedScan, counts: FrameArray, fraction: float, iterations: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (early, late, illumination) of successive batches of groups.
 
-    The operations on one batch are too small to share among cores; batches are not, so
-    each core takes batches of its own. Which one takes which changes no result.
+    The operations on one batch are too small to share among processors; batches are not.
     """
-    geometry = scan.geometry
-    probe = scan.probe * fraction**0.5
+    geometry = grouped.geometry
 
     @torch.no_grad()
-    def start(first: int) -> tuple[GroupModel, Tensor, Tensor]:
-        batch = slice(first, first + scan.groups_per_batch)
-        model = GroupModel(probe, geometry.corners_px[batch], geometry.support_side, geometry.canvas_side)
-        seen = counts[torch.from_numpy(scan.groups[batch])].to(probe.device)
-        return model, *group_start(model, seen, iterations)
+    def start(first: int) -> tuple[Tensor, Tensor, Tensor]:
+        batch = slice(first, first + grouped.groups_per_batch)
+        frames = grouped.groups[batch]
+        probes = grouped.model.probes(frames.ravel()).unflatten(0, frames.shape) * fraction**0.5
+        model = GroupModel(probes, geometry.corners_px[batch], geometry.support_side, geometry.canvas_side)
+        seen = torch.from_numpy(counts[frames.ravel()]).unflatten(0, frames.shape).to(grouped.device)
+        early, late = group_start(model, seen, iterations)
+        return early, late, model.illumination
 
-    workers = torch.get_num_threads() if probe.device.type == "cpu" else 1
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        pending: deque[Future[tuple[GroupModel, Tensor, Tensor]]] = deque()
-        for first in range(0, len(scan.groups), scan.groups_per_batch):
-            pending.append(pool.submit(start, first))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    if probe.device.type == "cpu":
-        # The workers' setting holds for them alone, but for MKL, where it is everyone's.
-        torch.set_num_threads(workers)
+    firsts = range(0, len(grouped.groups), grouped.groups_per_batch)
+    together = 2 * available_threads() if grouped.device.type == "cpu" else 1
+    for first in range(0, len(firsts), together):
+        yield from in_parts(start, firsts[first : first + together])

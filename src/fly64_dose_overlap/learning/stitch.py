@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components  # pyright: ignore[reportM
 from scipy.sparse.linalg import lobpcg  # pyright: ignore[reportMissingTypeStubs]
 from scipy.spatial import KDTree
 
-from fly64_dose_overlap.files.disk_array import DiskArray, Spool, rows_per_block
+from fly64_dose_overlap.arrays import DiskArray, Spool, rows_per_block
 
 NEIGHBOURS = 8
 """Canvases whose phase is compared with each canvas's."""

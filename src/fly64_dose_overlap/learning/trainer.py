@@ -1,42 +1,92 @@
-"""Train the network of one cell; the arm says which, on what and with which loss."""
+"""Train a network; the task says which, on what and with which loss."""
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
-from dvclive.fabric import DVCLiveLogger
 from dvclive.live import Live
 from lightning_fabric import Fabric
+from pydantic import Field
 from torch import Tensor, nn
 
-from fly64_dose_overlap.config import TrainParams
+from fly64_dose_overlap.config import Epochs, Section
 from fly64_dose_overlap.errors import StudyError, as_refusal
 from fly64_dose_overlap.files.atomic import sha256_of
-from fly64_dose_overlap.files.dataset import read_dataset
-from fly64_dose_overlap.learning.arm import ArmFactory, Metrics
-from fly64_dose_overlap.learning.checkpoint import CheckpointStore, checkpoint_folder
-from fly64_dose_overlap.learning.jobs import TrainingJob
+from fly64_dose_overlap.learning.checkpoint import CheckpointStore
 from fly64_dose_overlap.progress import say, track
-from fly64_dose_overlap.results.repository import repository_root
-from fly64_dose_overlap.results.timings import Stopwatch, Timing, record_timing
 from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.timing import Stopwatch, Timing
 
-BUNDLE_NAME = "model.safetensors"
 WARMUP_FRACTION = 0.05
 FINAL_LEARNING_RATE = 0.05
 """Last learning rate over the largest one."""
 ADAM_BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 1e-4
 MAX_GRADIENT_NORM = 1.0
+
+Metrics = dict[str, float]
+
+
+class TrainingSettings(Section):
+    """How long and how fast a network is trained, and where."""
+
+    epochs: Epochs = 8
+    steps_per_epoch: Annotated[int, Field(ge=1, le=10**6)] = 200
+    frames_per_step: Annotated[int, Field(ge=1, le=10**6)] = 96
+    """Frames that are scored in a step, at most."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.001
+    patience: Epochs = 4
+    """Epochs without a better validation loss before training stops."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Part of the y range of the training scan, at its end, held back for validation."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """auto: bf16 where the processor multiplies matrices of it natively."""
+
+
+class Task(Protocol):
+    """A network with its examples, loss, validation and bundle.
+
+    Attributes
+    ----------
+    name : str
+        Of the method, in messages.
+    network : module
+        The network to train, on the processor; the trainer moves it.
+    """
+
+    name: str
+    network: nn.Module
+
+    def start_epoch(self, epoch: int) -> None:
+        """Prepare the examples of an epoch, counted from 0; after an interruption also earlier ones."""
+        ...
+
+    def loss(self, network: nn.Module, rng: np.random.Generator) -> Tensor:
+        """Return the loss of one random step.
+
+        Parameters
+        ----------
+        network : module
+            ``self.network`` as the trainer wrapped it.
+        rng : numpy.random.Generator
+            Source of all that is random in the step.
+        """
+        ...
+
+    def validate(self, network: nn.Module) -> Metrics:
+        """Return ``val/loss``, which chooses the epoch that is kept, and metrics to log."""
+        ...
+
+    def save(self, path: Path, outcome: dict[str, Any]) -> None:
+        """Write the bundle of ``self.network``; ``outcome`` is what became of the training."""
+        ...
 
 
 @dataclass
@@ -54,106 +104,132 @@ class Progress:
         return len(self.history)
 
 
-def train_cell(
-    arm: ArmFactory, *, config: TrainParams, job: TrainingJob, log: logging.Logger
-) -> dict[str, Any]:
-    """Train the network of one cell, write its bundle and record how long that took.
+def device_of(settings: TrainingSettings) -> torch.device:
+    """Return the device that training and inference use."""
+    gpu = settings.device != "cpu" and torch.cuda.is_available()
+    if settings.device == "cuda" and not gpu:
+        raise StudyError("device", "is cuda, but there is no GPU that torch can use", "set it to auto or cpu")
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def train(
+    task: Task,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    bundle: Path,
+    curves: Path | None = None,
+    checkpoints: Path | None = None,
+) -> tuple[dict[str, Any], Timing]:
+    """Train a network and write its bundle.
 
     Parameters
     ----------
-    arm : callable
-        Makes what is to be trained, such as `PhysicsInformed`.
-    config : TrainParams
-        The ``train`` section of params.yaml.
-    job : TrainingJob
-        The training data and where results go.
-    log : logging.Logger
-        The job's own log.
+    task : Task
+    settings : TrainingSettings
+    seed : int
+    bundle : Path
+        File to create or replace.
+    curves : Path, optional
+        Folder of the curves, written by dvclive.
+    checkpoints : Path, optional
+        Folder that a repeated call goes on from.
 
     Returns
     -------
-    dict
-        status, bundle (path relative to the artifact folder), sha256, size_bytes,
-        epochs, best_epoch, train_loss, val_loss, resumed_from_epoch.
+    outcome : dict
+        sha256, size_bytes, epochs, best_epoch, train_loss, val_loss.
+    timing : Timing
+        Of this training, its interrupted parts included.
 
     Raises
     ------
     StudyError
-        If the data are unusable, or the loss is no longer finite.
+        If the loss is no longer finite.
     """
-    with _threads(config.threads):
-        return _Training(arm, config, job, log).run()
+    return _Training(task, settings, seed, bundle, curves, CheckpointStore(checkpoints)).run()
 
 
 class _Training:
-    def __init__(self, arm: ArmFactory, config: TrainParams, job: TrainingJob, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        task: Task,
+        settings: TrainingSettings,
+        seed: int,
+        bundle: Path,
+        curves: Path | None,
+        store: CheckpointStore,
+    ) -> None:
         self.stopwatch = Stopwatch()
-        self.config = config
-        self.job = job
-        self.log = log
-        accelerator = "auto" if config.device == "auto" else config.device
-        self.live = Live(str(job.curves_dir), dvcyaml=None, save_dvc_exp=False, report=None)
-        logger = DVCLiveLogger(experiment=self.live)
-        self.fabric = Fabric(
-            accelerator=accelerator, devices=1, precision=resolve_precision(config), loggers=logger
-        )
-        self.arm = arm(config, read_dataset(job.train_path), self.fabric.device)
+        self.settings = settings
+        self.seed = seed
+        self.bundle = bundle
+        self.store = store
+        self.task = task
+        self.live = Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if curves else None
+        accelerator = device_of(settings).type
+        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(settings))
         optimizer = torch.optim.AdamW(
-            self.arm.network.parameters(),
-            config.learning_rate,
+            task.network.parameters(),
+            settings.learning_rate,
             betas=ADAM_BETAS,
             weight_decay=WEIGHT_DECAY,
             fused=True,
         )
-        self.module, self.optimizer = self.fabric.setup(self.arm.network, optimizer)
+        self.module, self.optimizer = self.fabric.setup(task.network, optimizer)
         self.progress = Progress()
-        self.store = CheckpointStore(checkpoint_folder(self.arm.name, self.arm.settings, job.train_path))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> tuple[dict[str, Any], Timing]:
         resumed_from = self._resume()
         started = time.monotonic()
-        while self.progress.epoch < self.config.epochs and not self._has_stalled():
+        while self.progress.epoch < self.settings.epochs and not self._has_stalled():
             self._epoch(self.progress.epoch)
             self._checkpoint()
-            remaining = self.config.epochs - self.progress.epoch
+            remaining = self.settings.epochs - self.progress.epoch
             per_epoch = (time.monotonic() - started) / (self.progress.epoch - resumed_from)
             self._tell(f"{self._describe(self.progress.history[-1])}, {remaining * per_epoch:.0f} s left")
-        self.live.end()
-        result = self._save(resumed_from)
-        record_timing(repository_root(Path.cwd()), result["sha256"], self.stopwatch.read())
+        if self.live:
+            self.live.end()
+        outcome = self._save()
         self.store.clear()
-        return result
+        return outcome, self.stopwatch.read()
+
+    def _log(self, metrics: Metrics) -> None:
+        if self.live:
+            for name, value in metrics.items():
+                self.live.log_metric(name, value)
+            self.live.next_step()
 
     def _epoch(self, epoch: int) -> None:
-        self.arm.start_epoch(epoch)
-        rng = generator(self.config.seed, "train", "order", epoch)
-        steps = self.config.steps_per_epoch
+        self.task.start_epoch(epoch)
+        rng = generator(self.seed, self.task.name, "order", epoch)
+        steps = self.settings.steps_per_epoch
         losses: list[float] = []
-        label = f"{self.arm.name} epoch {epoch + 1}/{self.config.epochs}"
+        label = f"{self.task.name} epoch {epoch + 1}/{self.settings.epochs}"
         for step in track(range(steps), total=steps, label=label, unit="step"):
-            self._set_learning_rate((epoch + step / steps) / self.config.epochs)
+            self._set_learning_rate((epoch + step / steps) / self.settings.epochs)
             loss = self._step(rng)
             self._require_finite("loss", loss, f"epoch {epoch + 1}, step {step + 1}")
             losses.append(loss)
-        metrics = {"train/loss": float(np.mean(losses)), **self.arm.validate(self.module)}
+        metrics = {"train/loss": float(np.mean(losses)), **self.task.validate(self.module)}
         self._require_finite("validation loss", metrics["val/loss"], f"epoch {epoch + 1}")
         self.progress.history.append(metrics)
         if metrics["val/loss"] < self.progress.best_loss:
             self.progress.best_loss = metrics["val/loss"]
             self.progress.best_epoch = epoch + 1
-            self.progress.best_weights = _copy(self.arm.network)
-        self.fabric.log_dict(metrics, step=epoch + 1)
+            self.progress.best_weights = _copy(self.task.network)
+        self._log(metrics)
 
     def _require_finite(self, name: str, value: float, when: str) -> None:
         if not math.isfinite(value):
             raise StudyError(
-                f"{self.arm.name} {self.job.name}",
+                self.task.name,
                 f"the {name} is {value} in {when}",
-                "the last checkpoint is kept; lower train.learning_rate",
+                "the last checkpoint is kept; lower learning_rate",
             )
 
     def _step(self, rng: np.random.Generator) -> float:
-        loss = self.arm.loss(self.module, rng)
+        loss = self.task.loss(self.module, rng)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.fabric.clip_gradients(
@@ -165,18 +241,18 @@ class _Training:
     def _set_learning_rate(self, done: float) -> None:
         """Warm up linearly, then fall along a cosine; ``done`` is the finished part of training."""
         cosine = FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * done)) / 2
-        rate = self.config.learning_rate * min(1.0, max(done, 1e-3) / WARMUP_FRACTION) * cosine
+        rate = self.settings.learning_rate * min(1.0, max(done, 1e-3) / WARMUP_FRACTION) * cosine
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
     def _has_stalled(self) -> bool:
-        return self.progress.epoch - self.progress.best_epoch >= self.config.patience
+        return self.progress.epoch - self.progress.best_epoch >= self.settings.patience
 
     def _checkpoint(self) -> None:
         progress = self.progress
         self.store.save(
             {
-                "weights": _copy(self.arm.network),
+                "weights": _copy(self.task.network),
                 "optimizer": self.optimizer.state_dict(),
                 "history": progress.history,
                 "best_epoch": progress.best_epoch,
@@ -198,70 +274,56 @@ class _Training:
                 raise
             problem = f"holds a checkpoint that does not fit this training ({error!r})"
             raise StudyError(str(self.store.folder), problem, "delete the folder") from None
-        for epoch, metrics in enumerate(self.progress.history):
-            self.fabric.log_dict(metrics, step=epoch + 1)
-        self._tell(f"resumed from the checkpoint of epoch {self.progress.epoch}/{self.config.epochs}")
+        for metrics in self.progress.history:
+            self._log(metrics)
+        self._tell(f"resumed from the checkpoint of epoch {self.progress.epoch}/{self.settings.epochs}")
         return self.progress.epoch
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.stopwatch.add(Timing(**state["spent"]))
-        self.arm.network.load_state_dict(state["weights"])
+        self.task.network.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(
             state["history"], state["best_epoch"], state["best_loss"], state["best_weights"]
         )
 
-    def _save(self, resumed_from: int) -> dict[str, Any]:
+    def _save(self) -> dict[str, Any]:
         progress = self.progress
-        self.arm.network.load_state_dict(progress.best_weights)
+        self.task.network.load_state_dict(progress.best_weights)
         outcome = {
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
             "train_loss": progress.history[progress.best_epoch - 1]["train/loss"],
             "val_loss": progress.best_loss,
         }
-        path = self.job.artifact_dir / BUNDLE_NAME
-        self.arm.save(path, {**self.arm.settings, **outcome})
+        self.task.save(self.bundle, outcome)
         self._tell(
             f"kept the network of epoch {progress.best_epoch}, validation loss {progress.best_loss:.5f}"
         )
-        return {
-            "status": "success",
-            "bundle": BUNDLE_NAME,
-            "sha256": sha256_of(path),
-            "size_bytes": path.stat().st_size,
-            "resumed_from_epoch": resumed_from,
-            **outcome,
-        }
+        return {"sha256": sha256_of(self.bundle), "size_bytes": self.bundle.stat().st_size, **outcome}
 
     def _describe(self, metrics: Metrics) -> str:
         values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        return f"epoch {self.progress.epoch}/{self.config.epochs}: {values}"
+        return f"epoch {self.progress.epoch}/{self.settings.epochs}: {values}"
 
     def _tell(self, message: str) -> None:
-        say(f"{self.arm.name} {self.job.name}: {message}")
-        self.log.info(message)
+        say(f"{self.task.name}: {message}")
 
 
-def resolve_precision(config: TrainParams) -> Any:
-    """Return Fabric's name of the precision; ``auto`` takes bf16 where it is native."""
-    if config.precision != "auto":
-        return config.precision
-    if config.device != "cpu" and torch.cuda.is_available():
+def resolve_precision(settings: TrainingSettings) -> Any:
+    """Return Fabric's name of the precision; ``auto`` takes bf16 where it is faster than single precision."""
+    if settings.precision != "auto":
+        return settings.precision
+    if device_of(settings).type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    # AVX512_BF16 without matrix instructions (AMX) is slower than single precision on Intel's processors.
+    tiles = torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage] - no public query
+    return "bf16-mixed" if tiles or _is_amd_with_bf16() else "32-true"
+
+
+def _is_amd_with_bf16() -> bool:
     native = torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage] - no public query
-    return "bf16-mixed" if native else "32-true"
-
-
-@contextmanager
-def _threads(count: int) -> Generator[None]:
-    """Fix the number of threads, on which the last digits of sums depend."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return native and "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

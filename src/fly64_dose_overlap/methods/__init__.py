@@ -1,1 +1,1 @@
-"""Iterative reconstruction of all frames of a scan at once, each method behind one interface."""
+"""The methods of the study, one file each, and what stops them."""

@@ -8,17 +8,17 @@ is. Known in statistics as data thinning (Neufeld et al., J. Mach. Learn. Res. 2
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.methods.problem import Problem, Solver
+from fly64_dose_overlap.methods.state import State
 from fly64_dose_overlap.physics.likelihood import scan_deviance
 from fly64_dose_overlap.progress import say, track
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.timing import Stopwatch, Timing
 
 BACKGROUND_PHOTONS = 0.02
 """Of the shifted deviance of held-out photons: small, since a tenth of the photons is little."""
@@ -35,16 +35,20 @@ class HeldOut:
     patience : int, epochs
         A method is stopped when its validation has not improved for this long.
     seed : int
-        Of the division of the photons.
+        Of the division of the photons, and of the method itself.
     """
 
-    fraction: float
-    patience: int
-    seed: int
+    fraction: float = 0.1
+    patience: int = 10
+    seed: int = 42
 
-    def split(self, problem: Problem) -> tuple[Problem, Problem]:
-        """Return the problem to fit and the one to validate on; the same for every method."""
-        return problem.split_photons(1 - self.fraction, generator(self.seed, "reconstruct", "held-out"))
+    def split(self, scan: Scan) -> tuple[Scan, Scan]:
+        """Return the scan to fit and the one to validate on; the same for every method."""
+        return scan.divide(1 - self.fraction, generator(self.seed, "reconstruct", "held-out"))
+
+    def described(self, course: Course) -> dict[str, Any]:
+        """Return what a result says of its stop."""
+        return {"held_out_fraction": self.fraction, "held_out_epoch": course.epoch, "seed": self.seed}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,25 +61,23 @@ class Course:
         Epoch of the lowest deviance, from 1.
     deviances : tuple of float
         Mean Poisson deviance per detector pixel of the held-out photons, by epoch.
-    last : (y, x) complex64
-        Object of the last epoch, from the photons that were fitted.
+    last : State
+        Of the last epoch, from the photons that were fitted.
     """
 
     epoch: int
     deviances: tuple[float, ...]
-    last: Tensor
+    last: State
 
 
-def follow(
-    objects: Iterator[Tensor], validation: Problem, *, epochs: int, patience: int, label: str
-) -> Course:
+def follow(states: Iterator[State], validation: Scan, *, epochs: int, patience: int, label: str) -> Course:
     """Run a method until held-out photons say that it gets worse, or for all its epochs.
 
     Parameters
     ----------
-    objects : iterator of (y, x) complex64
-        From a `Solver` on the photons that may be fitted.
-    validation : Problem
+    states : iterator of State
+        From a method on the photons that may be fitted.
+    validation : Scan
         The held-out photons.
     epochs, patience : int
     label : str
@@ -86,28 +88,25 @@ def follow(
     StudyError
         If no epoch explains them with a finite deviance.
     """
-    model = validation.model()
     best, best_epoch = math.inf, 0
     deviances: list[float] = []
-    obj = None
+    state = None
     for epoch in track(range(1, epochs + 1), total=epochs, label=label, unit="epoch"):
-        obj = next(objects)
-        deviances.append(scan_deviance(model, validation.counts, obj, BACKGROUND_PHOTONS))
+        state = next(states)
+        deviances.append(scan_deviance(validation.model, validation.counts, state.obj, BACKGROUND_PHOTONS))
         if deviances[-1] < best:
             best, best_epoch = deviances[-1], epoch
         if epoch - best_epoch >= patience:
             break
-    if obj is None or best_epoch == 0:
+    if state is None or best_epoch == 0:
         problem = f"the deviance of held-out photons is {deviances[-1]} after each of {len(deviances)} epochs"
         raise StudyError(label, problem, "do probe and counts belong together?")
     say(f"{label}: held-out photons are explained best after epoch {best_epoch}")
-    return Course(best_epoch, tuple(deviances), obj)
+    return Course(best_epoch, tuple(deviances), state)
 
 
-def snapshots(
-    solver: Solver, problem: Problem, seed: int, epochs: set[int], *, label: str
-) -> dict[int, Tensor]:
-    """Run a method on all photons and keep its object after some epochs.
+def snapshots(states: Iterator[State], epochs: set[int], *, label: str) -> dict[int, State]:
+    """Run a method on all photons and keep its state after some epochs.
 
     Raises
     ------
@@ -115,12 +114,49 @@ def snapshots(
         If one of them is not finite.
     """
     last = max(epochs)
-    kept: dict[int, Tensor] = {}
-    objects = solver(problem, seed)
+    kept: dict[int, State] = {}
     for epoch in track(range(1, last + 1), total=last, label=label, unit="epoch"):
-        obj = next(objects)
+        state = next(states)
         if epoch in epochs:
-            if not bool(torch.isfinite(torch.view_as_real(obj)).all()):
-                raise StudyError(label, f"the object is not finite after epoch {epoch}")
-            kept[epoch] = obj.clone()
+            kept[epoch] = state.finite_copy(f"{label}, epoch {epoch}")
     return kept
+
+
+def last_state(states: Iterator[State]) -> tuple[State, Timing]:
+    """Return the last state that a method yields, and how long it took to come."""
+    watch = Stopwatch()
+    state = None
+    for found in states:
+        state = found
+    if state is None:
+        raise ValueError("a method yielded no state")
+    return state.finite_copy("reconstruction"), watch.read()
+
+
+def fixed_and_held_out(
+    run: Callable[[Scan, int], Iterator[State]], scan: Scan, stop: HeldOut, epochs: int, *, label: str
+) -> Iterator[tuple[str, State, Course, dict[str, Any], Timing]]:
+    """Yield a method's state after a fixed number of epochs, and after the one that validation chooses.
+
+    Yields
+    ------
+    suffix, state, course, settings, timing
+        The suffix is empty or "held_out".
+    """
+    fit, validation = stop.split(scan)
+    watch = Stopwatch()
+    course = follow(
+        run(fit, stop.seed),
+        validation,
+        epochs=epochs,
+        patience=stop.patience,
+        label=f"{label}, photons held out",
+    )
+    choosing = watch.read()
+    watch = Stopwatch()
+    kept = snapshots(run(scan, stop.seed), {epochs, course.epoch}, label=label)
+    running = watch.read()
+    stopped = choosing + running.scaled(course.epoch / epochs)
+    yield "", kept[epochs], course, {"epochs": epochs, "stop": "fixed"}, running
+    settings = {"epochs": course.epoch, "stop": "held-out photons"}
+    yield "held_out", kept[course.epoch], course, settings, stopped

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.methods.problem import Problem
 from fly64_dose_overlap.physics.fisher import information_of_waves
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS, scan_likelihood
 from fly64_dose_overlap.physics.propagation import intensity
+from fly64_dose_overlap.scan import Scan
 
 WEAK_ILLUMINATION = 0.01
 """Part of the largest illumination below which variables are scaled no further."""
@@ -35,7 +35,7 @@ HISTORY = 10
 
 @dataclass(frozen=True)
 class Posterior:
-    """A `Solver`: L-BFGS on the negative log posterior of the object.
+    """L-BFGS on the negative log posterior of the object.
 
     The likelihood is the shifted Poisson one, I + b - (n + b) log(I + b) summed
     over pixels and frames. The prior is the total variation of the complex object,
@@ -65,17 +65,16 @@ class Posterior:
     start: Tensor | None = None
     background: float = BACKGROUND_PHOTONS
 
-    def __call__(self, problem: Problem, seed: int) -> Iterator[Tensor]:
-        """Yield the object after every iteration; nothing is random, ``seed`` is not used.
+    def __call__(self, scan: Scan) -> Iterator[Tensor]:
+        """Yield the object after every iteration, (y, x) complex64.
 
         Raises
         ------
         StudyError
             If the posterior is no longer finite.
         """
-        del seed
-        objective = _Objective(self, problem)
-        variables = torch.zeros_like(torch.view_as_real(problem.flat_object())).requires_grad_()
+        objective = _Objective(self, scan)
+        variables = torch.zeros_like(torch.view_as_real(flat_object(scan))).requires_grad_()
         optimiser = torch.optim.LBFGS(
             [variables],
             max_iter=1,
@@ -109,7 +108,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Graduated:
-    """A `Solver`: `Posterior` with a background that falls in steps, `BACKGROUNDS`.
+    """`Posterior` with a background that falls in steps, `BACKGROUNDS`.
 
     The smaller the background, the better is each photon used, and the more do wrong phases
     hold each other in place, since a photon where none is expected counts for much. A large
@@ -126,13 +125,13 @@ class Graduated:
     weight: float
     epochs: int
 
-    def __call__(self, problem: Problem, seed: int) -> Iterator[Tensor]:
-        """Yield the object after every iteration; nothing is random, ``seed`` is not used."""
+    def __call__(self, scan: Scan) -> Iterator[Tensor]:
+        """Yield the object after every iteration, (y, x) complex64."""
         start: Tensor | None = None
         for background, part in BACKGROUNDS:
             last = background == BACKGROUNDS[-1][0]
             solver = Posterior(self.weight, start, background)
-            for obj in islice(solver(problem, seed), None if last else round(part * self.epochs)):
+            for obj in islice(solver(scan), None if last else round(part * self.epochs)):
                 start = obj
                 yield obj
 
@@ -142,29 +141,33 @@ def going_on(weight: float, start: Tensor) -> Posterior:
     return Posterior(weight, start, BACKGROUNDS[-1][0])
 
 
-def weight_of(relative: float, problem: Problem) -> float:
+def weight_of(relative: float, scan: Scan) -> float:
     """Return the weight of total variation, in nats, from one that hardly depends on the dose.
 
     Noise of the object has a standard deviation of 1 / sqrt(2 n) at n photons per pixel,
     and total variation removes it if its weight is of the order of 2 n times that. So
     weight = relative * sqrt(2 n), n the median illumination of the lit pixels.
     """
-    illumination = problem.model().illumination()
+    illumination = scan.illumination()
     lit = illumination[illumination > 0.1 * illumination.max()]
-    return relative * math.sqrt(2 * float(lit.median()))
+    return relative * math.sqrt(2 * float(np.median(lit)))
+
+
+def flat_object(scan: Scan) -> Tensor:
+    """Return the empty object, (y, x) complex64 ones, from which methods start."""
+    return torch.ones(scan.object_shape, dtype=torch.complex64)
 
 
 class _Objective:
-    def __init__(self, settings: Posterior, problem: Problem) -> None:
+    def __init__(self, settings: Posterior, scan: Scan) -> None:
         self._settings = settings
-        self._problem = problem
-        self._model = problem.model()
-        illumination = self._model.illumination()
+        self._scan = scan
+        illumination = torch.from_numpy(scan.illumination().astype(np.float32))
         curvature = 2 * illumination + WEAK_ILLUMINATION * illumination.max()
         self._scale = (curvature + settings.weight / EDGE_CONTRAST).sqrt()
         start = settings.start
-        self._filter = None if start is None else _wave_filter(problem)
-        self._start = (problem.flat_object() if start is None else start).to(problem.probe.dtype)
+        self._filter = None if start is None else _wave_filter(scan)
+        self._start = flat_object(scan) if start is None else start
         size = self._start.abs()
         self._turn = torch.where(size > 0, self._start / size, 1)
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
@@ -187,7 +190,7 @@ class _Objective:
         """
         if self._last is None or not torch.equal(self._last[0], variables):
             settings, obj = self._settings, self.to_object(variables)
-            value, gradient = scan_likelihood(self._model, self._problem.counts, obj, settings.background)
+            value, gradient = scan_likelihood(self._scan.model, self._scan.counts, obj, settings.background)
             if settings.weight > 0:
                 variation, slope = total_variation(obj)
                 distance, pull = distance_from_mean(obj)
@@ -198,14 +201,14 @@ class _Objective:
         return self._last[1], self._last[2].clone()
 
 
-def _wave_filter(problem: Problem) -> Tensor:
+def _wave_filter(scan: Scan) -> Tensor:
     """Return 1 over the root of what frames tell of amplitude and phase, (y, x / 2 + 1, 2)."""
-    rows, columns = problem.object_shape
+    rows, columns = scan.object_shape
     frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns))
     known = np.geomspace(1 / max(rows, columns), frequency.max(), WAVES)
-    roots = np.sqrt(information_of_waves(problem.probe, known))
+    roots = np.sqrt(information_of_waves(torch.from_numpy(scan.probe), known))
     planes = [np.interp(frequency, known, 1 / root) for root in roots]
-    return torch.from_numpy(np.stack(planes, axis=-1)).to(problem.probe.device, problem.probe.real.dtype)
+    return torch.from_numpy(np.stack(planes, axis=-1).astype(np.float32))
 
 
 def total_variation(obj: Tensor, edge_contrast: float = EDGE_CONTRAST) -> tuple[float, Tensor]:

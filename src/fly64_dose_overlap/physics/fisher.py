@@ -12,8 +12,10 @@ from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fly64_dose_overlap.parallel import frame_parts, in_parts
+from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.propagation import intensity, to_detector
-from fly64_dose_overlap.physics.scan import ScanModel
+from fly64_dose_overlap.physics.sweep import information_product
 
 
 class FisherInformation:
@@ -48,21 +50,29 @@ class FisherInformation:
 
     def __init__(self, model: ScanModel, obj: Complex[Tensor, "h w"], *, background: float = 0.0) -> None:
         self._model = model
-        self._directions = [
-            _directions(model.far_field(obj, frames), background) for frames in model.batches()
-        ]
+
+        def directions(part: slice) -> Tensor:
+            fields = (model.far_field(obj, frames) for frames in model.batches(part))
+            return torch.cat([_directions(field, background) for field in fields])
+
+        self._directions = in_parts(directions, frame_parts(model.frames))
 
     def product(self, change: Complex[Tensor, "h w"]) -> Complex[Tensor, "h w"]:
         """Return the information times a change of the object, photons.
 
         The real inner product of ``change`` and this is the information about ``change``.
         """
-        onto = self._model.blank(change.dtype)
-        for frames, direction in zip(self._model.batches(), self._directions, strict=True):
-            field = self._model.far_field(change, frames)
-            along = (direction.conj() * field).sum(dim=1, keepdim=True).real
-            self._model.back_project(direction * along, frames, onto)
-        return onto[:-1, :-1].contiguous()
+        model = self._model
+        if change.device.type == "cpu" and change.dtype == torch.complex64:
+            return information_product(model, self._directions, change)
+        onto = model.blank(change.dtype)
+        for part, directions in zip(frame_parts(model.frames), self._directions, strict=True):
+            for frames in model.batches(part):
+                direction = directions[frames.start - part.start : frames.stop - part.start]
+                field = model.far_field(change, frames)
+                along = (direction.conj() * field).sum(dim=1, keepdim=True).real
+                model.back_project(direction * along, frames, onto)
+        return onto
 
 
 def information_of_waves(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.propagation import from_detector, intensity, to_detector
-from fly64_dose_overlap.physics.scan import ScanModel
 
 CANVAS_MULTIPLE_PX = 8
 
@@ -26,8 +27,8 @@ class GroupGeometry:
 
     origins_px: NDArray[np.int64]
     """(group, 2), object pixel (y, x) of each canvas's pixel [0, 0]."""
-    corners_px: NDArray[np.float32]
-    """(group, frame, 2), canvas coordinate (y, x) of each patch's pixel [0, 0]."""
+    corners_px: NDArray[np.int64]
+    """(group, frame, 2), canvas pixel (y, x) under each patch's pixel [0, 0]."""
     canvas_side: int
     support_side: int
 
@@ -51,21 +52,21 @@ def group_geometry(
     canvas_side : int, pixels, optional
         Side of every canvas; by default the smallest multiple of 8 that holds all groups.
     """
-    corners = positions_px[groups] - support_side // 2
-    origins = np.floor(corners.min(axis=1)).astype(np.int64)
+    corners = whole_and_rest(positions_px, support_side)[0][groups]
+    origins = corners.min(axis=1)
     relative = corners - origins[:, None]
-    needed = int(np.floor(relative.max())) + support_side + 1
     if canvas_side is None:
+        needed = int(relative.max()) + support_side
         canvas_side = -(-needed // CANVAS_MULTIPLE_PX) * CANVAS_MULTIPLE_PX
-    return GroupGeometry(origins, relative.astype(np.float32), canvas_side, support_side)
+    return GroupGeometry(origins, relative, canvas_side, support_side)
 
 
-def support_side_px(probe: Complex[Tensor, "y x"], power_fraction: float) -> int:
+def support_side_px(probe: Complex[NDArray[np.complex64], "mode y x"], power_fraction: float) -> int:
     """Return the side of the smallest centred square that holds this part of the probe's power.
 
     The side is a multiple of 4 and at most the frame's.
     """
-    power = probe.abs().square()
+    power = (np.abs(probe) ** 2).sum(axis=0, dtype=np.float64)
     side = probe.shape[-1]
     for candidate in range(4, side, 4):
         margin = (side - candidate) // 2
@@ -79,61 +80,92 @@ class GroupModel:
     """Far field and expected photons of the frames of a batch of groups.
 
     The object is taken as one (empty) outside the probe's support, where hardly a
-    photon passes. Canvases lie below one another, so that a batch is a scan of one tall
-    object.
+    photon passes.
 
     Parameters
     ----------
-    probe : (y, x) complex, sqrt(photons)
-        Side N.
-    corners_px : (group, frame, 2) float
+    probes : (group, frame, mode, y, x) complex, sqrt(photons)
+        Shifted probe of each frame, from `ScanModel.probes`.
+    corners_px : (group, frame, 2) int
         From `GroupGeometry`; every patch lies on its canvas.
     support_side, canvas_side : int, pixels
     """
 
     def __init__(
         self,
-        probe: Complex[Tensor, "y x"],
-        corners_px: NDArray[np.floating],
+        probes: Complex[Tensor, "group frame mode y x"],
+        corners_px: Int[NDArray[np.int64], "group frame 2"],
         support_side: int,
         canvas_side: int,
     ) -> None:
-        groups, frames = corners_px.shape[:2]
-        margin = (probe.shape[-1] - support_side) // 2
+        groups = len(corners_px)
+        margin = (probes.shape[-1] - support_side) // 2
         self._inside = slice(margin, margin + support_side)
-        self.support = probe[self._inside, self._inside].contiguous()
-        self._probe = probe
-        self._shape = (groups, frames)
-        self._exit_waves = probe.repeat(groups, frames, 1, 1)
+        self._probes = probes
+        self.support = probes[..., self._inside, self._inside]
         self._canvases = (groups, canvas_side, canvas_side)
-        positions = corners_px.astype(np.float64) + support_side // 2
-        positions[..., 0] += canvas_side * np.arange(groups)[:, None]
-        tall = (groups * canvas_side, canvas_side)
-        self._scan = ScanModel(self.support[None], positions.reshape(-1, 2), tall)
-        self._all = slice(0, self._scan.frames)
-        self.illumination: Float[Tensor, "group h w"] = self._scan.illumination().reshape(self._canvases)
+        self._side = support_side
+        device = probes.device
+        number = torch.arange(groups, device=device)[:, None].expand(corners_px.shape[:2]).reshape(-1)
+        top, left = torch.from_numpy(corners_px.reshape(-1, 2)).to(device).T
+        self._places = (number, top, left)
+        self.illumination: Float[Tensor, "group h w"] = self._placed(intensity(self.support).sum(dim=2))
         """Photons per object pixel."""
 
     def patches(self, canvases: Complex[Tensor, "group h w"]) -> Complex[Tensor, "group frame y x"]:
         """Return what lies under the probe's support in every frame."""
-        return self._scan.patches(canvases.flatten(0, 1), self._all).unflatten(0, self._shape)
+        windows: Any = _Windows.apply(canvases, self)
+        return windows.unflatten(0, self._probes.shape[:2])
 
-    def far_field(self, canvases: Complex[Tensor, "group h w"]) -> Complex[Tensor, "group frame y x"]:
-        """Return the far field of every frame, zero frequency in the corner."""
+    def far_field(self, canvases: Complex[Tensor, "group h w"]) -> Complex[Tensor, "group frame mode y x"]:
+        """Return the far field of every frame, zero frequency at [N/2, N/2]."""
         # Outside the support they stay those of an empty object.
-        exit_waves = self._exit_waves.clone() if torch.is_grad_enabled() else self._exit_waves
-        exit_waves[..., self._inside, self._inside] = self.patches(canvases) * self.support
+        exit_waves = self._probes.clone()
+        exit_waves[..., self._inside, self._inside] = self.patches(canvases)[:, :, None] * self.support
         return to_detector(exit_waves)
 
-    def empty_far_field(self) -> Complex[Tensor, "y x"]:
-        """Return the far field of an empty object, the same for every frame."""
-        return to_detector(self._probe)
-
     def expected(self, canvases: Complex[Tensor, "group h w"]) -> Float[Tensor, "group frame y x"]:
-        """Return the expected photons of every frame, zero frequency in the corner."""
-        return intensity(self.far_field(canvases))
+        """Return the expected photons of every frame, zero frequency at [N/2, N/2]."""
+        return intensity(self.far_field(canvases)).sum(dim=2)
 
-    def back_project(self, far_field: Complex[Tensor, "group frame y x"]) -> Complex[Tensor, "group h w"]:
+    def back_project(
+        self, far_field: Complex[Tensor, "group frame mode y x"]
+    ) -> Complex[Tensor, "group h w"]:
         """Apply the adjoint of the linear part of `far_field`."""
         inside = from_detector(far_field)[..., self._inside, self._inside] * self.support.conj()
-        return self._scan.placed(inside.flatten(0, 1), self._all).reshape(self._canvases)
+        return self._placed(inside.sum(dim=2))
+
+    def _placed(self, patches: Tensor) -> Tensor:
+        """Return (group, frame, y, x) patches added onto empty canvases."""
+        patches = patches.flatten(0, 1)
+        onto = torch.zeros(self._canvases, dtype=patches.dtype, device=patches.device)
+        side = self._side
+        if onto.device.type == "cpu":
+            total = onto.numpy()
+            numbered = zip(*(place.tolist() for place in self._places), patches.numpy(), strict=True)
+            for group, top, left, patch in numbered:
+                total[group, top : top + side, left : left + side] += patch
+            return onto
+        along = torch.arange(side, device=onto.device)
+        group, top, left = (place[:, None, None] for place in self._places)
+        length = self._canvases[-1]
+        places = (group * length + top + along[:, None]) * length + left + along
+        onto.view(-1).index_add_(0, places.ravel(), patches.ravel())
+        return onto
+
+
+class _Windows(torch.autograd.Function):
+    """Windows of canvases, with a gradient that is faster than that of indexing."""
+
+    @staticmethod
+    def forward(ctx: Any, canvases: Tensor, model: GroupModel) -> Tensor:
+        ctx.model = model
+        side = model._side  # pyright: ignore[reportPrivateUsage]
+        windows = canvases.unfold(1, side, 1).unfold(2, side, 1)
+        return windows[model._places]  # pyright: ignore[reportPrivateUsage]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        model = ctx.model
+        shape = model._probes.shape[:2]
+        return model._placed(gradients[0].unflatten(0, shape)), None

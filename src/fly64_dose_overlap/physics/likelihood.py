@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from fly64_dose_overlap.physics.counts import Counts
+from fly64_dose_overlap.arrays import FrameArray
+from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.propagation import intensity
-from fly64_dose_overlap.physics.scan import ScanModel
+from fly64_dose_overlap.physics.sweep import sweep
 
 BACKGROUND_PHOTONS = 0.1
 """Added to expected and counted photons, see above."""
@@ -55,7 +56,7 @@ def amplitude_error(
 
 def scan_likelihood(
     model: ScanModel,
-    counts: Counts,
+    counts: FrameArray,
     obj: Complex[Tensor, "h w"],
     background: float = BACKGROUND_PHOTONS,
 ) -> tuple[float, Complex[Tensor, "h w"]]:
@@ -64,44 +65,55 @@ def scan_likelihood(
     Parameters
     ----------
     model : ScanModel
-    counts : Counts
+    counts : (frame, y, x) float, photons
+        Zero frequency at [N/2, N/2].
     obj : (y, x) complex
     background : float, photons
 
     Returns
     -------
     value : float, nats
-        Sum of I + b - (n + b) log(I + b), which leaves out what only depends on the counts.
+        Half the deviance: less the value of the saturated model, which only depends on the counts.
     gradient : (y, x) complex
         The value changes by the real part of sum conj(gradient) change.
     """
-    value = 0.0
-    gradient = model.blank(obj.dtype)
+    if _fits_sweep(obj):
+        value, found = sweep(model, counts, obj, background, gradient=True)
+        assert found is not None
+        return value, found
+    value, gradient = 0.0, model.blank(obj.dtype)
     for frames in model.batches():
         field = model.far_field(obj, frames)
-        rate = intensity(field).sum(dim=1) + background
-        seen = counts[frames].to(rate.device) + background
-        value += float(rate.sum(dtype=torch.float64) - (seen * rate.log()).sum(dtype=torch.float64))
-        model.back_project(field * (2 - 2 * seen / rate)[:, None], frames, gradient)
-    return value, gradient[:-1, :-1]
+        seen = torch.from_numpy(counts[frames]).to(field.device)
+        expected = intensity(field).sum(dim=1)
+        value += float(poisson_deviance(expected, seen, background)) * seen.numel() / 2
+        weight = 2 - 2 * (seen + background) / (expected + background)
+        model.back_project(field * weight[:, None], frames, gradient)
+    return value, gradient
 
 
 def scan_deviance(
     model: ScanModel,
-    counts: Counts,
+    counts: FrameArray,
     obj: Complex[Tensor, "h w"],
     background: float = BACKGROUND_PHOTONS,
 ) -> float:
     """Return the mean Poisson deviance per detector pixel of an object under all frames, shifted."""
+    pixels = model.frames * model.side**2
+    if _fits_sweep(obj):
+        return 2 * sweep(model, counts, obj, background, gradient=False)[0] / pixels
     total = 0.0
     for frames in model.batches():
-        share = (frames.stop - frames.start) / model.frames
-        expected = model.expected(obj, frames)
-        total += share * float(poisson_deviance(expected, counts[frames].to(expected.device), background))
-    return total
+        seen = torch.from_numpy(counts[frames]).to(obj.device)
+        total += float(poisson_deviance(model.expected(obj, frames), seen, background)) * seen.numel()
+    return total / pixels
 
 
-def r_factor(model: ScanModel, counts: Counts, obj: Complex[Tensor, "h w"]) -> float:
+def _fits_sweep(obj: Tensor) -> bool:
+    return obj.device.type == "cpu" and obj.dtype == torch.complex64
+
+
+def r_factor(model: ScanModel, counts: FrameArray, obj: Complex[Tensor, "h w"]) -> float:
     """Return the Fourier R-factor: sum of abs(sqrt(n) - sqrt(I)) over the sum of sqrt(n).
 
     The measure of fit of measured frames, which have no ground truth. Noise alone gives
@@ -110,12 +122,12 @@ def r_factor(model: ScanModel, counts: Counts, obj: Complex[Tensor, "h w"]) -> f
     Parameters
     ----------
     model : ScanModel
-    counts : Counts
+    counts : (frame, y, x) float, photons
     obj : (y, x) complex
     """
     apart = seen = 0.0
     for frames in model.batches():
-        measured = counts[frames].sqrt()
+        measured = torch.from_numpy(counts[frames]).sqrt()
         expected = model.expected(obj, frames).sqrt()
         apart += float((measured - expected).abs().sum(dtype=torch.float64))
         seen += float(measured.sum(dtype=torch.float64))

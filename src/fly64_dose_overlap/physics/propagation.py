@@ -8,11 +8,10 @@ from torch import Tensor
 
 
 def to_detector(exit_wave: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
-    """Propagate exit waves to the far field, zero frequency in the corner [0, 0].
+    """Propagate exit waves to the far field.
 
-    Detector arrays keep the corner layout in every inner loop: a centred input only
-    multiplies the far field by a phase ramp, which neither the intensity nor the
-    round trip through `from_detector` sees, so that no shift is ever computed.
+    The zero frequency lies in the corner [0, 0], unless the exit waves carry the phases that
+    move it (`fly64_dose_overlap.physics.model.centring`).
 
     Parameters
     ----------
@@ -35,13 +34,3 @@ def intensity(far_field: Complex[Tensor, "*batch y x"]) -> Float[Tensor, "*batch
     """Return the expected photons per pixel, the squared modulus of the far field."""
     squares = torch.view_as_real(far_field).square()
     return squares[..., 0] + squares[..., 1]
-
-
-def centre(detector: Tensor) -> Tensor:
-    """Move the zero frequency from the corner [0, 0] to [N/2, N/2], the layout of files."""
-    return torch.fft.fftshift(detector, dim=(-2, -1))
-
-
-def uncentre(detector: Tensor) -> Tensor:
-    """Move the zero frequency from [N/2, N/2] to the corner [0, 0], the layout of inner loops."""
-    return torch.fft.ifftshift(detector, dim=(-2, -1))

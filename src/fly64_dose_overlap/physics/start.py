@@ -28,7 +28,7 @@ def group_start(
     ----------
     model : GroupModel
     counts : (group, frame, y, x) float, photons
-        Zero frequency in the corner.
+        Zero frequency at [N/2, N/2].
     iterations : int
 
     Returns
@@ -42,9 +42,10 @@ def group_start(
     measured = counts + BACKGROUND_PHOTONS
     early = ahead = current = torch.ones_like(step)
     for iteration in range(iterations):
-        field = model.far_field(ahead) if iteration else model.empty_far_field()
-        ratio = (measured / (intensity(field) + BACKGROUND_PHOTONS)).sqrt_().sub_(1)
-        updated = ahead + step * model.back_project(field * ratio)
+        field = model.far_field(ahead)
+        expected = intensity(field).sum(dim=2)
+        ratio = (measured / (expected + BACKGROUND_PHOTONS)).sqrt_().sub_(1)
+        updated = ahead + step * model.back_project(field * ratio[:, :, None])
         ahead = torch.lerp(current, updated, 1 + iteration / (iteration + 3))
         current = updated
         if iteration + 1 == max(1, iterations // 4):

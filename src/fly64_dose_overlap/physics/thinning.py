@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from numpy.typing import NDArray
 
-from fly64_dose_overlap.physics.counts import Counts, Remainder, Store, StoredCounts, frame_blocks
+from fly64_dose_overlap.arrays import FrameArray, Spool
+
+FRAMES_PER_BLOCK = 256
 
 
-def thin(
-    counts: Float[Tensor, "*shape"], fraction: float, rng: np.random.Generator
-) -> Float[Tensor, "*shape"]:
+def thin(counts: NDArray[np.float32], fraction: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Keep each photon with probability ``fraction``.
 
     Parameters
@@ -24,30 +22,36 @@ def thin(
 
     Returns
     -------
-    (...) float, photons
+    (...) float32, photons
         Poisson with ``fraction`` of the mean, and independent of ``counts`` less the
         result, if ``counts`` is Poisson.
     """
-    whole = counts.cpu().numpy().astype(np.int64)
-    lit = whole > 0
-    kept = np.zeros(whole.shape, np.float32)
-    kept[lit] = rng.binomial(whole[lit], fraction)
-    return torch.from_numpy(kept).to(counts.device)
+    kept = np.zeros(counts.shape, np.float32)
+    lit = counts > 0
+    kept[lit] = rng.binomial(counts[lit].astype(np.int64), fraction)
+    return kept
 
 
-def divide(counts: Counts, fraction: float, rng: np.random.Generator, store: Store) -> tuple[Counts, Counts]:
+def divide(counts: FrameArray, fraction: float, rng: np.random.Generator) -> tuple[FrameArray, FrameArray]:
     """Divide the photons of a scan into two independent sets, block by block.
 
     Parameters
     ----------
-    counts : Counts
+    counts : (frame, y, x) float, photons
         Whole numbers.
     fraction : float
         Expected part of the first set.
     rng : numpy.random.Generator
-    store : callable
-        Keeps the first set, of which the second is what is left.
+
+    Returns
+    -------
+    first, second : (frame, y, x) float32, photons
+        On disk, in temporary files without a name.
     """
-    blocks = (thin(block, fraction, rng).numpy() for block in frame_blocks(counts))
-    part = StoredCounts(store(counts.shape, np.float32, blocks))
-    return part, Remainder(counts, part)
+    first, second = Spool(counts.shape, np.float32), Spool(counts.shape, np.float32)
+    for start in range(0, len(counts), FRAMES_PER_BLOCK):
+        block = np.asarray(counts[start : start + FRAMES_PER_BLOCK], np.float32)
+        kept = thin(block, fraction, rng)
+        first.append(kept)
+        second.append(block - kept)
+    return first.finish(), second.finish()

@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fly64_dose_overlap.files.atomic import atomic_path, write_json_atomic
-from fly64_dose_overlap.files.dataset import Dataset
 from fly64_dose_overlap.files.npz_writer import write_npz
 from fly64_dose_overlap.files.stream import ArrayStream
-from fly64_dose_overlap.provenance import dumps
+from fly64_dose_overlap.provenance import Record, dumps
 from fly64_dose_overlap.scores.evaluation import Evaluation
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.picture import comparison_picture, frc_picture
@@ -40,7 +39,8 @@ COLUMNS = {
 
 def write_report(
     evaluation: Evaluation,
-    dataset: Dataset,
+    truth: NDArray[np.complex64],
+    record: Record,
     limit: Limit,
     dose: int,
     title: str,
@@ -53,7 +53,9 @@ def write_report(
     Parameters
     ----------
     evaluation : Evaluation
-    dataset : Dataset
+    truth : (y, x) complex64
+    record : dict
+        Provenance of the data.
         The test half.
     limit : Limit
         Of the same scan.
@@ -65,19 +67,19 @@ def write_report(
     """
     write_json_atomic(metrics_dir / "evaluation.json", evaluation.metrics)
     _write_curves(metrics_dir / "frc.csv", evaluation, limit.frc(dose))
-    members: dict[str, Any] = {"objectGuess": dataset.obj}
+    members: dict[str, Any] = {"objectGuess": truth}
     for key, field in evaluation.aligned.items():
         single = (rows.astype(np.complex64) for rows in field.blocks())
         members[f"{key}_aligned"] = ArrayStream(field.shape, np.complex64, single)
     members["region"] = evaluation.region.mask
-    members["_metadata"] = np.array(dumps(dataset.record))
+    members["_metadata"] = np.array(dumps(record))
     write_npz(reports_dir / "reconstruction.npz", members)
     labels = {scores["key"]: name for name, scores in evaluation.metrics["methods"].items()}
     shown = [key for key in PICTURED if key in labels]
     captions = {labels[key]: _caption(evaluation.metrics["methods"][labels[key]]) for key in shown}
     fields = {labels[key]: evaluation.aligned[key] for key in shown}
     picture = reports_dir / "comparison.png"
-    comparison_picture(picture, dataset.obj, fields, evaluation.region, title=title, captions=captions)
+    comparison_picture(picture, truth, fields, evaluation.region, title=title, captions=captions)
     curves = {labels[key]: evaluation.curves[key] for key in shown if key not in UNCURVED}
     frc_picture(reports_dir / "frc.png", curves, title=title)
     return picture

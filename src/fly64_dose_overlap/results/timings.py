@@ -7,8 +7,7 @@ machine: a result that was pulled has none.
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.atomic import read_json, write_json_atomic
+from fly64_dose_overlap.timing import Timing
 
 FOLDER = Path(".dvc/tmp/timings")
 
@@ -28,39 +28,6 @@ class _Record(BaseModel):
 
     seconds: Annotated[float, Field(ge=0)]
     cpu_seconds: Annotated[float, Field(ge=0)]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Time on the clock, and of all cores of the process."""
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-
-    def __add__(self, other: Timing) -> Timing:
-        """Return the time of both."""
-        return Timing(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
-
-    def scaled(self, part: float) -> Timing:
-        """Return the time of a part of the work."""
-        return Timing(self.seconds * part, self.cpu_seconds * part)
-
-
-class Stopwatch:
-    """Measure from now on."""
-
-    def __init__(self) -> None:
-        self._seconds = time.monotonic()
-        self._cpu_seconds = time.process_time()
-
-    def read(self) -> Timing:
-        """Return the time spent so far."""
-        return Timing(time.monotonic() - self._seconds, time.process_time() - self._cpu_seconds)
-
-    def add(self, before: Timing) -> None:
-        """Count in what an earlier, interrupted process spent on the same work."""
-        self._seconds -= before.seconds
-        self._cpu_seconds -= before.cpu_seconds
 
 
 def record_timing(root: Path, digest: str, timing: Timing) -> Path:

@@ -14,7 +14,7 @@ not the tightest, and the record says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,15 +24,17 @@ from numpy.typing import NDArray
 from fly64_dose_overlap.config import LimitParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.fisher import FisherInformation
-from fly64_dose_overlap.physics.fluence import fluence_map
-from fly64_dose_overlap.physics.scan import ScanModel
+from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.progress import track
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.lanczos import Field, Krylov, lanczos
 from fly64_dose_overlap.scores.limit import PARTS, Limit
 from fly64_dose_overlap.scores.region import Region, scan_region
 from fly64_dose_overlap.scores.scores import phase_and_error
 from fly64_dose_overlap.scores.traces import WINDOW, AlignedError, Traces
 from fly64_dose_overlap.seeding import generator
+
+Complex64 = NDArray[np.complex64]
 
 DOSES = tuple(float(f"{10 ** (half / 2):.6g}") for half in range(2, 15))
 """Grid of the Bayesian bound, photons per frame: 1e1 to 1e7 in half decades."""
@@ -43,36 +45,6 @@ imaginary part does not count as known there."""
 
 UNLIT = 1e-6
 """Part of the largest fluence below which a pixel counts as not illuminated, and as known."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """A scan at one photon per frame, and its true object.
-
-    Attributes
-    ----------
-    obj : (y, x) complex64
-        The truth: a bound is taken there by definition.
-    probe : (mode, y, x) complex64, sqrt(photons)
-        For one expected photon per frame, averaged over the whole scan.
-    positions_px : (frame, 2) float64, object pixels
-        (y, x) of the object pixel under patch pixel [N/2, N/2].
-    """
-
-    obj: NDArray[np.complex64]
-    probe: NDArray[np.complex64]
-    positions_px: NDArray[np.float64]
-
-    def fluence(self) -> NDArray[np.float64]:
-        """Return the photons that fall on each object pixel, (y, x)."""
-        rows, columns = self.obj.shape
-        return np.sum([fluence_map(mode, self.positions_px, (rows, columns)) for mode in self.probe], axis=0)
-
-    def information(self) -> FisherInformation:
-        """Return the Fisher information of the counts about the object."""
-        rows, columns = self.obj.shape
-        model = ScanModel(torch.from_numpy(self.probe), self.positions_px, (rows, columns))
-        return FisherInformation(model, torch.from_numpy(self.obj))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,15 +75,21 @@ class _Scaling:
         return _Scaling(real, imaginary)(field)
 
 
-def find_limit(scan: Scan, region_threshold: float, settings: LimitParams) -> Limit:
+def find_limit(
+    scan: Scan, truth: Complex64, region_threshold: float, settings: LimitParams, *, dose: float | None = None
+) -> Limit:
     """Return the error bounds of a scan over the region in which methods are scored.
 
     Parameters
     ----------
     scan : Scan
+    truth : (y, x) complex64
+        The true object: a bound is taken there by definition.
     region_threshold : float
         See `scan_region`.
     settings : LimitParams
+    dose : float, photons per frame, optional
+        Expected photons of the scan's probe; by default what was counted.
 
     Returns
     -------
@@ -122,11 +100,13 @@ def find_limit(scan: Scan, region_threshold: float, settings: LimitParams) -> Li
     StudyError
         If the truth is constant over the region or zero somewhere in it.
     """
-    fluence = scan.fluence()
-    region = scan_region(fluence, scan.positions_px, region_threshold)
-    prior = _prior_std(scan.obj[region.mask])
-    solver = _Solver(scan, region)
-    whitening, scaling = _Scaling.by_fluence(fluence), _Scaling.by_prior(prior, scan.obj.shape)
+    probe = scan.probe / np.float32((dose or scan.photons_per_frame) ** 0.5)
+    reached, window = replace(scan, probe=probe).cropped()
+    fluence, truth = reached.illumination(), truth[window]
+    region = scan_region(fluence, reached.positions_px, region_threshold)
+    prior = _prior_std(truth[region.mask])
+    solver = _Solver(reached.model, truth, region)
+    whitening, scaling = _Scaling.by_fluence(fluence), _Scaling.by_prior(prior, truth.shape)
     unbiased: list[Krylov] = []
     bayesian: list[Krylov] = []
     for index in range(settings.vectors):
@@ -143,13 +123,13 @@ def find_limit(scan: Scan, region_threshold: float, settings: LimitParams) -> Li
         doses=list(DOSES),
         bayesian={part: by_dose[:, index].tolist() for index, part in enumerate(PARTS)},
         prior={"std_real": prior[0], "std_imaginary": prior[1]},
-        peak=_peaks(scan.obj, region),
+        peak=_peaks(truth, region),
         photons_per_pixel=float(fluence[region.mask].mean()),
         frequency=rings.frequency.tolist(),
         signal=rings.cross_power(spectrum, spectrum).tolist(),
         noise=np.maximum(least[len(PARTS) :], 0).tolist(),
         window=WINDOW,
-        region=_describe(region),
+        region=_describe(region, window),
         solver=_record(settings, unbiased, bayesian),
     )
 
@@ -157,11 +137,11 @@ def find_limit(scan: Scan, region_threshold: float, settings: LimitParams) -> Li
 class _Solver:
     """Krylov spaces of one scan."""
 
-    def __init__(self, scan: Scan, region: Region) -> None:
-        self._information = scan.information()
-        self._obj = scan.obj
+    def __init__(self, model: ScanModel, truth: Complex64, region: Region) -> None:
+        self._information = FisherInformation(model, torch.from_numpy(truth))
+        self._obj = truth
         self._box = region.rectangle
-        self.truth = scan.obj[region.rectangle].astype(np.complex128)
+        self.truth = truth[region.rectangle].astype(np.complex128)
         self._aligned = AlignedError(self.truth, region.mask[region.rectangle])
         self.traces = Traces(self.truth, region)
 
@@ -208,13 +188,15 @@ def _peaks(obj: NDArray[np.complexfloating], region: Region) -> dict[str, float]
     }
 
 
-def _describe(region: Region) -> dict[str, Any]:
+def _describe(region: Region, window: tuple[slice, slice]) -> dict[str, Any]:
+    """Return the region as it lies on the whole grid, of which ``window`` is worked on."""
     rows, columns = region.rectangle
+    top, left = window[0].start, window[1].start
     return {
         "illumination_threshold": region.threshold,
         "pixels": region.pixels,
-        "rows": [rows.start, rows.stop],
-        "columns": [columns.start, columns.stop],
+        "rows": [top + rows.start, top + rows.stop],
+        "columns": [left + columns.start, left + columns.stop],
         "covered_fraction": region.covered_fraction,
     }
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fly64_dose_overlap.arrays import DiskArray, spool
 from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.dataset import Dataset
-from fly64_dose_overlap.files.disk_array import DiskArray, spool
 from fly64_dose_overlap.files.reconstruction import Reconstruction
-from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.progress import track
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import Region, scan_region
 from fly64_dose_overlap.scores.scores import score
 
-HEADLINE = "network"
-"""Method whose scores stand at the top of the file, where `dvc exp show` finds them."""
+HEADLINES = ("refined", "network")
+"""Methods of which the first one present has its scores at the top, where `dvc exp show` finds them."""
 
 FRC_THRESHOLDS: dict[ThresholdName, str] = {
     "half": "frc50",
@@ -54,7 +55,8 @@ class Evaluation:
 
 
 def evaluate(
-    dataset: Dataset,
+    scan: Scan,
+    truth: NDArray[np.complex64],
     reconstructions: Sequence[Reconstruction],
     params: EvaluateParams,
     *,
@@ -66,9 +68,11 @@ def evaluate(
 
     Parameters
     ----------
-    dataset : Dataset
+    scan : Scan
+        As it was, without errors of the calibration.
+    truth : (y, x) complex64
     reconstructions : sequence of Reconstruction
-        One of them is the network's.
+        The empty object, which any method must beat, is added to them.
     params : EvaluateParams
     limit : Limit
         Of the same scan.
@@ -80,37 +84,35 @@ def evaluate(
     -------
     Evaluation
         ``metrics`` holds the scores by method, the limit at the dose, the conventions that
-        all share, and on top the headline of the network: phase PSNR and SSIM, complex
-        NRMSE, and every method's phase PSNR.
+        all share, and on top a headline: phase PSNR and SSIM and complex NRMSE of the first
+        method, see `HEADLINES`, and every other method's phase PSNR.
 
     Raises
     ------
     StudyError
-        If a reconstruction lies on another grid, the network's is missing, or the limit is
-        that of another region.
+        If a reconstruction lies on another grid, or the limit is that of another region.
     """
-    rows, columns = dataset.obj.shape
-    fluence = fluence_map(dataset.probe, dataset.positions_px, (rows, columns))
-    region = scan_region(fluence, dataset.positions_px, params.region_threshold)
+    region = scan_region(scan.illumination(), scan.positions_px, params.region_threshold)
     _require_same_region(limit, region)
-    truth = dataset.obj[region.rectangle]
+    inside = truth[region.rectangle]
+    everything = chain(reconstructions, [_flat_object(scan)])
     methods: dict[str, Any] = {}
     aligned: dict[str, DiskArray] = {}
     curves: dict[str, FrcCurve] = {}
     conventions: dict[str, Any] = {}
-    for result in track(reconstructions, total=len(reconstructions), label="score", unit="method"):
+    for result in track(everything, total=len(reconstructions) + 1, label="score", unit="method"):
         region.require_shape(result.label, result.obj)
-        found = align_to(dataset.obj, result.obj, region, upsampling=params.registration_upsampling)
+        found = align_to(truth, result.obj, region, upsampling=params.registration_upsampling)
         aligned[result.method] = spool(found.field.shape, found.field.dtype, [found.field])
-        curves[result.method] = fourier_ring_correlation(truth, found.field[region.rectangle])
-        scores = score(dataset.obj, found.field, region)
+        curves[result.method] = fourier_ring_correlation(inside, found.field[region.rectangle])
+        scores = score(truth, found.field, region)
         conventions = scores.pop("conventions")
         error = max(scores["complex_nrmse"] ** 2, np.finfo(float).tiny)
         methods[result.label] = {
             **scores,
             "key": result.method,
             "kind": result.kind,
-            "frc": _cutoffs(curves[result.method], _pixel_nm(dataset)),
+            "frc": _cutoffs(curves[result.method], _pixel_nm(scan)),
             "alignment": found.parameters(),
             "dose_efficiency": limit.dose_efficiency("complex", error, dose),
             "settings": result.settings,
@@ -138,15 +140,28 @@ def evaluate(
 
 def _headline(methods: dict[str, Any]) -> dict[str, Any]:
     by_key = {scores["key"]: scores for scores in methods.values()}
-    if HEADLINE not in by_key:
-        raise StudyError("reconstructions", f"lack the method {HEADLINE!r}", "make it with: dvc repro infer")
-    network = by_key[HEADLINE]
+    first = next((key for key in HEADLINES if key in by_key), next(iter(by_key)))
+    scores = by_key[first]
     return {
-        "psnr": network["phase"]["psnr_db"],
-        "ssim": network["phase"]["ssim"],
-        "nrmse": network["complex_nrmse"],
-        **{f"psnr_{key}": scores["phase"]["psnr_db"] for key, scores in by_key.items() if key != HEADLINE},
+        "psnr": scores["phase"]["psnr_db"],
+        "ssim": scores["phase"]["ssim"],
+        "nrmse": scores["complex_nrmse"],
+        **{f"psnr_{key}": each["phase"]["psnr_db"] for key, each in by_key.items() if key != first},
     }
+
+
+def _flat_object(scan: Scan) -> Reconstruction:
+    return Reconstruction(
+        method="flat_object",
+        label="flat object",
+        kind="reference",
+        obj=np.ones(scan.object_shape, np.complex64),
+        probe=scan.probe,
+        positions_px=scan.positions_px,
+        loss=np.zeros(0),
+        settings={},
+        record=scan.record,
+    )
 
 
 def _limit_at(limit: Limit, dose: int) -> dict[str, Any]:
@@ -178,9 +193,8 @@ def _require_same_region(limit: Limit, region: Region) -> None:
         )
 
 
-def _pixel_nm(dataset: Dataset) -> float | None:
-    pixel_m = dataset.record.get("physics_parameters", {}).get("object_pixel_m")
-    return None if pixel_m is None else float(pixel_m) * 1e9
+def _pixel_nm(scan: Scan) -> float | None:
+    return None if scan.optics is None else scan.optics.object_pixel_m * 1e9
 
 
 def _cutoffs(curve: FrcCurve, pixel_nm: float | None) -> dict[str, float | None]:

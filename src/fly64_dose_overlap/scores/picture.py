@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import atomic_path
-from fly64_dose_overlap.files.disk_array import DiskArray
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName
 from fly64_dose_overlap.scores.region import Region
 from fly64_dose_overlap.scores.scores import phase_and_error

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.disk_array import DiskArray
 
 
 @dataclass(frozen=True, eq=False)

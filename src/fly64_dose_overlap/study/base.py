@@ -72,7 +72,7 @@ def make_synthetic_base(params: BaseParams) -> BaseSet:
     )
     return BaseSet(
         obj=draw((side_px, side_px), generator(params.seed, "base", "object")),
-        probe=probe,
+        probe=probe[None],
         positions_px=positions_px,
         scan_index=np.arange(len(positions_px), dtype=np.int64),
         record=record,

@@ -86,7 +86,7 @@ def probe_fwhm_px(probe: NDArray[np.inexact]) -> float | None:
 
     Parameters
     ----------
-    probe : (y, x) complex
+    probe : (mode, y, x) complex
         Any scale; the intensity's centroid is the centre.
 
     Returns
@@ -97,7 +97,7 @@ def probe_fwhm_px(probe: NDArray[np.inexact]) -> float | None:
     Raises
     ------
     StudyError
-        If the probe is not 2-D, not finite, or zero everywhere.
+        If the probe has other axes, is not finite, or zero everywhere.
     """
     radii, profile = radial_profile(probe)
     half = profile[_spot_end(radii, profile) :].max() / 2
@@ -121,19 +121,19 @@ def _spot_end(radii: NDArray[np.float64], profile: NDArray[np.float64]) -> int:
 
 
 def radial_profile(probe: NDArray[np.inexact]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average the probe's intensity over the angle about its centroid.
+    """Average the probe's intensity, that of all modes, over the angle about its centroid.
 
     Returns
     -------
     radii_px, intensity : (radius,) float64
         From the centre to the nearest edge of the frame.
     """
-    intensity = np.abs(np.asarray(probe, dtype=np.complex128)) ** 2
+    if probe.ndim != 3:
+        raise StudyError("probe", f"must have axes (mode, y, x), got shape {probe.shape}")
+    intensity = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
     total = float(intensity.sum())
-    if intensity.ndim != 2 or not np.isfinite(total) or total <= 0:
-        raise StudyError(
-            "probe", f"must be 2-D, finite and not zero, got shape {intensity.shape}, sum {total}"
-        )
+    if not np.isfinite(total) or total <= 0:
+        raise StudyError("probe", f"must be finite and not zero, its power is {total}")
     centre = np.array([np.sum(grid * intensity) / total for grid in np.indices(intensity.shape)])
     reach = min(float(centre.min()), float((np.array(intensity.shape) - 1 - centre).min()))
     radii = np.arange(0.0, reach + 1e-9, RADIAL_STEP_PX)
@@ -160,7 +160,7 @@ def resolve_diameter(probe: NDArray[np.inexact], override_px: float | None) -> t
 
     Parameters
     ----------
-    probe : (y, x) complex
+    probe : (mode, y, x) complex
     override_px : float or None
         A diameter that the user chose.
 

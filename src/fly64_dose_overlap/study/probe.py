@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.scan import HC_EV_M
 
-HC_EV_M = 1.239841984e-6
 PADDING = 4
 """The field is computed on a grid this many frames wide, then cropped to one frame."""
 

@@ -90,7 +90,7 @@ def make_star_bench(view: ViewName, seed: int) -> BaseSet:
     record = new_record("base", physics=_physics(), source=STAR_BENCH, seed=seed, object_kind="star")
     return BaseSet(
         obj=bench_star(OBJECT_SIDE_PX),
-        probe=zone_plate_probe(FRAME_SIDE_PX, DEFOCUS_M, OPTICS),
+        probe=zone_plate_probe(FRAME_SIDE_PX, DEFOCUS_M, OPTICS)[None],
         positions_px=scan_px[frames],
         scan_index=frames,
         record=with_raster_step(record, view),

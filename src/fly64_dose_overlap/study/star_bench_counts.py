@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fly64_dose_overlap.config import ViewName
 from fly64_dose_overlap.files.dataset import BaseSet, Dataset, select_frames
+from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.propagation import centre, from_detector, intensity, to_detector
-from fly64_dose_overlap.physics.scan import ScanModel
 from fly64_dose_overlap.provenance import with_physics, with_step
 from fly64_dose_overlap.scores.region import Region, scan_region
 from fly64_dose_overlap.seeding import generator

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fly64_dose_overlap.config import OverlapParams, ViewParams
-from fly64_dose_overlap.files.dataset import Dataset, select_frames
-from fly64_dose_overlap.physics.fluence import fluence_summary
+from fly64_dose_overlap.physics.illumination import fluence_summary
 from fly64_dose_overlap.provenance import with_step
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.geometry import resolve_diameter
 from fly64_dose_overlap.study.grouping import make_groups, subsample
 from fly64_dose_overlap.study.overlap import Sampling, measure_overlap
@@ -45,8 +45,8 @@ RECORDED = (
 
 
 def make_view(
-    dataset: Dataset, view: ViewParams, overlap: OverlapParams, *, name: str
-) -> tuple[Dataset, dict[str, Any]]:
+    scan: Scan, view: ViewParams, overlap: OverlapParams, *, name: str
+) -> tuple[Scan, dict[str, Any]]:
     """Keep a part of the frames, group them and measure their overlap.
 
     The same seeds serve every dataset, so the two halves of a scan can be made one
@@ -54,7 +54,7 @@ def make_view(
 
     Parameters
     ----------
-    dataset : Dataset
+    scan : Scan
         One half of the scan at one dose.
     view : ViewParams
         Fraction of the frames, number of groups and group side.
@@ -65,7 +65,7 @@ def make_view(
 
     Returns
     -------
-    view : Dataset
+    view : Scan
         The kept frames in their order, with ``groups`` and one more provenance step.
     metrics : dict
         JSON-able: the three overlap metrics with their arguments and counts, the
@@ -77,8 +77,8 @@ def make_view(
     StudyError
         If the view keeps no frame, or too few for its groups.
     """
-    frames = subsample(len(dataset.positions_px), view.s_img, overlap.seed_subsample)
-    kept = select_frames(dataset, frames)
+    frames = subsample(len(scan), view.s_img, overlap.seed_subsample)
+    kept = scan.frames(frames)
     groups = make_groups(
         kept.positions_px,
         gridsize=view.gridsize,
@@ -87,14 +87,13 @@ def make_view(
         seed=overlap.seed_grouping,
         enable_oversampling=overlap.enable_oversampling,
     )
-    diameter_px, diameter_source = resolve_diameter(dataset.probe, overlap.probe_diameter_px)
+    diameter_px, diameter_source = resolve_diameter(scan.probe, overlap.probe_diameter_px)
     measured = measure_overlap(
-        dataset.positions_px,
+        scan.positions_px,
         Sampling(view.gridsize, view.s_img, view.n_groups, overlap.seed_subsample),
         probe_diameter_px=diameter_px,
         neighbor_count=overlap.metric_neighbor_count,
     )
-    rows, columns = kept.obj.shape
     metrics = {
         "view": name,
         "view_mapping_version": VIEW_MAPPING_VERSION,
@@ -104,7 +103,7 @@ def make_view(
         "rng_seed_grouping": overlap.seed_grouping,
         "n_training_groups": len(groups),
         "n_frames_in_no_group": len(frames) - len(np.unique(groups)),
-        "fluence": fluence_summary(kept.probe, kept.positions_px, (rows, columns)),
+        "fluence": fluence_summary(kept.illumination(), kept.positions_px),
     }
     recorded = {key: metrics[key] for key in RECORDED}
     record = with_step(kept.record, "overlap_view", "keep frames and group them", **recorded)

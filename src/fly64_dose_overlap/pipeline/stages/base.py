@@ -5,9 +5,11 @@ from __future__ import annotations
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.files.dataset import write_base
 from fly64_dose_overlap.files.own_npz import read_user_base
-from fly64_dose_overlap.pipeline.stages._cli import BASE_FILE, ParamsOption, run
+from fly64_dose_overlap.pipeline.paths import BASE
+from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.study.base import make_synthetic_base
+from fly64_dose_overlap.study.gauge import in_standard_gauge
 from fly64_dose_overlap.study.star_bench import STAR_BENCH
 
 
@@ -30,9 +32,10 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         say(
             f"base: DVC does not watch {params.base.source}; when its content changes, run: dvc repro -f base"
         )
-    write_base(BASE_FILE, base)
+    base = in_standard_gauge(base)
+    write_base(BASE, base)
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
-    say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE_FILE}")
+    say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE}")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,30 @@
-"""Stage check: refuse parameters that no stage could work with, before DVC runs any."""
+"""Stage check: refuse parameters that no stage could work with, and take down each method's code."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.files.atomic import write_json_atomic
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
+from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, method_of, run
 from fly64_dose_overlap.progress import say
-
-RESULT = Path("metrics/params.json")
 
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
-    """Validate the parameters and write metrics/params.json.
+    """Validate the parameters and write metrics/check/METHOD.json for every method that they name.
 
-    Training and evaluation depend on that file, which is always the same. DVC looks for
-    the data of `dose` and `view`, and removes old results, before it starts a stage;
-    without this one a mistyped dose would be a missing file to it, and cost the results.
+    Training and reconstruction by a method depend on its file, which holds digests of the
+    method's code: a method that is changed runs alone. DVC looks for the data of `dose` and
+    `view`, and removes old results, before it starts a stage; without this one a mistyped
+    dose would be a missing file to it, and cost the results.
     """
+    # Methods bring torch, which --help need not wait for.
+    from fly64_dose_overlap.pipeline.code import code_of_method
+
     params = load_params(params_file)
-    write_json_atomic(RESULT, {"valid": True})
+    for name in params.methods:
+        method_of(name, params.methods, params_file)
+    for name in (*params.learned, *params.iterative):
+        write_json_atomic(paths.CODE / f"{name}.json", code_of_method(name))
     say(f"check: the cell is {params.dose} photons per frame, view {params.view}")
 
 

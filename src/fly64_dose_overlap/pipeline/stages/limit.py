@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from fly64_dose_overlap.config import PARAMS_FILE, ViewName, load_params
-from fly64_dose_overlap.files.dataset import read_dataset
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
+from fly64_dose_overlap.config import PARAMS_FILE, load_params
+from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, ViewOption, run
 from fly64_dose_overlap.progress import say
-
-ViewOption = Annotated[ViewName, typer.Option("--view", help="Name of the sampling in overlap.views.")]
 
 
 def main(view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
@@ -22,19 +15,17 @@ def main(view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     `doses` serve. An interrupted run starts again.
     """
     # torch takes seconds to import, which --help and refused arguments need not wait for.
-    import torch
-
-    from fly64_dose_overlap.scores.bound import Scan, find_limit
+    from fly64_dose_overlap.files.dataset import read_scan, read_truth
+    from fly64_dose_overlap.scores.bound import find_limit
     from fly64_dose_overlap.scores.limit import write_limit
 
     params = load_params(params_file)
-    # More threads would change the last digits, and these products hardly gain by them.
-    torch.set_num_threads(1)
     dose = params.doses[0]
-    dataset = read_dataset(f"data/views/{dose}/{view}/test.npz")
-    scan = Scan(dataset.obj, dataset.probe[None] / dose**0.5, dataset.positions_px)
-    limit = find_limit(scan, params.evaluate.region_threshold, params.limit)
-    path = Path(f"metrics/limit/{view}.json")
+    data = paths.view_file(dose, view, "test")
+    limit = find_limit(
+        read_scan(data), read_truth(data), params.evaluate.region_threshold, params.limit, dose=dose
+    )
+    path = paths.limit_file(view)
     write_limit(path, limit)
     if not limit.converged:
         say(

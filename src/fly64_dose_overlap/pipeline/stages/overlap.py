@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from fly64_dose_overlap.config import PARAMS_FILE, ViewName, load_params
+from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import write_json_atomic
-from fly64_dose_overlap.files.dataset import read_dataset, write_dataset
+from fly64_dose_overlap.pipeline import paths
 from fly64_dose_overlap.pipeline.stages._cli import (
-    HALVES,
     DoseOption,
     ParamsOption,
-    dose_file,
+    ViewOption,
     require_listed,
     run,
 )
 from fly64_dose_overlap.progress import say
-
-ViewOption = Annotated[ViewName, typer.Option("--view", help="Name of the sampling in overlap.views.")]
 
 
 def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
@@ -31,7 +26,7 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
     reported, and never a condition.
     """
     # SciPy takes a second to import, which --help and refused arguments need not wait for.
-    from fly64_dose_overlap.study.calibration import with_calibration_errors
+    from fly64_dose_overlap.files.dataset import read_scan, read_truth, write_scan
     from fly64_dose_overlap.study.views import make_view
 
     params = load_params(params_file)
@@ -39,17 +34,16 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
     overlap = params.overlap
     sampling = params.overlap.views[view]
     metrics: dict[str, dict[str, Any]] = {}
-    for half in HALVES:
-        source = dose_file(dose, half)
-        told = with_calibration_errors(read_dataset(source), params.calibration, where=str(source))
+    for half in paths.HALVES:
+        source = paths.dose_file(dose, half)
         try:
-            kept, metrics[half] = make_view(told, sampling, overlap, name=view)
+            kept, metrics[half] = make_view(read_scan(source), sampling, overlap, name=view)
         except StudyError as error:
             where = f"overlap, dose {dose}, view {view}, {half} half"
             raise StudyError(where, error.problem, error.hint) from None
-        path = Path(f"data/views/{dose}/{view}/{half}.npz")
-        write_dataset(path, kept)
-        read_dataset(path, gridsize=sampling.gridsize, neighbor_count=overlap.neighbor_count)
+        path = paths.view_file(dose, view, half)
+        write_scan(path, kept, read_truth(source))
+        read_scan(path, gridsize=sampling.gridsize, neighbor_count=overlap.neighbor_count)
         frames, groups = metrics[half]["n_images_subsampled"], metrics[half]["n_training_groups"]
         measured = metrics[half]["metric_2_image_based_avg"]
         say(f"overlap: {path} has {frames} frames in {groups} groups, measured overlap {measured:.3f}")

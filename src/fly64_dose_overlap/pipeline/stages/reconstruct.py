@@ -1,30 +1,28 @@
-"""Stage reconstruct: the test half of the cell, by every iterative method."""
+"""Stage reconstruct: the test half by an iterative method, all frames at once, from an empty object."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
-from fly64_dose_overlap.files.product import write_products
-from fly64_dose_overlap.methods.jobs import cell_jobs, clear, collect, run_jobs
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
-
-RESULTS = Path("reconstructions/iterative")
+from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline.stages._cli import MethodOption, ParamsOption, method_of, run
 
 
-def main(params_file: ParamsOption = PARAMS_FILE) -> None:
-    """Write reconstructions/iterative for the cell that `dose` and `view` name.
+def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
+    """Write reconstructions/METHOD for the cell that `dose` and `view` name.
 
-    Every method starts from an empty object and uses all frames of the test half. A failed
-    method does not stop the others, and fails the stage. Repeated after an interruption,
-    methods that had finished are not run again.
+    The method starts from an empty object and uses all frames of the test half.
     """
+    # torch takes seconds to import, which --help and refused arguments need not wait for.
+    from fly64_dose_overlap.pipeline.work import reconstruct_by
+
     params = load_params(params_file)
-    views = params.overlap.views
-    jobs = cell_jobs(params.dose, params.view, views[params.view].gridsize, params.reconstruct)
-    collect(run_jobs(jobs, params_file=params_file, workers=params.reconstruct.workers), RESULTS)
-    write_products(RESULTS)
-    clear(jobs)
+    reconstruct_by(
+        method_of(method, params.methods, params_file),
+        paths.view_file(params.dose, params.view, "test"),
+        paths.reconstruction_folder(method),
+        stops=params.stops,
+        calibration=params.calibration,
+    )
 
 
 if __name__ == "__main__":

@@ -11,20 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
+from fly64_dose_overlap.arrays import DiskArray, spool
 from fly64_dose_overlap.config import PARAMS_FILE, SimulateParams, load_params
 from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
-from fly64_dose_overlap.files.dataset import BaseSet, read_base, write_dataset_stream
-from fly64_dose_overlap.files.disk_array import DiskArray, spool
-from fly64_dose_overlap.files.stream import as_stream
-from fly64_dose_overlap.pipeline.stages._cli import (
-    BASE_FILE,
-    DoseOption,
-    ParamsOption,
-    dose_file,
-    require_listed,
-    run,
-)
-from fly64_dose_overlap.progress import say, track
+from fly64_dose_overlap.files.dataset import BaseSet, read_base, write_scan
+from fly64_dose_overlap.pipeline.paths import BASE, dose_file
+from fly64_dose_overlap.pipeline.stages._cli import DoseOption, ParamsOption, require_listed, run
+from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.split import AXIS, Split, closed_gap_px, split_scan
 
 
@@ -42,23 +36,22 @@ def main(dose: DoseOption, params_file: ParamsOption = PARAMS_FILE) -> None:
 def simulate(dose: int, params: SimulateParams) -> None:
     """Draw the scan's counts once and write them as two halves."""
     # Torch takes seconds to import, which --help and refused arguments need not wait for.
-    from fly64_dose_overlap.study.dose import dose_factor, with_dose
+    from fly64_dose_overlap.study.dose import Simulation
 
-    base = read_base(BASE_FILE)
+    base = read_base(BASE)
     gap_px = params.guard_gap_px
     if gap_px is None:
-        gap_px = closed_gap_px(base.probe.shape[0])
+        gap_px = closed_gap_px(base.probe.shape[-1])
     split = split_scan(base.positions_px, fraction=params.split_fraction, guard_gap_px=gap_px)
-    factor = dose_factor(base, dose)
-    scan = with_dose(base, factor)
-    amplitude, photons = _draw(scan, params.seed, dose)
-    measured = dose_summary(photons, scan.probe.shape[0])
+    scan, factor = Simulation(base).with_dose(dose)
+    counts, photons = _draw(scan, params.seed, dose)
+    measured = dose_summary(photons, scan.probe.shape[-1])
     record = _simulate_step(base.record, dose, params.seed, factor, measured)
     halves = {"train": split.train, "test": split.test}
-    summaries = {name: dose_summary(photons[rows], scan.probe.shape[0]) for name, rows in halves.items()}
+    summaries = {name: dose_summary(photons[rows], scan.probe.shape[-1]) for name, rows in halves.items()}
     for name, rows in halves.items():
         half_record = _split_step(record, name, split, params, summaries)
-        _write_half(dose_file(dose, name), replace(scan, record=half_record), rows, amplitude)
+        _write_half(dose_file(dose, name), replace(scan, record=half_record), rows, counts)
     _report(dose, split, params, {"whole": measured, **summaries})
 
 
@@ -81,24 +74,23 @@ def dose_summary(photons: NDArray[np.int64], frame_side_px: int) -> dict[str, An
 
 
 def _draw(scan: BaseSet, seed: int, dose: int) -> tuple[DiskArray, NDArray[np.int64]]:
-    """Return the whole scan's amplitudes on disk, and the photons of each frame.
+    """Return the whole scan's counts on disk, and the photons of each frame.
 
     A half's provenance comes before its frames are complete, and the frames of a half may
     lie anywhere in the scan: on disk, each is drawn once and none is kept in memory.
     """
-    from fly64_dose_overlap.study.dose import BLOCK_FRAMES, draw_counts
+    from fly64_dose_overlap.study.dose import draw_counts
 
     photons: list[NDArray[np.int64]] = []
 
-    def blocks() -> Iterator[NDArray[np.float64]]:
-        drawn = draw_counts(scan, seed=seed, dose=dose)
-        label = f"simulate, {dose} photons per frame"
-        for counts in track(drawn, total=len(scan.positions_px), label=label, step=BLOCK_FRAMES):
+    def blocks() -> Iterator[NDArray[np.int64]]:
+        for counts in draw_counts(scan, seed=seed, dose=dose):
             photons.append(counts.sum(axis=(1, 2)))
-            yield np.sqrt(counts)
+            yield counts
 
-    amplitude = spool((len(scan.positions_px), *scan.probe.shape), np.float32, blocks())
-    return amplitude, np.concatenate(photons)
+    side = scan.probe.shape[-1]
+    counts = spool((len(scan.positions_px), side, side), np.float32, blocks())
+    return counts, np.concatenate(photons)
 
 
 def _simulate_step(
@@ -115,8 +107,8 @@ def _simulate_step(
         amplitude_factor=factor,
         block_frames=BLOCK_FRAMES,
         measured=measured,
-        parent=BASE_FILE.as_posix(),
-        parent_sha256=sha256_of(BASE_FILE),
+        parent=BASE.as_posix(),
+        parent_sha256=sha256_of(BASE),
     )
     return provenance.with_physics(
         record,
@@ -145,14 +137,22 @@ def _split_step(
         frames_test=len(split.test),
         frames_dropped=split.dropped,
         measured=summaries[half],
-        parent=BASE_FILE.as_posix(),
+        parent=BASE.as_posix(),
     )
 
 
-def _write_half(path: Path, scan: BaseSet, rows: NDArray[np.int64], amplitude: DiskArray) -> None:
+def _write_half(path: Path, base: BaseSet, rows: NDArray[np.int64], counts: DiskArray) -> None:
     """Write the frames ``rows`` of the scan, a block at a time."""
-    half = replace(scan, positions_px=scan.positions_px[rows], scan_index=scan.scan_index[rows])
-    write_dataset_stream(path, half, as_stream(amplitude.select_rows(rows)))
+    height, width = base.obj.shape
+    half = Scan(
+        counts.select_rows(rows),
+        base.probe,
+        base.positions_px[rows],
+        (height, width),
+        scan_index=base.scan_index[rows],
+        record=base.record,
+    )
+    write_scan(path, half, base.obj)
 
 
 def _report(dose: int, split: Split, params: SimulateParams, summaries: dict[str, dict[str, Any]]) -> None:

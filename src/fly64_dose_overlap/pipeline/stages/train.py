@@ -1,24 +1,37 @@
-"""Stage train: the physics-informed network of one dose and view."""
+"""Stage train: a learned method, on the training half of one dose and view."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
-from fly64_dose_overlap.learning import cell_job, run_training_job, write_manifest
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
+from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline.stages._cli import MethodOption, ParamsOption, method_of, run
 
 
-def main(params_file: ParamsOption = PARAMS_FILE) -> None:
-    """Train on the cell that `dose` and `view` name: models/cell and the curves in metrics/train.
+def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
+    """Train on the cell that `dose` and `view` name: models/METHOD, and curves in metrics/METHOD.
 
     Repeated after an interruption, it goes on from the last finished epoch.
     """
+    # torch takes seconds to import, which --help and refused arguments need not wait for.
+    from fly64_dose_overlap.pipeline.work import train_method, write_manifest
+
     params = load_params(params_file)
-    views = params.overlap.views
-    job = cell_job(params.dose, params.view, views[params.view].gridsize)
-    result = run_training_job(job, config=params.train, neighbor_count=params.overlap.neighbor_count)
-    # The same model has the same manifest, whether or not its training was interrupted.
-    del result["resumed_from_epoch"]
-    write_manifest(job.artifact_dir / "manifest.json", [(job, result)])
+    made = method_of(method, params.methods, params_file)
+    data = paths.view_file(params.dose, params.view, "train")
+    bundle = paths.model_file(method)
+    outcome = train_method(
+        made,
+        data,
+        bundle,
+        paths.curves_folder(method),
+        seed=params.seed,
+        calibration=params.calibration,
+        gridsize=params.overlap.views[params.view].gridsize,
+        neighbor_count=params.overlap.neighbor_count,
+    )
+    write_manifest(Path(bundle.parent / "manifest.json"), method, data, outcome)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,322 @@
+"""Networks that correct a classical estimate of the object, trained without ground truth."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.learning.bundle import load_bundle, save_bundle
+from fly64_dose_overlap.learning.corrector import Corrector, build_corrector, correct_image, input_planes
+from fly64_dose_overlap.learning.estimate import Estimate, GroupedScan, Start, grouped_scan
+from fly64_dose_overlap.learning.examples import (
+    CropSampler,
+    Realisation,
+    first_realisations,
+    realise,
+    seen_fraction,
+)
+from fly64_dose_overlap.learning.trainer import Metrics, TrainingSettings, device_of
+from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
+from fly64_dose_overlap.provenance import Record
+from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.seeding import generator, torch_seed
+
+KEPT_REALISATIONS = 16
+"""Realisations that stay in use."""
+GOLDEN_RATIO = 0.6180339887498949
+"""Multiples of it, modulo one, fill an interval evenly however many there are."""
+VALIDATION_CROPS = 24
+
+Iterations = Annotated[int, Field(ge=0, le=1000)]
+CoarsePhotons = Annotated[float, Field(gt=0, le=10**6)]
+Width = Annotated[int, Field(ge=4, le=512, multiple_of=4)]
+SupportSide = Annotated[int, Field(ge=4, le=1024)]
+FrameSide = Annotated[int, Field(ge=8, le=1024)]
+Photons = Annotated[float, Field(gt=0, le=1e15)]
+
+Monitor = Callable[[NDArray[np.complex64], NDArray[np.int64]], Metrics]
+"""Returns scores of an image of a scan where some of its frames lie; they steer nothing."""
+
+
+class CorrectorSettings(TrainingSettings):
+    """Settings of a network that corrects an estimate."""
+
+    loss: Literal["poisson", "mae"] = "poisson"
+    target: Literal["thinned", "same"] = "thinned"
+    """Score on counts that the network did not see (``thinned``) or on its own input (``same``)."""
+    least_seen: Annotated[float, Field(gt=0, le=0.6)] = 0.4
+    """Least part of the photons that the network sees in training, up to 0.6; small ones
+    train it for lower doses too."""
+    width: Width = 32
+    """Channels of the network's first scale."""
+    crop_px: Annotated[int, Field(ge=16, le=4096)] = 128
+    """Side of the square of the object that a training step corrects."""
+
+
+@dataclass(frozen=True)
+class CorrectorInfo:
+    """What the weights of a corrector belong to.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the network's first scale.
+    coarse_photons : float or None, photons per pixel
+        Where half of the correction's coarse part is left, None: all everywhere.
+    frame_side_px, support_side_px, gridsize : int
+        Geometry of the groups.
+    photons_per_frame : float
+        Mean measured dose of the training frames, photons per frame.
+    start : dict
+        Settings of the estimate that is corrected.
+    training : dict
+        Settings and outcome of the training.
+    record : dict
+        Provenance of the training data.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    width: Width
+    coarse_photons: CoarsePhotons | None
+    frame_side_px: FrameSide
+    support_side_px: SupportSide
+    gridsize: Annotated[int, Field(ge=1, le=2)]
+    photons_per_frame: Photons
+    start: dict[str, Any]
+    training: dict[str, Any]
+    record: Record
+
+
+def bundle_name(method: str) -> str:
+    """Return the name under which a corrector's bundle is saved."""
+    return f"fly64-dose-overlap/{method}/6"
+
+
+def load_corrector(path: Path, method: str) -> tuple[Corrector, CorrectorInfo]:
+    """Read a corrector's bundle; see `load_bundle`."""
+    return load_bundle(
+        path, bundle_name(method), CorrectorInfo, lambda info: build_corrector(info.width, seed=0)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Imager:
+    """A network and the scan that it makes images of.
+
+    Attributes
+    ----------
+    grouped : GroupedScan
+    network : Corrector
+    start : Start
+        Makes what the network corrects.
+    coarse_photons : float or None, photons per pixel
+        See `correct`.
+    """
+
+    grouped: GroupedScan
+    network: Corrector
+    start: Start
+    coarse_photons: float | None
+
+    def estimate(self, scan: Scan, fraction: float = 1.0) -> Estimate:
+        """Return what the network corrects, from a part of the photons of the scan."""
+        return self.start(self.grouped, scan.counts, fraction=fraction, label="classical iterations")
+
+    def image(self, estimate: Estimate) -> Tensor:
+        """Return the corrected image, (y, x) complex64."""
+        planes = input_planes(estimate).to(self.grouped.device)
+        return torch.from_numpy(correct_image(self.network, planes, self.coarse_photons))
+
+
+def make_imager(
+    scan: Scan, network: Corrector, info: CorrectorInfo, start: Start, settings: TrainingSettings
+) -> Imager:
+    """Bring a network and a scan together.
+
+    Raises
+    ------
+    StudyError
+        If the network was trained for other frames or groups.
+    """
+    if scan.side != info.frame_side_px:
+        raise StudyError(
+            "scan", f"frames are {scan.side} px wide, the network was trained on {info.frame_side_px} px"
+        )
+    if scan.groups is None or scan.groups.shape[1] != info.gridsize**2:
+        found = 0 if scan.groups is None else scan.groups.shape[1]
+        raise StudyError(
+            "scan",
+            f"has groups of {found} frames, the network was trained on groups of {info.gridsize**2}",
+            "train on this view",
+        )
+    device = device_of(settings)
+    grouped = grouped_scan(scan, device, info.support_side_px)
+    return Imager(grouped, network.to(device).eval(), start, info.coarse_photons)
+
+
+def split_frames(
+    positions_px: NDArray[np.float64], fraction: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide the frames of a training scan: the last ``fraction`` of the y range validates.
+
+    Returns
+    -------
+    training, validation : (frame,) int64
+        Frame indices.
+
+    Raises
+    ------
+    StudyError
+        If one of the two is empty.
+    """
+    y = positions_px[:, 0]
+    held_back = y > y.max() - fraction * np.ptp(y)
+    training, validation = np.flatnonzero(~held_back), np.flatnonzero(held_back)
+    if not len(training) or not len(validation):
+        raise StudyError(
+            "validation_fraction",
+            f"{fraction} leaves {len(training)} training and {len(validation)} validation frames",
+            "change it, or keep more frames in the view",
+        )
+    return training, validation
+
+
+class CorrectionTask:
+    """A corrector trained on thinned counts; see `Task`.
+
+    While the network learns from some realisations, another thread makes the next one.
+
+    Parameters
+    ----------
+    name : str
+        Of the method; names the random streams and the bundle.
+    settings : CorrectorSettings
+    scan : Scan
+        With groups.
+    start : Start
+        Makes the estimate that the network corrects.
+    start_settings : dict
+        Its settings, for the bundle.
+    seed : int
+    coarse_photons : float or None, photons per pixel
+        See `correct`.
+    monitor : Monitor, optional
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: CorrectorSettings,
+        scan: Scan,
+        start: Start,
+        start_settings: dict[str, Any],
+        *,
+        seed: int,
+        coarse_photons: float | None = None,
+        monitor: Monitor | None = None,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._seed = seed
+        self._start = start
+        self._start_settings = start_settings
+        self._coarse_photons = coarse_photons
+        self._grouped = grouped_scan(scan, device_of(settings))
+        training, held_back = split_frames(scan.positions_px, settings.validation_fraction)
+        self._sampler = CropSampler(self._grouped, training, settings.crop_px, settings.frames_per_step)
+        self._first_fraction = generator(seed, name, "fractions").uniform()
+        self._first_count = first_realisations(settings.least_seen)
+        self._first = {number: self._realise(number) for number in range(self._first_count)}
+        self._held_back = held_back
+        self._monitor = monitor
+        self._validation_crops = self._cut_validation(list(self._first.values()))
+        self._planes = self._first[0].planes
+        self._kept: deque[Realisation] = deque(maxlen=KEPT_REALISATIONS)
+        self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        self._next: Future[Realisation] | None = None
+        self.network: nn.Module = build_corrector(settings.width, torch_seed(seed, name, "weights"))
+
+    def _cut_validation(self, realisations: Sequence[Realisation]) -> list[Any]:
+        """Return fixed crops of the strip that is held back; training may not score its frames."""
+        settings = self._settings
+        rng = generator(self._seed, self.name, "validation")
+        sampler = CropSampler(self._grouped, self._held_back, settings.crop_px, settings.frames_per_step)
+        return [sampler.draw(each, rng) for each in islice(cycle(realisations), VALIDATION_CROPS)]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Thin the scan for this epoch and, after an interruption, for those before."""
+        newest = self._first_count - 1 + epoch
+        if self._next is None:
+            earlier = range(max(0, newest + 1 - KEPT_REALISATIONS), newest)
+            self._kept.extend(self._realisation(number) for number in earlier)
+            self._next = self._maker.submit(self._realisation, newest)
+        self._kept.append(self._next.result())
+        if epoch + 1 < self._settings.epochs:
+            self._next = self._maker.submit(self._realise, newest + 1)
+
+    def _realisation(self, number: int) -> Realisation:
+        """Hand over one of the first, which validation was made from, or make another."""
+        made = self._first.pop(number, None)
+        return self._realise(number) if made is None else made
+
+    def _realise(self, number: int) -> Realisation:
+        settings = self._settings
+        rng = generator(self._seed, self.name, "thinning", number)
+        fraction = seen_fraction(settings.least_seen, self._first_fraction + number * GOLDEN_RATIO)
+        label = f"start of realisation {number + 1}"
+        return realise(self._grouped, settings.target, self._start, fraction, rng, label)
+
+    def _loss_of(self, expected: Tensor, counts: Tensor) -> Tensor:
+        loss = poisson_deviance if self._settings.loss == "poisson" else amplitude_error
+        return loss(expected, counts)
+
+    def loss(self, network: nn.Module, rng: np.random.Generator) -> Tensor:
+        """Return the loss of a random crop of a random realisation."""
+        realisation = self._kept[int(rng.integers(len(self._kept)))]
+        crop = self._sampler.draw(realisation, rng)
+        return self._loss_of(crop.predict(network, self._coarse_photons), crop.target)
+
+    def validate(self, network: nn.Module) -> Metrics:
+        """Return the loss of the strip that is held back, and what the monitor says of it."""
+        network.eval()
+        with torch.no_grad():
+            losses = [
+                float(self._loss_of(crop.predict(network, self._coarse_photons), crop.target))
+                for crop in self._validation_crops
+            ]
+        metrics = {"val/loss": float(np.mean(losses))}
+        if self._monitor:
+            image = correct_image(network, self._planes, self._coarse_photons)
+            metrics |= self._monitor(image, self._held_back)
+        network.train()
+        return metrics
+
+    def save(self, path: Path, outcome: dict[str, Any]) -> None:
+        """Write the corrector's bundle."""
+        scan = self._grouped.scan
+        info = CorrectorInfo(
+            width=self._settings.width,
+            coarse_photons=self._coarse_photons,
+            frame_side_px=scan.side,
+            support_side_px=self._grouped.geometry.support_side,
+            gridsize=math.isqrt(self._grouped.groups.shape[1]),
+            photons_per_frame=scan.photons_per_frame,
+            start=self._start_settings,
+            training={**self._settings.model_dump(), **outcome},
+            record=scan.record,
+        )
+        save_bundle(path, self.network, info, bundle_name(self.name))

@@ -1,0 +1,23 @@
+"""Automatic differentiation of pty-chi: Adam on the Poisson likelihood."""
+
+from __future__ import annotations
+
+from fly64_dose_overlap.config import Epochs
+from fly64_dose_overlap.methods.base import IterationSettings
+from fly64_dose_overlap.methods.ptychi import PtychiIteration
+
+
+class AdPoisson(PtychiIteration):
+    """Automatic differentiation of pty-chi: Adam on the Poisson likelihood."""
+
+    name = "ad_poisson"
+    label = "AD Poisson"
+    algorithm = "autodiff"
+    batch_frames = 25
+    step = 0.04
+    background_photons = 0.125
+
+    class Settings(IterationSettings):
+        """Settings of AD Poisson."""
+
+        epochs: Epochs = 30

@@ -1,0 +1,179 @@
+"""What a method of the study is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.config import Epochs, Section
+from fly64_dose_overlap.files.reconstruction import Kind
+from fly64_dose_overlap.methods.held_out import HeldOut, fixed_and_held_out, last_state
+from fly64_dose_overlap.methods.state import Result, State
+from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.timing import Timing
+
+
+class IterationSettings(Section):
+    """Settings of a method that works in epochs."""
+
+    epochs: Epochs = 100
+    """Epochs that it runs for, where held-out photons do not stop it before."""
+
+
+class Method(ABC):
+    """A way to reconstruct the object of a scan.
+
+    A subclass sets the attributes below and defines `run`; its module in this package has the
+    method's name, or a package of its own names it as an entry point of the group
+    ``fly64_dose_overlap.methods``. Everything it sees is in the `Scan`, which holds no object.
+
+    Attributes
+    ----------
+    name : str
+        In ``params.yaml`` and in paths: lower case, digits and underscores.
+    label : str
+        In tables and pictures.
+    kind : {"iterative", "learned", "reference"}
+    Settings : type
+        A `Section` of its own; defaults serve in Python, ``params.yaml`` must give every value.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    kind: ClassVar[Kind]
+    Settings: ClassVar[type[Section]] = Section
+
+    def __init__(self, settings: Section | None = None) -> None:
+        self.settings: Any = self.Settings() if settings is None else settings
+
+    @abstractmethod
+    def run(self, scan: Scan, seed: int) -> Iterator[State]:
+        """Yield a state after every epoch, or one at the end.
+
+        Parameters
+        ----------
+        scan : Scan
+        seed : int
+            Of everything random; see `fly64_dose_overlap.seeding.generator`.
+        """
+
+    def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
+        """Yield what `run` ends with."""
+        state, timing = last_state(self.run(scan, stop.seed))
+        settings = {**self.settings.model_dump(), "seed": stop.seed}
+        yield Result(self.name, self.label, self.kind, state, settings, timing=timing)
+
+
+class Iteration(Method):
+    """A method whose `run` yields a state after every epoch for as long as it is asked.
+
+    Its results are the state after ``settings.epochs`` epochs, and, since most iterations fit
+    noise in the end, the state after the epoch at which held-out photons are explained best.
+    """
+
+    kind = "iterative"
+    Settings = IterationSettings
+
+    def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
+        """Yield the results of the fixed and of the held-out stop."""
+        for suffix, state, course, settings, timing in fixed_and_held_out(
+            self.run, scan, stop, self.settings.epochs, label=self.label
+        ):
+            yield Result(
+                f"{self.name}_{suffix}" if suffix else self.name,
+                f"{self.label} {suffix.replace('_', '-')}".strip(),
+                self.kind,
+                state,
+                {**self.settings.model_dump(), **settings, **stop.described(course)},
+                course.deviances,
+                timing,
+            )
+
+
+Monitor = Callable[[NDArray[np.complex64], NDArray[np.int64]], dict[str, float]]
+"""Returns scores of an image of a scan where some of its frames lie."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where a training puts what it makes, and who watches it.
+
+    Attributes
+    ----------
+    seed : int
+    bundle : Path
+        File of the trained model.
+    curves : Path, optional
+        Folder of the curves, written by dvclive.
+    checkpoints : Path, optional
+        Folder of the states that a repeated call goes on from; it must be this training's own.
+    monitor : callable, optional
+        Returns scores of an image where some frames of the training scan lie, to be logged;
+        they steer nothing.
+    """
+
+    seed: int
+    bundle: Path
+    curves: Path | None = None
+    checkpoints: Path | None = None
+    monitor: Monitor | None = None
+
+    def places(self) -> dict[str, Any]:
+        """Return seed and paths by the names of the trainer's parameters."""
+        return {
+            "seed": self.seed,
+            "bundle": self.bundle,
+            "curves": self.curves,
+            "checkpoints": self.checkpoints,
+        }
+
+
+class Learned(Method):
+    """A method with a model, which `train` makes and `load` takes up.
+
+    Attributes
+    ----------
+    needs_truth : bool
+        Whether `train` is given the true object.
+    """
+
+    kind = "learned"
+    needs_truth: ClassVar[bool] = False
+
+    @abstractmethod
+    def train(
+        self, scan: Scan, training: Training, truth: NDArray[np.complex64] | None = None
+    ) -> tuple[dict[str, Any], Timing]:
+        """Train on a scan with groups and write the model.
+
+        Parameters
+        ----------
+        scan : Scan
+        training : Training
+        truth : (y, x) complex64, optional
+            The true object, for a method that ``needs_truth`` and for no other.
+
+        Returns
+        -------
+        outcome : dict
+            ``sha256`` and ``size_bytes`` of the model, and figures of the training.
+        timing : Timing
+        """
+
+    @abstractmethod
+    def load(self, bundle: Path) -> None:
+        """Take up a trained model.
+
+        Raises
+        ------
+        MissingFileError
+            If there is no such file.
+        StudyError
+            If it is damaged, or no model of this method.
+        """

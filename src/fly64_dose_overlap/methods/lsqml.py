@@ -1,0 +1,21 @@
+"""Least-squares maximum likelihood of pty-chi in random batches, the reference of the study."""
+
+from __future__ import annotations
+
+from fly64_dose_overlap.config import Epochs
+from fly64_dose_overlap.methods.base import IterationSettings
+from fly64_dose_overlap.methods.ptychi import PtychiIteration
+
+
+class Lsqml(PtychiIteration):
+    """Least-squares maximum likelihood of pty-chi in random batches, the reference of the study."""
+
+    name = "lsqml"
+    label = "LSQML"
+    algorithm = "lsqml"
+    batch_frames = 96
+
+    class Settings(IterationSettings):
+        """Settings of LSQML."""
+
+        epochs: Epochs = 100

@@ -1,0 +1,236 @@
+"""The iterative methods of pty-chi: LSQML, rPIE, ePIE, automatic differentiation."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.methods._torchvision import torchvision_for_import
+from fly64_dose_overlap.methods.base import Iteration
+from fly64_dose_overlap.methods.posterior import flat_object
+from fly64_dose_overlap.methods.state import State
+from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.seeding import torch_seed
+
+with torchvision_for_import():
+    from ptychi import api
+    from ptychi import maths as ptychi_maths
+    from ptychi.api.task import PtychographyTask
+
+# It warns of every choice that differs from its defaults, and shows a bar at level INFO.
+logging.getLogger("ptychi").setLevel(logging.ERROR)
+
+Algorithm = Literal["lsqml", "rpie", "epie", "autodiff"]
+
+_NEVER = 2**31
+
+
+class PtychiIteration(Iteration):
+    """One setting of pty-chi. Probe and positions are fixed, and the forward model is its own.
+
+    Attributes
+    ----------
+    algorithm : str
+        ``lsqml`` (Odstrcil et al., Opt. Express 26, 3108, 2018) with its Gaussian noise
+        model; ``rpie`` and ``epie`` (Maiden et al., Optica 4, 736, 2017); ``autodiff``,
+        gradient descent on the Poisson likelihood.
+    batch_frames : int
+        Frames per update. rPIE and ePIE add the updates of a batch up, and diverge where
+        many of its frames overlap.
+    compact : bool
+        Batches of neighbouring frames, found by k-means, instead of random ones; LSQML then
+        updates the object once per epoch.
+    momentum : float
+        Gain of LSQML's acceleration, which works with ``compact`` only.
+    alpha : float
+        Regularisation of rPIE, step length of ePIE.
+    step : float
+        Learning rate of ``autodiff`` (Adam), factor on the updates of rPIE and ePIE; over
+        the root of the `overlap`. The more often an epoch updates a pixel, the larger is
+        the noise that full steps leave on it.
+    background_photons : float
+        Added to the expected counts inside the logarithm of the likelihood (``autodiff``);
+        without it the gradient is unbounded where no photon is expected.
+    """
+
+    algorithm: ClassVar[Algorithm]
+    batch_frames: ClassVar[int]
+    compact: ClassVar[bool] = False
+    momentum: ClassVar[float] = 0.0
+    alpha: ClassVar[float] = 0.1
+    step: ClassVar[float] = 1.0
+    background_photons: ClassVar[float] = 0.0
+
+    def run(self, scan: Scan, seed: int) -> Iterator[State]:
+        """Yield the object after every epoch, from an empty one.
+
+        Raises
+        ------
+        StudyError
+            If the object stops being finite, or the probe has several modes, of which pty-chi
+            shifts the first alone by parts of a pixel.
+        """
+        if len(scan.probe) > 1:
+            raise StudyError(self.label, f"the probe has {len(scan.probe)} modes", "it takes one")
+        task_seed = torch_seed(seed, "ptychi", self.name)
+        state = _GlobalState(task_seed)
+        with state.swapped_in():
+            task = build_task(self, scan, task_seed)
+        for epoch in itertools.count(1):
+            with state.swapped_in():
+                task.run(1)
+                obj: Tensor = task.get_data("object")[0]
+            if not bool(torch.isfinite(torch.view_as_real(obj)).all()):
+                raise StudyError(
+                    f"pty-chi {self.name}",
+                    f"the object is not finite after epoch {epoch}",
+                    "do probe and counts belong together? with rPIE and ePIE, take fewer frames per batch",
+                )
+            yield State(obj)
+
+
+class _GlobalState:
+    """The global generators and torch's defaults as pty-chi needs them, put in place for a step.
+
+    pty-chi draws from the global generators of random, numpy and torch. They, the default
+    type and the gradient mode are the caller's again whenever pty-chi is not at work, and
+    its fit of a line, which `_polyfit` stands in for, is its own again.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._states = (
+            random.Random(seed).getstate(),
+            np.random.RandomState(seed % 2**32).get_state(),
+            torch.Generator().manual_seed(seed).get_state(),
+        )
+
+    @contextmanager
+    def swapped_in(self) -> Generator[None]:
+        """Run the block under this state; keep what it changes for the next block."""
+        before, dtype, fit = _generator_states(), torch.get_default_dtype(), ptychi_maths.polyfit
+        _set_generator_states(self._states)
+        torch.set_default_dtype(torch.float32)
+        ptychi_maths.polyfit = _polyfit
+        try:
+            with _on_cpu(), torch.enable_grad():
+                yield
+        finally:
+            self._states = _generator_states()
+            ptychi_maths.polyfit = fit
+            torch.set_default_dtype(dtype)
+            _set_generator_states(before)
+
+
+def _polyfit(x: Tensor, y: Tensor, deg: int = 1) -> Tensor:
+    """Return the coefficients of the polynomial that fits y at x best, the highest power first.
+
+    In place of pty-chi's own, which LSQML's acceleration calls. That one takes torch's
+    default driver, whose pivots start from memory that nobody has set (pytorch issue
+    71222): the last digits of the result are then others in every run.
+    """
+    powers = x[:, None] ** torch.arange(deg, -1, -1)
+    return torch.linalg.lstsq(powers, y[:, None], driver="gelsd").solution[:, 0]
+
+
+def _on_cpu() -> AbstractContextManager[Any]:
+    """Make the CPU the default device; for nothing if it is, since that slows every call of torch."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+
+
+def _generator_states() -> tuple[Any, Any, Tensor]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+
+
+def _set_generator_states(states: tuple[Any, Any, Tensor]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_rng_state(states[2])
+
+
+class _Task(PtychographyTask):
+    """pty-chi's task without its lasting default device, and without warnings of data that fit."""
+
+    def build_default_device(self) -> None:
+        """Stay on the device of the block."""
+
+    def check_task_data(self) -> None:
+        """Trust the data contract."""
+
+
+@torch.no_grad()
+def build_task(method: PtychiIteration, scan: Scan, seed: int) -> Any:
+    """Return pty-chi's task, ready to run; it draws from the global generators.
+
+    Its far field is not normalised, hence the factor on the probe.
+    """
+    positions = torch.from_numpy(scan.positions_px)
+    counts = torch.from_numpy(np.asarray(scan.counts[:], np.float32))
+    task: Any = _Task(
+        _options(method, scan.side, method.step / overlap(scan) ** 0.5),
+        diffraction_data=torch.fft.ifftshift(counts, dim=(-2, -1)),
+        object_data=flat_object(scan)[None],
+        probe_data=(torch.from_numpy(scan.probe) / scan.side)[None],
+        probe_position_x_px=positions[:, 1],
+        probe_position_y_px=positions[:, 0],
+    )
+    solver = task.reconstructor
+    # Draws the random batches, and starts from one fixed number otherwise.
+    solver.dataloader.generator.manual_seed(seed)
+    if method.algorithm == "autodiff":
+        # Its own Poisson loss takes the logarithm of the counts for input: the object never moves.
+        solver.loss_function = torch.nn.PoissonNLLLoss(log_input=False, eps=method.background_photons)
+    return task
+
+
+def overlap(scan: Scan) -> float:
+    """Return the light on the brightest object pixel over that at the peak of one probe."""
+    power = (np.abs(scan.probe) ** 2).sum(axis=0)
+    return float(scan.illumination().max() / power.max())
+
+
+def _options(method: PtychiIteration, side: int, step: float) -> Any:
+    """Switch off all that would change the probe, the positions or the scale of the object."""
+    classes = {
+        "lsqml": api.LSQMLOptions,
+        "rpie": api.RPIEOptions,
+        "epie": api.EPIEOptions,
+        "autodiff": api.AutodiffPtychographyOptions,
+    }
+    options: Any = classes[method.algorithm]()
+    options.data_options.fft_shift = False
+    obj, probe, solver = options.object_options, options.probe_options, options.reconstructor_options
+    # A position names the pixel under [N/2, N/2], for pty-chi the middle of the patch.
+    obj.position_origin_coords = [(side - 1) / 2 - side // 2] * 2
+    obj.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
+    obj.remove_object_probe_ambiguity.enabled = False
+    obj.build_preconditioner_with_all_modes = True
+    probe.optimizable = False
+    probe.orthogonalize_incoherent_modes.enabled = False
+    probe.orthogonalize_opr_modes.enabled = False
+    # The illumination is mapped anew in epochs after this one, as if the probe had changed.
+    probe.optimization_plan.start = _NEVER
+    solver.batch_size = method.batch_frames
+    solver.default_device = api.Devices.CPU
+    solver.allow_nondeterministic_algorithms = False
+    if method.compact:
+        solver.batching_mode = api.BatchingModes.COMPACT
+    if method.algorithm == "lsqml":
+        solver.rescale_probe_intensity_in_first_epoch = False
+        solver.momentum_acceleration_gain = method.momentum
+        solver.solve_step_sizes_only_using_first_probe_mode = False
+    elif method.algorithm == "autodiff":
+        solver.displayed_loss_function = None
+        obj.optimizer = api.Optimizers.ADAM
+        obj.step_size = step
+    else:
+        obj.alpha, obj.step_size = method.alpha, step
+    return options

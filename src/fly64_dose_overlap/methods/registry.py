@@ -1,0 +1,105 @@
+"""All methods by name: those of this package, and those that other packages bring."""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from fly64_dose_overlap import methods as package
+from fly64_dose_overlap.config import first_problem
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.methods.base import Method
+
+ENTRY_POINTS = "fly64_dose_overlap.methods"
+
+
+@cache
+def method_class(name: str) -> type[Method]:
+    """Return a method by its name.
+
+    Raises
+    ------
+    StudyError
+        If there is none, or what another package brings under that name is none.
+    """
+    if name in _own_modules():
+        found = _own(name)
+        if found is not None:
+            return found
+    entry = _foreign().get(name)
+    if entry is None:
+        raise StudyError("method", f"there is no {name!r}", f"there are {', '.join(method_names())}")
+    return _loaded(entry)
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods, in alphabetical order."""
+    own = [name for name in _own_modules() if _own(name) is not None]
+    return sorted({*own, *_foreign()})
+
+
+def make_method(name: str, settings: Any = None, *, where: str = "settings") -> Method:
+    """Return a method with settings as a file has them; without, with its defaults.
+
+    Parameters
+    ----------
+    name : str
+    settings : mapping, optional
+        Every setting of the method.
+    where : str
+        Names the settings in errors.
+
+    Raises
+    ------
+    StudyError
+        If there is no such method, or a setting is unknown, missing, of the wrong type or out
+        of range.
+    """
+    found = method_class(name)
+    if settings is None:
+        return found()
+    missing = [
+        key for key in found.Settings.model_fields if isinstance(settings, dict) and key not in settings
+    ]
+    if missing:
+        raise StudyError(where, f"{missing[0]}: key is missing")
+    try:
+        return found(found.Settings.model_validate(settings))
+    except ValidationError as error:
+        raise StudyError(where, first_problem(error)) from None
+
+
+@cache
+def _own_modules() -> frozenset[str]:
+    return frozenset(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+@cache
+def _own(name: str) -> type[Method] | None:
+    """Return the method that a module of this package defines, if it is one: it has the module's name."""
+    module = import_module(f"{package.__name__}.{name}")
+    for found in vars(module).values():
+        if isinstance(found, type) and issubclass(found, Method) and vars(found).get("name") == name:
+            return found
+    return None
+
+
+@cache
+def _foreign() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def _loaded(entry: EntryPoint) -> type[Method]:
+    where = f"entry point {entry.name} = {entry.value}"
+    try:
+        found: Any = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise StudyError(where, f"cannot be imported ({error})", "reinstall its package") from None
+    if not (isinstance(found, type) and issubclass(found, Method) and found.name == entry.name):
+        raise StudyError(where, f"is no Method with the name {entry.name!r}")
+    return found

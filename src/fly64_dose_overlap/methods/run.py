@@ -1,0 +1,70 @@
+"""Run a method on a scan and keep what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from fly64_dose_overlap.files.reconstruction import Reconstruction
+from fly64_dose_overlap.methods.base import Method
+from fly64_dose_overlap.methods.held_out import HeldOut
+from fly64_dose_overlap.methods.state import Result
+from fly64_dose_overlap.provenance import with_step
+from fly64_dose_overlap.scan import Scan, embedded
+from fly64_dose_overlap.timing import Timing
+
+
+def run_method(method: Method, scan: Scan, stop: HeldOut) -> Iterator[tuple[Reconstruction, Timing]]:
+    """Yield everything that a method makes of all frames of a scan.
+
+    The method works on the part of the object's grid that the scan reaches.
+
+    Parameters
+    ----------
+    method : Method
+        A learned one with its model loaded.
+    scan : Scan
+    stop : HeldOut
+
+    Yields
+    ------
+    reconstruction : Reconstruction
+        One outside the part that the scan reaches.
+    timing : Timing
+        What it took to make.
+    """
+    reached, window = scan.cropped()
+    with one_torch_thread():
+        for result in method.results(reached, stop):
+            yield _reconstruction(result, scan, window), result.timing
+
+
+@contextmanager
+def one_torch_thread() -> Generator[None]:
+    """Let torch work on one thread: the last digits of its sums depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _reconstruction(result: Result, scan: Scan, window: tuple[slice, slice]) -> Reconstruction:
+    probe, positions = result.state.probe, result.state.positions_px
+    if positions is not None:
+        positions = positions + np.array([window[0].start, window[1].start])
+    return Reconstruction(
+        method=result.name,
+        label=result.label,
+        kind=result.kind,
+        obj=embedded(result.state.obj.cpu().numpy(), window, scan.object_shape),
+        probe=scan.probe if probe is None else probe.cpu().numpy(),
+        positions_px=scan.positions_px if positions is None else positions,
+        loss=np.array(result.loss, np.float64),
+        settings=result.settings,
+        record=with_step(scan.record, "reconstruct", result.label, **result.settings),
+    )

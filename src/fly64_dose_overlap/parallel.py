@@ -1,0 +1,60 @@
+"""Work in fixed parts on as many threads as there are processors.
+
+The division into parts never depends on the number of threads, and results come back in
+the order of the parts, so that sums over them have the same last digits on every machine
+of one kind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+
+PARTS = 8
+"""Parts that the frames of a scan are divided into: more would keep more processors busy."""
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def available_threads() -> int:
+    """Return how many threads to use: ``OMP_NUM_THREADS``, else the processors at hand."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(chosen)) if chosen.isdecimal() else len(os.sched_getaffinity(0))
+
+
+def frame_parts(frames: int) -> list[slice]:
+    """Return `PARTS` consecutive slices of about equal length; fewer if there are fewer frames.
+
+    Examples
+    --------
+    >>> frame_parts(3)
+    [slice(0, 1, None), slice(1, 2, None), slice(2, 3, None)]
+    """
+    count = max(1, min(PARTS, frames))
+    ends = [frames * number // count for number in range(count + 1)]
+    return [slice(first, stop) for first, stop in pairwise(ends)]
+
+
+def in_parts(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+    """Return ``work`` of every part, in order; torch's own threads rest meanwhile."""
+    threads = min(len(parts), available_threads())
+    if threads == 1:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return [work(part) for part in parts]
+        finally:
+            torch.set_num_threads(before)
+    return list(_pool(threads).map(work, parts))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "part", initializer=torch.set_num_threads, initargs=(1,))

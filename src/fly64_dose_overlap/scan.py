@@ -1,0 +1,173 @@
+"""The scan: what an instrument recorded, and all that a method may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float, Int
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.arrays import FrameArray, select_rows
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.physics.illumination import illumination
+from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK, divide
+from fly64_dose_overlap.provenance import Record
+
+if TYPE_CHECKING:
+    from fly64_dose_overlap.physics.model import ScanModel
+
+
+HC_EV_M = 1.239841984e-6
+"""Planck's constant times the speed of light, electronvolt metres (CODATA 2018)."""
+
+
+@dataclass(frozen=True)
+class Optics:
+    """Wavelength and lengths of the instrument, in metres.
+
+    Attributes
+    ----------
+    wavelength_m : float
+    object_pixel_m : float
+        Side of a pixel of the object's grid.
+    detector_pixel_m, distance_m : float, optional
+        Side of a detector pixel, and the distance from the object to the detector.
+    """
+
+    wavelength_m: float
+    object_pixel_m: float
+    detector_pixel_m: float | None = None
+    distance_m: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Counted photons of a ptychographic scan, and what is known of its probe and positions.
+
+    It holds no object, so that no ground truth can leak into a method.
+
+    Attributes
+    ----------
+    counts : (frame, y, x) float32, photons
+        Whole numbers, zero frequency at [N/2, N/2]; in memory or on disk, and read by rows:
+        ``scan.counts[10:20]`` is an array.
+    probe : (mode, y, x) complex64, sqrt(photons)
+        Mutually incoherent modes, N x N, of the unitary convention: the expected counts are
+        abs(fft2(probe * object, norm="ortho"))^2 summed over the modes.
+    positions_px : (frame, 2) float64, object pixels
+        (y, x) of the object pixel under patch pixel [N/2, N/2].
+    object_shape : (int, int)
+        Rows and columns of the object's grid.
+    scan_index : (frame,) int64
+        Number of each frame in the scan that it was recorded in; counted if not given.
+    groups : (group, C) int, optional
+        Frame indices of the groups that a view was divided into.
+    mask : (y, x) bool, optional
+        Detector pixels that count; all if not given.
+    background : (y, x) float32, optional, photons
+        Expected photons of each detector pixel that do not come through the object.
+    optics : Optics, optional
+    record : dict
+        Provenance.
+    """
+
+    counts: FrameArray
+    probe: Complex[NDArray[np.complex64], "mode y x"]
+    positions_px: Float[NDArray[np.float64], "frame 2"]
+    object_shape: tuple[int, int]
+    scan_index: Int[NDArray[np.int64], " frame"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    groups: Int[NDArray[Any], "group C"] | None = None
+    mask: Bool[NDArray[np.bool_], "y x"] | None = None
+    background: Float[NDArray[np.float32], "y x"] | None = None
+    optics: Optics | None = None
+    record: Record = field(default_factory=lambda: {})
+
+    def __post_init__(self) -> None:
+        frames, side = len(self.counts), self.probe.shape[-1]
+        if self.counts.shape[1:] != (side, side) or self.probe.ndim != 3:
+            problem = f"frames are {self.counts.shape[1:]} and the probe is {self.probe.shape}"
+            raise StudyError("scan", problem, "frames are (frame, N, N), a probe is (mode, N, N)")
+        if not len(self.scan_index):
+            object.__setattr__(self, "scan_index", np.arange(frames))
+        if self.positions_px.shape != (frames, 2):
+            raise StudyError("scan", f"{frames} frames have positions of shape {self.positions_px.shape}")
+        if self.mask is not None or self.background is not None:
+            raise StudyError("scan", "masks and backgrounds are not used by any method yet", "leave them out")
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def side(self) -> int:
+        """Detector pixels along one side of a frame, N."""
+        return self.probe.shape[-1]
+
+    @property
+    def photons_per_frame(self) -> float:
+        """Mean photons counted in a frame."""
+        blocks = range(0, len(self), FRAMES_PER_BLOCK)
+        total = sum(float(self.counts[i : i + FRAMES_PER_BLOCK].sum(dtype=np.float64)) for i in blocks)
+        return total / len(self)
+
+    @cached_property
+    def model(self) -> ScanModel:
+        """The forward model of the scan, on the processor."""
+        # Torch takes seconds to import, which reading and looking at a scan need not wait for.
+        import torch
+
+        from fly64_dose_overlap.physics.model import ScanModel
+
+        return ScanModel(torch.from_numpy(self.probe), self.positions_px, self.object_shape)
+
+    def illumination(self) -> Float[NDArray[np.float64], "h w"]:
+        """Return the photons that fall on each object pixel over the scan."""
+        return illumination(self.probe, self.positions_px, self.object_shape)
+
+    def frames(self, chosen: Int[NDArray[Any], " chosen"]) -> Scan:
+        """Return the scan of some frames, by their numbers; it has no groups."""
+        return replace(
+            self,
+            counts=select_rows(self.counts, chosen),
+            positions_px=self.positions_px[chosen],
+            scan_index=self.scan_index[chosen],
+            groups=None,
+        )
+
+    def divide(self, fraction: float, rng: np.random.Generator) -> tuple[Scan, Scan]:
+        """Divide the photons into two independent scans, the first with ``fraction`` of them.
+
+        Each photon goes to the first with that probability, which keeps Poisson counts
+        Poisson. Either probe is scaled to its share, so that both see the same object.
+        """
+        first, second = divide(self.counts, fraction, rng)
+        return self.with_counts(first, fraction), self.with_counts(second, 1 - fraction)
+
+    def thin(self, fraction: float, rng: np.random.Generator) -> Scan:
+        """Return the scan as it would have been at a lower dose."""
+        return self.divide(fraction, rng)[0]
+
+    def with_counts(self, counts: FrameArray, fraction: float) -> Scan:
+        """Return the scan with a part of its photons, and the probe scaled to them."""
+        probe = (self.probe * np.float32(fraction**0.5)).astype(np.complex64)
+        return replace(self, counts=counts, probe=probe)
+
+    def cropped(self, margin_px: int = 0) -> tuple[Scan, tuple[slice, slice]]:
+        """Return the scan on the part of the object's grid that its windows reach, and where that lies."""
+        corners = np.rint(self.positions_px).astype(int) - self.side // 2
+        low = np.maximum(corners.min(axis=0) - margin_px, 0)
+        high = np.minimum(corners.max(axis=0) + self.side + margin_px, self.object_shape)
+        rows, columns = slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        return replace(self, positions_px=self.positions_px - low, object_shape=shape), (rows, columns)
+
+
+def embedded(
+    image: NDArray[np.complexfloating[Any, Any]], window: tuple[slice, slice], shape: tuple[int, int]
+) -> Complex[NDArray[np.complex64], "h w"]:
+    """Return an image of a part of the object's grid on the whole grid, one around it."""
+    whole = np.ones(shape, np.complex64)
+    whole[window] = image
+    return whole
