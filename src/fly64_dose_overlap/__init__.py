@@ -1,3 +1,63 @@
-"""Reproducible dose and overlap studies in X-ray ptychography."""
+"""Reproducible dose and overlap studies in ptychography.
+
+In a notebook, without DVC and without params.yaml::
+
+    import fly64_dose_overlap as fdo
+
+    scan, truth = fdo.simulate(photons_per_frame=1e4, seed=1)  # or fdo.read_scan("file.npz")
+    result = fdo.reconstruct(scan, "map")  # or any name in fdo.methods()
+    print(fdo.score(result, truth))
+    result.plot()
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fly64_dose_overlap.front import (
+        Result,
+        Scores,
+        limit,
+        methods,
+        read_scan,
+        reconstruct,
+        score,
+        simulate,
+        thin,
+        train,
+        view,
+    )
+    from fly64_dose_overlap.scan import Optics, Scan
+
+__all__ = [
+    "Optics",
+    "Result",
+    "Scan",
+    "Scores",
+    "limit",
+    "methods",
+    "read_scan",
+    "reconstruct",
+    "score",
+    "simulate",
+    "thin",
+    "train",
+    "view",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name; what it needs is imported on first use, since torch takes seconds."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "scan" if name in ("Optics", "Scan") else "front"
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return [*__all__, "__version__"]

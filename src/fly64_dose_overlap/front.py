@@ -1,0 +1,433 @@
+"""The front door: what a notebook needs, without DVC and without params.yaml."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.config import BaseParams, EvaluateParams, LimitParams, OverlapParams, ViewParams
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.own_npz import read_user_base
+from fly64_dose_overlap.files.reconstruction import Reconstruction
+from fly64_dose_overlap.methods.base import Learned, Training
+from fly64_dose_overlap.methods.held_out import HeldOut
+from fly64_dose_overlap.methods.registry import make_method, method_names
+from fly64_dose_overlap.methods.run import one_torch_thread, run_method
+from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scores.align import align_to
+from fly64_dose_overlap.scores.bound import find_limit
+from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
+from fly64_dose_overlap.scores.limit import Limit
+from fly64_dose_overlap.scores.region import scan_region
+from fly64_dose_overlap.scores.scores import score as scores_of
+from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.study.base import make_synthetic_base
+from fly64_dose_overlap.study.dose import Simulation, draw_counts
+from fly64_dose_overlap.study.gauge import in_standard_gauge
+from fly64_dose_overlap.study.views import make_view
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EVALUATION = EvaluateParams(region_threshold=0.1, registration_upsampling=50)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A reconstruction of a scan.
+
+    Attributes
+    ----------
+    name, label : str
+        Of the method.
+    obj : (y, x) complex64
+        Transmission of the object, one where no light falls.
+    probe : (mode, y, x) complex64, sqrt(photons)
+    positions_px : (frame, 2) float64, object pixels
+    loss : (epoch,) float64
+        Deviance of held-out photons, where the method followed it.
+    seconds : float
+        On the clock.
+    settings : dict
+        What the method was run with.
+    scan : Scan
+        What was reconstructed.
+    others : dict of str to Result
+        What else the method gave, such as the result of another stop, by name.
+    """
+
+    name: str
+    label: str
+    obj: NDArray[np.complex64]
+    probe: NDArray[np.complex64]
+    positions_px: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    seconds: float
+    settings: dict[str, Any]
+    scan: Scan
+    others: dict[str, Result]
+
+    def plot(self) -> Figure:
+        """Draw amplitude and phase where light falls; returns the matplotlib figure."""
+        import matplotlib.pyplot as plt
+
+        light = self.scan.illumination()
+        region = scan_region(light, self.scan.positions_px, EVALUATION.region_threshold)
+        inside = self.obj[region.rectangle]
+        inside = inside * np.exp(-1j * np.angle(inside[region.mask[region.rectangle]].sum()))
+        rows, columns = region.rectangle
+        extent = (columns.start, columns.stop, rows.stop, rows.start)
+        figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+        images = (("amplitude", np.abs(inside), "gray"), ("phase (rad)", np.angle(inside), "viridis"))
+        for panel, (title, image, colours) in zip(axes, images, strict=True):
+            drawn = panel.imshow(image, cmap=colours, extent=extent)
+            panel.set(title=title, xlabel="x (object pixels)", ylabel="y (object pixels)")
+            figure.colorbar(drawn, ax=panel, shrink=0.8)
+        figure.suptitle(self.label)
+        return figure
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How far a reconstruction is from the truth, after alignment, over the illuminated region.
+
+    Attributes
+    ----------
+    label : str
+        Of the method.
+    phase_psnr_db, amplitude_psnr_db : float or None
+        Peak signal-to-noise ratio; the peak is the truth's own range.
+    phase_ssim : float or None
+        Structural similarity.
+    complex_nrmse : float
+        Root of the mean squared error of the complex object over that of the truth.
+    frc50_nyquist : float
+        Where the Fourier ring correlation with the truth falls below 1/2, as a fraction of Nyquist.
+    region_pixels : int
+    details : dict
+        Everything that `dose-overlap` reports of a method.
+    """
+
+    label: str
+    phase_psnr_db: float | None
+    amplitude_psnr_db: float | None
+    phase_ssim: float | None
+    complex_nrmse: float
+    frc50_nyquist: float
+    region_pixels: int
+    details: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return the scores in one line."""
+
+        def shown(value: float | None, style: str) -> str:
+            return "-" if value is None else format(value, style)
+
+        return (
+            f"{self.label}: phase PSNR {shown(self.phase_psnr_db, '.2f')} dB, "
+            f"amplitude PSNR {shown(self.amplitude_psnr_db, '.2f')} dB, "
+            f"phase SSIM {shown(self.phase_ssim, '.3f')}, complex NRMSE {self.complex_nrmse:.4f}, "
+            f"FRC50 at {self.frc50_nyquist:.2f} of Nyquist, over {self.region_pixels:,} pixels"
+        )
+
+
+def methods() -> list[str]:
+    """Return the names of all methods, those of installed packages included.
+
+    Examples
+    --------
+    >>> {"map", "ml", "lsqml", "refined"} <= set(methods())
+    True
+    """
+    return method_names()
+
+
+def simulate(
+    photons_per_frame: float = 1e4,
+    *,
+    seed: int = 42,
+    object_kind: str = "star",
+    field_px: float = 120.0,
+    step_px: float = 5.0,
+    jitter_px: float = 0.5,
+    frame_side_px: int = 64,
+    defocus_um: float = 910.0,
+) -> tuple[Scan, NDArray[np.complex64]]:
+    """Simulate a raster scan of a synthetic object with a zone plate's probe.
+
+    Parameters
+    ----------
+    photons_per_frame : float
+        Expected photons per frame, averaged over the scan.
+    seed : int
+        Of the object, the jitter and the photons.
+    object_kind : {"star", "texture"}
+    field_px : float, object pixels
+        Side of the square that the scan covers.
+    step_px, jitter_px : float, object pixels
+        Pitch of the raster, and standard deviation about it.
+    frame_side_px : int
+        N.
+    defocus_um : float
+        Distance of the sample behind the focus.
+
+    Returns
+    -------
+    scan : Scan
+    truth : (y, x) complex64
+
+    Examples
+    --------
+    >>> scan, truth = simulate(1e3, seed=1, field_px=30, frame_side_px=32, defocus_um=200)
+    >>> scan.counts.shape, scan.probe.shape, truth.shape == scan.object_shape
+    ((49, 32, 32), (1, 32, 32), True)
+    """
+    params = BaseParams(
+        source="synthetic",
+        seed=seed,
+        frame_side_px=frame_side_px,
+        object_kind=object_kind,  # pyright: ignore[reportArgumentType] - checked there
+        field_px=float(field_px),
+        step_px=float(step_px),
+        jitter_px=float(jitter_px),
+        defocus_um=float(defocus_um),
+    )
+    base, _ = Simulation(in_standard_gauge(make_synthetic_base(params))).with_dose(photons_per_frame)
+    drawn = draw_counts(base, seed=seed, dose=round(photons_per_frame))
+    counts = np.concatenate([block.astype(np.float32) for block in drawn])
+    height, width = base.obj.shape
+    return Scan(counts, base.probe, base.positions_px, (height, width), record=base.record), base.obj
+
+
+def read_scan(path: Path | str) -> Scan:
+    """Read a scan from an NPZ file with frames, probe and positions; see docs/data-contract.md.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    StudyError
+        If the file is damaged, lacks something, or holds no frames.
+    """
+    base = read_user_base(path)
+    if base.amplitude is None:
+        raise StudyError(str(path), "has no frames", "add them as counts or diffraction")
+    amplitude = base.amplitude
+    counts = np.concatenate(
+        [np.rint(np.square(amplitude[i : i + 256])) for i in range(0, len(amplitude), 256)]
+    )
+    height, width = base.obj.shape
+    return Scan(
+        counts,
+        base.probe,
+        base.positions_px,
+        (height, width),
+        scan_index=base.scan_index,
+        record=base.record,
+    )
+
+
+def view(scan: Scan, fraction: float, *, group_side: int = 1, seed: int = 456) -> Scan:
+    """Return a scan with a part of its frames, drawn at random: less overlap, and less fluence.
+
+    Parameters
+    ----------
+    scan : Scan
+    fraction : float
+        Part of the frames that is kept.
+    group_side : {1, 2}
+        Frames are grouped in squares of this side, which the method ``network`` works on.
+    seed : int
+    """
+    sampling = ViewParams(s_img=float(fraction), n_groups=None, gridsize=group_side)  # pyright: ignore
+    everything = {name: sampling for name in ("baseline", "dense", "sparse")}
+    overlap = OverlapParams(
+        neighbor_count=7,
+        metric_neighbor_count=6,
+        enable_oversampling=True,
+        probe_diameter_px=None,
+        seed_subsample=seed,
+        seed_grouping=123,
+        views=everything,  # pyright: ignore[reportArgumentType]
+    )
+    return make_view(scan, sampling, overlap, name=f"{fraction:g}")[0]
+
+
+def thin(scan: Scan, fraction: float, *, seed: int = 42) -> Scan:
+    """Return the scan as it would have been with a part of its photons.
+
+    Each photon is kept with that probability; Poisson counts stay Poisson.
+
+    Examples
+    --------
+    >>> scan, _ = simulate(1e3, field_px=30, frame_side_px=32, defocus_um=200)
+    >>> round(thin(scan, 0.25).photons_per_frame / scan.photons_per_frame, 1)
+    0.2
+    """
+    if not 0 < fraction < 1:
+        raise StudyError("thin", f"fraction must lie between 0 and 1, got {fraction}")
+    return scan.thin(fraction, generator(seed, "thin"))
+
+
+def train(
+    method: str,
+    scan: Scan,
+    model: Path | str,
+    *,
+    truth: NDArray[np.complex64] | None = None,
+    seed: int = 42,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a learned method on a scan and write its model.
+
+    Parameters
+    ----------
+    method : str
+    scan : Scan
+        What it is trained on; a scan without groups has groups of one frame.
+    model : Path or str
+        File of the model.
+    truth : (y, x) complex64, optional
+        For a method that learns from it.
+    seed : int
+    **settings
+        That differ from the method's own.
+
+    Returns
+    -------
+    dict
+        Figures of the training.
+    """
+    made = make_method(method, _with_defaults(method, settings))
+    if not isinstance(made, Learned):
+        raise StudyError(method, "has nothing to train", "give it to reconstruct")
+    reached, window = _grouped(scan).cropped()
+    inside = None if truth is None or not made.needs_truth else truth[window]
+    with one_torch_thread():
+        return made.train(reached, Training(seed, Path(model)), inside)[0]
+
+
+def reconstruct(
+    scan: Scan, method: str, *, model: Path | str | None = None, seed: int = 42, **settings: Any
+) -> Result:
+    """Reconstruct the object of a scan.
+
+    Parameters
+    ----------
+    scan : Scan
+    method : str
+        One of `methods`.
+    model : Path or str, optional
+        Trained model of a learned method. Without one it is trained on the very scan, by
+        thinning its photons, which takes a minute or more.
+    seed : int
+        Of everything random.
+    **settings
+        That differ from the method's own.
+
+    Returns
+    -------
+    Result
+        For an iteration after all its epochs; the result of the epoch that held-out photons
+        choose is among its ``others``.
+
+    Raises
+    ------
+    StudyError
+        If there is no such method or setting, or the scan does not suit it.
+    """
+    made = make_method(method, _with_defaults(method, settings))
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(made, Learned):
+            scan = _grouped(scan)
+            if model is None:
+                model = Path(folder) / "model.safetensors"
+                train(method, scan, model, seed=seed, **settings)
+            made.load(Path(model))
+        found = [
+            _result(reconstruction, timing.seconds, scan)
+            for reconstruction, timing in run_method(made, scan, HeldOut(seed=seed))
+        ]
+    first = next((result for result in found if result.name == method), found[0])
+    return replace(first, others={result.name: result for result in found if result is not first})
+
+
+def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
+    """Compare a reconstruction with the true object.
+
+    What ptychography leaves open, a shift, a complex factor and a linear phase ramp, is taken
+    off first, and only the illuminated region counts: docs/metrics.md.
+
+    Parameters
+    ----------
+    result : Result
+    truth : (y, x) complex64
+    """
+    scan = result.scan
+    region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
+    region.require_shape("truth", truth)
+    aligned = align_to(truth, result.obj, region, upsampling=EVALUATION.registration_upsampling)
+    details = scores_of(truth, aligned.field, region)
+    inside = region.rectangle
+    frc50 = cutoff(fourier_ring_correlation(truth[inside], aligned.field[inside]), "half")
+    return Scores(
+        result.label,
+        details["phase"]["psnr_db"],
+        details["amplitude"]["psnr_db"],
+        details["phase"]["ssim"],
+        details["complex_nrmse"],
+        frc50,
+        region.pixels,
+        details,
+    )
+
+
+def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: int = 42, vectors: int = 1) -> Limit:
+    """Return the least errors that the photons of a scan allow, at its own and at other doses.
+
+    Parameters
+    ----------
+    scan : Scan
+    truth : (y, x) complex64
+        A bound is taken at the true object.
+    seed : int
+        Of the random vectors that average over the object.
+    vectors : int
+
+    Returns
+    -------
+    Limit
+        ``limit.psnr_db("phase", scan.photons_per_frame)`` and others.
+    """
+    settings = LimitParams(seed=seed, vectors=vectors, iterations=400, tolerance=0.001)
+    return find_limit(scan, truth, EVALUATION.region_threshold, settings)
+
+
+def _with_defaults(method: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+    return {**make_method(method).settings.model_dump(), **settings} if settings else None
+
+
+def _grouped(scan: Scan) -> Scan:
+    if scan.groups is not None:
+        return scan
+    return replace(scan, groups=np.arange(len(scan), dtype=np.int32)[:, None])
+
+
+def _result(found: Reconstruction, seconds: float, scan: Scan) -> Result:
+    return Result(
+        found.method,
+        found.label,
+        found.obj,
+        found.probe,
+        found.positions_px,
+        found.loss,
+        seconds,
+        found.settings,
+        scan,
+        {},
+    )
