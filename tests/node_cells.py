@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 
 import psutil
 
-from fly64_dose_overlap.pipeline.matrix.engines import DaskOptions, SlurmOptions, run_on_dask, run_on_slurm
 from fly64_dose_overlap.pipeline.matrix.node import CellJob
+from fly64_dose_overlap.pipeline.matrix.on_dask import run_on_dask
+from fly64_dose_overlap.pipeline.matrix.slurm import run_on_slurm
 from study_copy import DOSES, VIEWS, StudyCopy
 
 Found = TypeVar("Found")
@@ -64,7 +65,7 @@ class Nodes:
 
     def start(self, engine: str, jobs: Sequence[CellJob], **options: Any) -> subprocess.Popen[str]:
         """Start the engine on the jobs."""
-        own = {"folder": str(self.folder / "slurm"), "cpus_per_task": 1} if engine == "slurm" else {}
+        own = {"folder": str(self.folder / "slurm")} if engine == "slurm" else {}
         line = [sys.executable, __file__, engine, json.dumps(own | options)]
         return subprocess.Popen(
             [*line, *(json.dumps(asdict(job)) for job in jobs)],
@@ -125,12 +126,12 @@ def make_nodes(study: StudyCopy, folder: Path) -> Nodes:
 
 def kill_worker(training: psutil.Process) -> None:
     """Kill the process that waits for a cell, and nothing of the cell itself."""
-    guard = next(
+    cell = next(
         process
         for process in training.parents()
         if _names(process, "fly64_dose_overlap.pipeline.matrix.node")
     )
-    worker = guard.parent()
+    worker = cell.parent()
     assert worker is not None
     worker.send_signal(signal.SIGKILL)
     wait_for(lambda: not training.is_running() or None, "the training outlived its worker")
@@ -195,9 +196,9 @@ def main(engine: str, given: str, *texts: str) -> None:
         jobs.append(CellJob(**fields))
     options = json.loads(given)
     if engine == "dask":
-        found = run_on_dask(jobs, DaskOptions(**options))
+        found = run_on_dask(jobs, **options)
     else:
-        found = run_on_slurm(jobs, SlurmOptions(Path(options.pop("folder")), **options))
+        found = run_on_slurm(jobs, Path(options.pop("folder")), **options)
     with closing(found):
         for job, error in found:
             print(json.dumps([job.name, error]), flush=True)

@@ -15,7 +15,7 @@ import yaml
 
 from tiny_study import ROOT, write_params
 
-PACKAGE = "fly64_dose_overlap"
+PACKAGE = "fly64_dose_overlap.pipeline"
 DOSES = [1000, 10000, 100000]
 VIEWS = ["baseline", "dense", "sparse"]
 CELL_STAGES = {"check", "train", "refine", "supervise", "reconstruct", "infer", "evaluate"}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from fly64_dose_overlap.errors import StudyError
 
@@ -23,7 +23,6 @@ def run_command(*line: str, root: Path | None = None, where: str = "") -> str:
     StudyError
         If it fails, with the last line that it printed; `where` names the work.
     """
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     shown = " ".join(line)
     # Files and not pipes: workers outlive `dvc queue start` and would hold a pipe open.
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
@@ -31,7 +30,7 @@ def run_command(*line: str, root: Path | None = None, where: str = "") -> str:
             found = subprocess.run(
                 line,
                 cwd=root,
-                env={**os.environ, "PATH": path},
+                env=activated(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
@@ -39,7 +38,7 @@ def run_command(*line: str, root: Path | None = None, where: str = "") -> str:
                 check=False,
             )
         except FileNotFoundError:
-            raise StudyError(line[0], "is not installed", "activate the project's environment") from None
+            raise _not_installed(line[0]) from None
         except subprocess.TimeoutExpired:
             raise StudyError(where or shown, f"no end after {COMMAND_LIMIT_S:.0f} s: {shown}") from None
         printed, complaint = (_content(file) for file in (output, errors))
@@ -47,6 +46,24 @@ def run_command(*line: str, root: Path | None = None, where: str = "") -> str:
         problem = f"{shown} ended with status {found.returncode}: {_reason(complaint or printed)}"
         raise StudyError(where or line[0], problem)
     return printed
+
+
+def become_command(*line: str) -> NoReturn:
+    """Go on as a command of dvc or git, which then has the terminal and its signals to itself."""
+    try:
+        os.execvpe(line[0], line, activated())
+    except FileNotFoundError:
+        raise _not_installed(line[0]) from None
+
+
+def activated() -> dict[str, str]:
+    """Return the environment of a user who has activated this interpreter's own."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path}
+
+
+def _not_installed(program: str) -> StudyError:
+    return StudyError(program, "is not installed", "activate the project's environment")
 
 
 def _content(file: IO[str]) -> str:

@@ -53,7 +53,7 @@ from fly64_dose_overlap.learning.bundle import (
     load_supervised,
 )
 from fly64_dose_overlap.methods.measured import read_measurement
-from fly64_dose_overlap.pipeline.matrix.cells import Selection, plan_cells
+from fly64_dose_overlap.pipeline.matrix.plan import Selection, plan
 from fly64_dose_overlap.results.lock import parse_lock, read_lock
 from fly64_dose_overlap.results.timings import FOLDER, read_timing
 from fly64_dose_overlap.scores.limit import read_limit, write_limit
@@ -300,7 +300,7 @@ def use_override() -> None:
     """Plan a cell with the override, as ``dose-overlap matrix -S`` does."""
     override = Path("override.txt").read_text(encoding="utf-8")
     selection = Selection(doses=[1000], views=["sparse"], overrides=[override])
-    plan_cells(selection, committed=parse_params(PARAMS), params_file=Path("params.yaml"))
+    plan(selection, committed=parse_params(PARAMS), params_file=Path("params.yaml"))
 
 
 # Parameters by hypothesis

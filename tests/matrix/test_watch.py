@@ -1,136 +1,126 @@
-"""What the lines of running jobs say."""
+"""What the lines of running jobs say: what the stage that runs now has written, and nothing older."""
 
 from __future__ import annotations
 
 import io
+import json
+import os
 import re
+import subprocess
+import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
-from rich.console import Console, Group
+from rich.console import Console
 
 from fly64_dose_overlap.pipeline.matrix import watch
-from fly64_dose_overlap.pipeline.matrix.experiments import Job
+from fly64_dose_overlap.pipeline.matrix.dvc_queue import Job
 from fly64_dose_overlap.pipeline.matrix.watch import DONE, FAILED, KEPT, QUEUED, RUNNING, Display, Line
+from fly64_dose_overlap.progress import STATE_FILE, State
 
-START = """\
-Reproducing experiment '1000-sparse'
-Stage 'base' didn't change, skipping
-Stage 'overlap@1000-sparse' didn't change, skipping
-"""
-CHECK = """\
-Running stage 'check':
-> env PYTHONPATH=src python -m fly64_dose_overlap.pipeline.stages.check
-check: the cell is 1000 photons per frame, view sparse
-Updating lock file 'dvc.lock'
-
-"""
-TRAIN = """\
-Running stage 'train':
-> env PYTHONPATH=src python -m fly64_dose_overlap.pipeline.stages.train
-Using bfloat16 Automatic Mixed Precision (AMP)
-validation set: 40 groups in 0.1 s
-thin and stitch for epoch 1: 40 groups in 0.0 s
-train epoch 1/5: 120/320 steps, 11.8/s, 17 s left
-train epoch 1/5: 320 steps in 27.1 s
-"""
-EPOCH_1 = (
-    "train sparse/dose=1000: epoch 1/5: train/loss 0.7984, val/loss 0.7524, "
-    "val/psnr 11.1335, val/ssim 0.2659, 108 s left\n"
-)
-EPOCH_2 = (
-    "train sparse/dose=1000: epoch 2/5: train/loss 0.7938, val/loss 0.7501, "
-    "val/psnr -1.5000, val/ssim 0.2671, 81 s left\n"
-)
-WITHOUT_PICTURE = "train sparse/dose=1000: epoch 3/5: train/loss 0.7901, val/loss 0.7488, 54 s left\n"
-EVALUATE = """\
-Running stage 'evaluate':
-> env PYTHONPATH=src python -m fly64_dose_overlap.pipeline.stages.evaluate
-score: 3 methods in 0.2 s
-"""
+EPOCH = {"label": "train epoch 1/5", "done": 120, "total": 320, "unit": "step", "seconds": 12.0}
+TRAINING = "train, train epoch 1/5: 120/320 steps, 20 s left, loss 0.7984, PSNR 11.13 dB, "
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    return Job("1000-sparse", tmp_path / "job.out", pid=1, returncode=None)
+    return Job("1000-sparse", tmp_path / "copy", tmp_path / "job.out", pid=1, returncode=None)
 
 
-def updated(job: Job, *texts: str) -> Line:
-    job.log.write_text("".join(texts), encoding="utf-8")
+def write_state(job: Job, **changes: Any) -> None:
+    fields: dict[str, Any] = {"label": "", "done": 0, "total": 0, "unit": "", "seconds": 0.0}
+    state = State("train", **{**fields, **changes, "pid": changes.get("pid", os.getpid()), "began": 1000.0})
+    path = job.folder / STATE_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(state)))
+
+
+def write_curves(job: Job, method: str, values: dict[str, Any], modified: float) -> None:
+    path = job.folder / "metrics" / method / "metrics.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(values))
+    os.utime(path, (modified, modified))
+
+
+def updated(job: Job) -> Line:
     line = Line(job.name, RUNNING)
     line.update(job)
+    line.seconds = 31.0
     return line
 
 
-def test_a_job_without_a_log_gets_its_data(job: Job) -> None:
-    line = Line(job.name)
-    line.update(job)
-    assert (line.stage, line.epoch, line.loss, line.psnr) == ("data", "", "", "")
+@pytest.fixture
+def training(job: Job) -> Line:
+    write_state(job, **EPOCH)
+    write_curves(job, "network", {"train": {"loss": 0.79841}, "val": {"psnr": 11.1335}, "step": 1}, 2000.0)
+    return updated(job)
+
+
+def test_a_job_that_has_written_nothing_has_no_stage(job: Job) -> None:
+    line = updated(job)
+    assert (line.stage, line.work, line.left, line.loss, line.psnr) == ("", "", "", "", "")
     assert line.log == job.log
+    assert line.describe() == "31 s"
 
 
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        ((START,), ("data", "", "", "")),
-        ((START, CHECK), ("check", "", "", "")),
-        ((START, CHECK, TRAIN), ("train", "", "", "")),
-        ((START, CHECK, TRAIN, EPOCH_1), ("train", "1/5", "0.7984", "11.1335")),
-        ((START, CHECK, TRAIN, EPOCH_1, EPOCH_2), ("train", "2/5", "0.7938", "-1.5000")),
-        ((START, CHECK, TRAIN, EPOCH_2, WITHOUT_PICTURE), ("train", "3/5", "0.7901", "")),
-        ((START, CHECK, TRAIN, EPOCH_2, TRAIN, EVALUATE), ("evaluate", "2/5", "0.7938", "-1.5000")),
-        ((START, CHECK, TRAIN, EPOCH_1, EPOCH_2[:60]), ("train", "1/5", "0.7984", "11.1335")),
-    ],
-)
-def test_a_line_follows_the_log(job: Job, texts: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    line = updated(job, *texts)
-    assert (line.stage, line.epoch, line.loss, line.psnr) == expected
+def test_a_training_shows_work_time_left_loss_and_psnr(training: Line) -> None:
+    assert training.describe() == f"{TRAINING}31 s"
 
 
-def test_the_stage_is_found_in_a_long_log(job: Job) -> None:
-    steps = "thin and stitch for epoch 1: 40 groups in 0.0 s\n" * 1000
-    line = updated(job, START, CHECK, TRAIN, EPOCH_1, steps, EPOCH_2)
-    assert (line.stage, line.epoch) == ("train", "2/5")
+def test_a_message_names_the_stage_alone(job: Job) -> None:
+    write_state(job, label="kept the network of epoch 4")
+    assert updated(job).describe() == "train, 31 s"
 
 
-def test_the_time_left_is_known_after_an_epoch(job: Job) -> None:
-    assert updated(job, START, CHECK, TRAIN).time_left() == ""
-    line = updated(job, START, CHECK, TRAIN, EPOCH_1)
-    assert re.fullmatch(r"\d+ s", line.time_left())
-    assert 0 < int(line.time_left().split()[0]) <= 108
-    line.state = DONE
-    assert line.time_left() == ""
+def test_what_an_earlier_stage_wrote_is_not_shown(job: Job) -> None:
+    write_curves(job, "network", {"train": {"loss": 0.5}}, 999.0)
+    write_state(job, **EPOCH)
+    assert updated(job).loss == ""
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    write_state(job, **EPOCH, pid=ended.pid)
+    assert updated(job).describe() == "31 s"
+
+
+def test_of_several_trainings_the_last_is_shown(job: Job) -> None:
+    write_state(job, **EPOCH)
+    write_curves(job, "network", {"train": {"loss": 0.5}}, 2000.0)
+    write_curves(job, "refined", {"train": {"loss": 0.25}}, 2001.0)
+    line = updated(job)
+    assert (line.loss, line.psnr) == ("0.2500", "")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"stage": "train"}', "[]"])
+def test_a_damaged_state_is_no_state(job: Job, content: str) -> None:
+    write_state(job)
+    (job.folder / STATE_FILE).write_text(content)
+    assert updated(job).stage == ""
 
 
 def test_changes_are_plain_lines_where_there_is_no_terminal(
-    job: Job, capsys: pytest.CaptureFixture[str]
+    training: Line, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = updated(job, START, CHECK, TRAIN, EPOCH_1)
-    running.seconds = 31.0
     waiting = Line("1000-dense")
-    display = Display([running, waiting])
+    display = Display([training, waiting])
     with display.shown():
         display.refresh()
         first = capsys.readouterr()
         assert first.out == ""
-        told, queued = first.err.splitlines()
-        assert queued == "1000-dense: queued"
-        assert told.startswith("1000-sparse: running: train, epoch 1/5, loss 0.7984, PSNR 11.1335 dB, ")
-        assert told.endswith(", 31 s")
+        assert first.err.splitlines() == [f"1000-sparse: running: {TRAINING}31 s", "1000-dense: queued"]
         display.refresh()
         assert capsys.readouterr().err == ""
-        running.state, waiting.state = DONE, FAILED
+        training.state, waiting.state = DONE, FAILED
         display.refresh()
-        changed = capsys.readouterr().err.splitlines()
-    assert changed[0].startswith("1000-sparse: done: ")
-    assert changed[1] == "1000-dense: failed"
+    assert capsys.readouterr().err.splitlines() == ["1000-sparse: done: 31 s", "1000-dense: failed"]
 
 
 def test_a_pulse_tells_of_running_jobs(
-    job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    training: Line, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "PLAIN_INTERVAL_S", 0.0)
-    display = Display([updated(job, START, CHECK, TRAIN), Line("1000-dense", KEPT)])
+    display = Display([training, Line("1000-dense", KEPT)])
     display.refresh()
     capsys.readouterr()
     display.refresh()
@@ -139,30 +129,23 @@ def test_a_pulse_tells_of_running_jobs(
     assert re.fullmatch(r"total: 1/2 cells, \d+ s", total)
 
 
-def test_the_live_table_has_a_row_per_cell_and_a_total(job: Job) -> None:
-    running = updated(job, START, CHECK, TRAIN, EPOCH_1)
-    lines = [running, Line("1000-dense", DONE), Line("1000-baseline", QUEUED)]
-    display = Display(lines)
-    console = Console(file=io.StringIO(), width=120)
-    console.print(Group(watch._table(lines), display._bar))
-    assert isinstance(console.file, io.StringIO)
-    header, *rows, total = console.file.getvalue().splitlines()
-    assert header.split()[:5] == ["cell", "state", "stage", "epoch", "loss"]
-    assert rows[0].split()[:6] == ["1000-sparse", "running", "train", "1/5", "0.7984", "11.1335"]
-    assert rows[1].split() == ["1000-dense", "done"]
-    assert rows[2].split() == ["1000-baseline", "queued"]
-    assert total.startswith("total")
-
-
-def test_the_live_display_counts_settled_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_live_table_has_a_row_per_cell_and_a_total(
+    training: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: True)
     monkeypatch.setattr("sys.stderr", stream)
-    lines = [Line("1000-dense", DONE), Line("1000-sparse", RUNNING)]
+    lines = [training, Line("1000-dense", DONE), Line("1000-baseline", QUEUED)]
     display = Display(lines)
     with display.shown():
+        time.sleep(0.01)
         display.refresh()
-        console = Console(file=io.StringIO(), width=120)
-        console.print(display._bar)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(watch._table(lines, display._total()))
     assert isinstance(console.file, io.StringIO)
-    assert re.search(r"1/2 cells, \d+ s, about \d+ s left", console.file.getvalue())
+    header, *rows, total = console.file.getvalue().splitlines()
+    assert header.split() == ["cell", "state"]
+    assert " ".join(rows[0].split()) == f"1000-sparse running {TRAINING}31 s"
+    assert rows[1].split() == ["1000-dense", "done"]
+    assert rows[2].split() == ["1000-baseline", "queued"]
+    assert re.fullmatch(r"total: 1/3 cells, \d+ s, about \d+ s left *", total)

@@ -48,9 +48,9 @@ main(["fetch", *sys.argv[1:]])
 """
 RESTORE = """
 from fly64_dose_overlap.config import load_params
-from fly64_dose_overlap.pipeline.matrix.cells import Selection, plan_cells
-from fly64_dose_overlap.pipeline.matrix.datasets import restore
-restore(plan_cells(Selection(doses=[1000]), committed=load_params()))
+from fly64_dose_overlap.pipeline.matrix.data import restore
+from fly64_dose_overlap.pipeline.matrix.plan import Selection, plan
+restore(plan(Selection(doses=[1000]), committed=load_params()), load_params())
 """
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.matrix.engines import SlurmOptions, run_on_slurm
+from fly64_dose_overlap.pipeline.matrix.slurm import run_on_slurm
 from node_cells import SLOW_TRAINING, Nodes, assert_collected, kill_worker, make_nodes, outcomes, wait_for
 from study_copy import StudyCopy, make_study
 
@@ -97,9 +97,8 @@ def test_a_failed_cell_is_reported_and_not_run_again(nodes: Nodes) -> None:
 
 
 def test_a_partition_that_is_not_there_is_refused(nodes: Nodes, tmp_path: Path) -> None:
-    options = SlurmOptions(tmp_path / "slurm", partition="none")
     with pytest.raises(StudyError, match=r"sbatch: has refused 2 tasks .*Invalid partition"):
-        list(run_on_slurm([nodes.job("one"), nodes.job("two")], options))
+        list(run_on_slurm([nodes.job("one"), nodes.job("two")], tmp_path / "slurm", partition="none"))
     assert queue() == ""
 
 
@@ -109,4 +108,4 @@ def test_without_slurm_the_error_says_so(
     jobs = [nodes.job("cell")]
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StudyError, match="Slurm: there is no srun here"):
-        list(run_on_slurm(jobs, SlurmOptions(tmp_path / "slurm")))
+        list(run_on_slurm(jobs, tmp_path / "slurm"))

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
+from fly64_dose_overlap.commands import become_command
+from fly64_dose_overlap.config import load_params
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.matrix import experiments
-from fly64_dose_overlap.pipeline.matrix.cells import Cell, Selection, parse_dose, plan_cells
-from fly64_dose_overlap.pipeline.matrix.cluster import cluster_jobs, collect
-from fly64_dose_overlap.pipeline.matrix.datasets import LOCK, base_checksum, restore, shares_data
-from fly64_dose_overlap.pipeline.matrix.engines import DaskOptions, SlurmOptions, run_on_dask, run_on_slurm
-from fly64_dose_overlap.pipeline.matrix.integrity import remove_rotten, verify_cache
-from fly64_dose_overlap.pipeline.matrix.results import describe_record, print_table, write_record
-from fly64_dose_overlap.pipeline.matrix.run import run_cells
+from fly64_dose_overlap.pipeline.cells import REPORTS
+from fly64_dose_overlap.pipeline.matrix import dvc_queue, history
+from fly64_dose_overlap.pipeline.matrix.cluster import Outcome, cluster_jobs, collect
+from fly64_dose_overlap.pipeline.matrix.data import restore
+from fly64_dose_overlap.pipeline.matrix.node import CellJob
+from fly64_dose_overlap.pipeline.matrix.on_dask import run_on_dask
+from fly64_dose_overlap.pipeline.matrix.plan import TARGET, Experiment, Selection, parse_dose, plan
+from fly64_dose_overlap.pipeline.matrix.results import print_table, write_record
+from fly64_dose_overlap.pipeline.matrix.run import run_in_queue
+from fly64_dose_overlap.pipeline.matrix.slurm import run_on_slurm
 from fly64_dose_overlap.pipeline.matrix.watch import FAILED, Line
 from fly64_dose_overlap.pipeline.stages._cli import refusing
+from fly64_dose_overlap.pipeline.verify import verify_cache
 from fly64_dose_overlap.progress import say
-from fly64_dose_overlap.results.lock import read_lock
 
-CODE = (
-    "dvc.yaml",
-    "src",
-    ":!src/fly64_dose_overlap/pipeline/matrix",
-    ":!src/fly64_dose_overlap/report",
-    ":!src/fly64_dose_overlap/pipeline/cli.py",
-)
-"""What results depend on, for git."""
-
-REPORTS = Path("reports")
+RUN, LOOK, KEEP = "Run", "Look", "Keep"
 SLURM_LOGS = Path(".dvc/tmp/slurm")
 
 DoseOption = Annotated[
@@ -53,6 +45,7 @@ OverridesOption = Annotated[
     list[str] | None,
     typer.Option("-S", "--set-param", metavar="KEY=VALUE", help="Change a parameter of every cell."),
 ]
+WorkersOption = Annotated[int, typer.Option("-j", "--workers", min=1, help="Cells at a time.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")]
 ScratchOption = Annotated[
     Path, typer.Option(metavar="FOLDER", help="On the nodes, for clones (removed) and logs (kept).")
@@ -62,7 +55,7 @@ CacheOption = Annotated[
 ]
 GitRemoteOption = Annotated[str, typer.Option(metavar="NAME", help="Nodes clone from here and push to it.")]
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
@@ -70,7 +63,14 @@ def dose_overlap() -> None:
     """Dose and overlap studies in X-ray ptychography; run it from the repository's root."""
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
+@refusing
+def repro() -> None:
+    """Run the cell that params.yaml names, as far as it is not up to date: dvc repro evaluate."""
+    become_command("dvc", "repro", TARGET)
+
+
+@app.command(rich_help_panel=RUN)
 @refusing
 def matrix(
     dose: DoseOption = None,
@@ -78,7 +78,7 @@ def matrix(
     gridsize: GridsizeOption = None,
     seeds: SeedsOption = 1,
     overrides: OverridesOption = None,
-    workers: Annotated[int, typer.Option("-j", "--workers", min=1, help="Cells at a time.")] = 2,
+    workers: WorkersOption = 2,
     dry_run: DryRunOption = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an earlier call stopped; always so.")
@@ -90,17 +90,16 @@ def matrix(
     the cache or from remote storage and are never made again, unless -S changes them or
     a dose is new.
     """
-    plan = _plan(dose, view, gridsize, seeds, overrides)
+    chosen = _Matrix(dose, view, gridsize, seeds, overrides)
     if dry_run:
-        plan.print()
-        return
-    tree = load_params()
-    restore([cell for cell in plan.missing if shares_data(cell, tree)])
-    flags = experiments.restoring_flags()
-    _report(plan, run_cells(plan.cells, commit=plan.commit, workers=workers, flags=flags))
+        return chosen.print()
+    dvc_queue.require_usable(Path.cwd())
+    restore(chosen.missing, load_params())
+    flags = dvc_queue.restoring_flags()
+    chosen.report(run_in_queue(chosen.experiments, commit=chosen.commit, workers=workers, flags=flags))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 @refusing
 def slurm(
     scratch: ScratchOption,
@@ -124,21 +123,22 @@ def slurm(
     dry_run: DryRunOption = False,
 ) -> None:
     """Run the cells as one Slurm job array, and bring the results here. See docs/cluster.md."""
-    options = SlurmOptions(
+    run = partial(
+        run_on_slurm,
         folder=SLURM_LOGS,
+        cpus=cpus,
         partition=partition,
-        cpus_per_task=cpus,
-        memory_gb=memory_gb,
-        minutes=minutes,
+        mem=memory_gb and f"{round(memory_gb * 1024)}MB",
+        time=minutes,
         gres=gres,
-        at_once=at_once,
-        extra=_pairs("--sbatch", sbatch),
+        array_parallelism=at_once,
+        additional_parameters=_pairs("--sbatch", sbatch),
     )
-    plan = _plan(dose, view, gridsize, seeds, overrides)
-    _run_on_cluster(plan, run_on_slurm, options, scratch, cache, git_remote, dry_run)
+    chosen = _Matrix(dose, view, gridsize, seeds, overrides)
+    chosen.run_on_cluster(run, scratch, cache, git_remote, dry_run)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 @refusing
 def dask(
     scratch: ScratchOption,
@@ -149,7 +149,7 @@ def dask(
     overrides: OverridesOption = None,
     cache: CacheOption = None,
     git_remote: GitRemoteOption = "origin",
-    workers: Annotated[int, typer.Option("-j", "--workers", min=1, help="Cells at a time.")] = 2,
+    workers: WorkersOption = 2,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A scheduler that runs: tcp://host:8786.")
     ] = None,
@@ -166,17 +166,16 @@ def dask(
     dry_run: DryRunOption = False,
 ) -> None:
     """Run the cells on Dask workers, and bring the results here. See docs/cluster.md."""
-    arguments = {
-        key: int(text) if text.isdecimal() else text for key, text in _pairs("--cluster", cluster).items()
-    }
-    options = DaskOptions(
-        workers=workers, address=scheduler, jobqueue=jobqueue, cluster=arguments, gpus=gpu or ()
+    pairs = _pairs("--cluster", cluster).items()
+    arguments = {key: int(text) if text.isdecimal() else text for key, text in pairs}
+    run = partial(
+        run_on_dask, workers=workers, address=scheduler, jobqueue=jobqueue, cluster=arguments, gpus=gpu or ()
     )
-    plan = _plan(dose, view, gridsize, seeds, overrides)
-    _run_on_cluster(plan, run_on_dask, options, scratch, cache, git_remote, dry_run)
+    chosen = _Matrix(dose, view, gridsize, seeds, overrides)
+    chosen.run_on_cluster(run, scratch, cache, git_remote, dry_run)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 @refusing
 def report(
     revision: Annotated[
@@ -195,7 +194,7 @@ def report(
         raise StudyError("report", f"{len(failed)} experiments failed: {', '.join(failed)}", "it lists them")
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 @refusing
 def verify(
     remove: Annotated[bool, typer.Option("--remove", help="Remove what is rotten.")] = False,
@@ -211,8 +210,9 @@ def verify(
         return
     for rot in found.rotten:
         say(f"rotten: {rot.describe()}")
-    if remove:
-        remove_rotten(found.rotten)
+        if remove:
+            # DVC then fetches or makes it again.
+            rot.path.unlink(missing_ok=True)
     stages = ", ".join(sorted({use.stage for rot in found.rotten for use in rot.uses}))
     problem = f"{len(found.rotten)} of {found.files} files are rotten{' and were removed' if remove else ''}"
     first = "" if remove else "repeat with --remove, then "
@@ -220,62 +220,58 @@ def verify(
     raise StudyError("verify", problem, f"{first}bring them back: {back}")
 
 
-@dataclass(frozen=True)
-class _Plan:
-    cells: list[Cell]
-    commit: str
-    done: set[str]
+class _Matrix:
+    """The experiments that were asked for, and which of them there are."""
+
+    def __init__(
+        self,
+        dose: Sequence[str] | None,
+        view: Sequence[str] | None,
+        gridsize: Sequence[int] | None,
+        seeds: int,
+        overrides: Sequence[str] | None,
+    ) -> None:
+        load_params()
+        self.commit = history.baseline()
+        doses = [parse_dose(text) for text in dose or ()]
+        selection = Selection(doses, view or (), gridsize or (), seeds, overrides or ())
+        committed, change = history.committed_params(), history.code_change()
+        self.experiments = plan(selection, committed=committed, code_change=change)
+        self._done = history.finished(self.commit) & {each.name for each in self.experiments}
 
     @property
-    def missing(self) -> list[Cell]:
-        return [cell for cell in self.cells if cell.name not in self.done]
+    def missing(self) -> list[Experiment]:
+        return [each for each in self.experiments if each.name not in self._done]
 
     def print(self) -> None:
-        for cell in self.cells:
-            settings = " ".join(f"-S {override!r}" for override in cell.overrides)
-            print(f"{cell.name}: {'done before' if cell.name in self.done else 'to run'}: {settings}")
-        print(f"{len(self.cells)} cells, {len(self.missing)} to run")
+        for each in self.experiments:
+            settings = " ".join(f"-S {override!r}" for override in each.overrides)
+            print(f"{each.name}: {'done before' if each.name in self._done else 'to run'}: {settings}")
+        print(f"{len(self.experiments)} cells, {len(self.missing)} to run")
 
+    def run_on_cluster(
+        self,
+        engine: Callable[[Sequence[CellJob]], Generator[Outcome]],
+        scratch: Path,
+        cache: Path | None,
+        git_remote: str,
+        dry_run: bool,
+    ) -> None:
+        if dry_run:
+            return self.print()
+        jobs = cluster_jobs(
+            self.missing, commit=self.commit, git_remote=git_remote, scratch=scratch, cache=cache
+        )
+        with closing(engine(jobs)) as outcomes:
+            self.report(collect(self.experiments, outcomes, done=self._done, git_remote=git_remote))
 
-def _plan(
-    dose: Sequence[str] | None,
-    view: Sequence[str] | None,
-    gridsize: Sequence[int] | None,
-    seeds: int,
-    overrides: Sequence[str] | None,
-) -> _Plan:
-    load_params()
-    commit = experiments.baseline()
-    doses = [parse_dose(text) for text in dose or ()]
-    selection = Selection(doses, view or (), gridsize or (), seeds, overrides or ())
-    cells = plan_cells(selection, committed=_committed(), code_change=_code_change())
-    return _Plan(cells, commit, experiments.finished(commit) & {cell.name for cell in cells})
-
-
-def _run_on_cluster(
-    plan: _Plan,
-    engine: Callable[..., Any],
-    options: SlurmOptions | DaskOptions,
-    scratch: Path,
-    cache: Path | None,
-    git_remote: str,
-    dry_run: bool,
-) -> None:
-    if dry_run:
-        plan.print()
-        return
-    jobs = cluster_jobs(plan.missing, commit=plan.commit, git_remote=git_remote, scratch=scratch, cache=cache)
-    with closing(engine(jobs, options)) as outcomes:
-        _report(plan, collect(plan.cells, outcomes, done=plan.done, git_remote=git_remote))
-
-
-def _report(plan: _Plan, lines: Sequence[Line]) -> None:
-    print_table(plan.cells, lines, plan.commit)
-    say(describe_record(write_record(plan.cells, lines, plan.commit)))
-    failed = [line for line in lines if line.state == FAILED]
-    if failed:
-        logs = ", ".join(f"{line.name} ({line.log or f'dvc queue logs {line.name}'})" for line in failed)
-        raise StudyError("matrix", f"{len(failed)} of {len(lines)} cells failed, see {logs}")
+    def report(self, lines: Sequence[Line]) -> None:
+        print_table(self.experiments, lines, self.commit)
+        say(write_record(self.experiments, lines, self.commit))
+        failed = [line for line in lines if line.state == FAILED]
+        if failed:
+            logs = ", ".join(f"{line.name} ({line.log or f'dvc queue logs {line.name}'})" for line in failed)
+            raise StudyError("matrix", f"{len(failed)} of {len(lines)} cells failed, see {logs}")
 
 
 def _pairs(option: str, texts: Sequence[str] | None) -> dict[str, str]:
@@ -283,28 +279,6 @@ def _pairs(option: str, texts: Sequence[str] | None) -> dict[str, str]:
         if "=" not in text:
             raise StudyError(option, f"must be KEY=VALUE, got {text!r}")
     return dict(text.split("=", 1) for text in texts or ())
-
-
-def _committed() -> Params:
-    """Return the parameters of the commit that experiments start from."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / PARAMS_FILE.name
-        copy.write_text(run_command("git", "show", f"HEAD:./{PARAMS_FILE}"), encoding="utf-8")
-        return load_params(copy)
-
-
-def _code_change() -> str:
-    """Return how code and base set differ from the commit's; empty if they do not."""
-    untracked = run_command("git", "ls-files", "--others", "--exclude-standard", "--", *CODE)
-    if untracked:
-        first = untracked.split("\n")[0]
-        raise StudyError(first, "is not known to git, so that jobs would lack it", "git add it")
-    change = run_command("git", "diff", "HEAD", "--", *CODE)
-    now = base_checksum(read_lock(LOCK))
-    if not run_command("git", "ls-tree", "--name-only", "HEAD", str(LOCK)):
-        raise StudyError(str(LOCK), "is not in the last commit", "git add and commit it")
-    before = base_checksum(run_command("git", "show", f"HEAD:./{LOCK}"))
-    return change if now == before else f"{change}{now}"
 
 
 if __name__ == "__main__":

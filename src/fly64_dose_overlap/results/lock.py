@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ LOCK_NAME = "dvc.lock"
 MAX_LOCK_BYTES = 4 * 2**20
 """Thirty times that of the study."""
 REMAKE = "git restore dvc.lock brings back that of the last commit"
-_CONFLICT = re.compile(r"^(<<<<<<<|=======|>>>>>>>)", re.MULTILINE)
+CONFLICT_MARKS = ("<<<<<<<", "=======", ">>>>>>>")
 
 Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
 
@@ -66,7 +65,7 @@ def parse_lock(text: str, *, where: str = LOCK_NAME) -> dict[str, LockedStage]:
     StudyError
         If it is damaged, or holds the marks of a conflict that git could not settle.
     """
-    if _CONFLICT.search(text):
+    if any(line.startswith(CONFLICT_MARKS) for line in text.splitlines()):
         raise StudyError(where, "holds marks of a merge conflict", "settle it, then: dvc repro")
     content = parse_yaml(text, where=where)
     if content is None:

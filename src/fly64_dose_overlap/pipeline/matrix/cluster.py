@@ -1,32 +1,68 @@
-"""The cells of the matrix as jobs for a cluster, and their results back from it."""
+"""The cells of the matrix as jobs for a cluster, and their results back from it.
+
+An engine is a generator that takes jobs and yields every one once, with None or the reason of
+its failure, as the cells finish. A cell whose worker died is run again; a cell that failed is
+not. When the consumer stops early, what is still running is cancelled: hold the generator in
+`contextlib.closing`, so that this happens at once after an error too.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.matrix.cells import Cell
-from fly64_dose_overlap.pipeline.matrix.engines import Outcome
-from fly64_dose_overlap.pipeline.matrix.node import CellJob
+from fly64_dose_overlap.pipeline.matrix.node import CellJob, run_cell
+from fly64_dose_overlap.pipeline.matrix.plan import Experiment
 from fly64_dose_overlap.pipeline.matrix.watch import DONE, FAILED, KEPT, Line
 from fly64_dose_overlap.progress import say
 
+Outcome = tuple[CellJob, str | None]
+"""A job with None, or with one line that says why it failed."""
+
+RETRIES = 2
 INPUTS = ("dvc.yaml", "dvc.lock", "params.yaml", "src")
 
 
+def attempt(job: CellJob) -> str | None:
+    """Run a cell; a failure that the user can act on is a result, all else is a bug."""
+    try:
+        run_cell(job)
+    except StudyError as error:
+        return str(error)
+    return None
+
+
+def require(module: str, package: str = "") -> Any:
+    """Import a module that only some users need.
+
+    Raises
+    ------
+    StudyError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        hint = "install it with: pip install -e '.[cluster]'"
+        raise StudyError(package or module, "is not installed", hint) from None
+
+
 def cluster_jobs(
-    cells: Sequence[Cell], *, commit: str, git_remote: str, scratch: Path, cache: Path | None
+    experiments: Sequence[Experiment], *, commit: str, git_remote: str, scratch: Path, cache: Path | None
 ) -> list[CellJob]:
     """Describe cells for nodes that know nothing but git and the remote storage.
 
     Parameters
     ----------
-    cells : sequence of Cell
+    experiments : sequence of Experiment
     commit : str
-        The commit that the experiments start from; the git remote must have it.
+        The commit that they start from; the git remote must have it.
     git_remote : str
         Name of the git remote that nodes clone from and push to.
     scratch : Path
@@ -48,15 +84,16 @@ def cluster_jobs(
     settings = _remote_settings()
     return [
         CellJob(
-            name=cell.name,
-            overrides=cell.overrides,
+            name=each.name,
+            overrides=each.overrides,
             git_url=str(Path(url).resolve()) if Path(url).exists() else url,
             revision=commit,
             remote_config=settings,
             scratch=str(scratch.absolute()),
             cache=None if cache is None else str(cache.absolute()),
+            subfolder=run_command("git", "rev-parse", "--show-prefix").strip(),
         )
-        for cell in cells
+        for each in experiments
     ]
 
 
@@ -76,26 +113,10 @@ def _remote_settings() -> tuple[tuple[str, str], ...]:
 
 
 def collect(
-    cells: Sequence[Cell], outcomes: Iterable[Outcome], *, done: set[str], git_remote: str
+    experiments: Sequence[Experiment], outcomes: Iterable[Outcome], *, done: set[str], git_remote: str
 ) -> list[Line]:
-    """Wait for the outcomes of cells, then bring their experiments here.
-
-    Parameters
-    ----------
-    cells : sequence of Cell
-    outcomes : iterable of (CellJob, str or None)
-        From an engine, one for each cell that is not ``done``.
-    done : set of str
-        Names of experiments that are here already.
-    git_remote : str
-        Where nodes push to.
-
-    Returns
-    -------
-    list of Line
-        One per cell.
-    """
-    lines = {cell.name: Line(cell.name, KEPT if cell.name in done else FAILED) for cell in cells}
+    """Wait for the outcomes of cells that are not ``done``, then bring their experiments here."""
+    lines = {each.name: Line(each.name, KEPT if each.name in done else FAILED) for each in experiments}
     total = sum(line.state != KEPT for line in lines.values())
     arrived: list[str] = []
     for number, (job, error) in enumerate(outcomes, start=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fly64_dose_overlap.files.atomic import write_json_atomic
-from fly64_dose_overlap.pipeline.matrix.cells import Cell
-from fly64_dose_overlap.pipeline.matrix.experiments import result_of, stages_run
+from fly64_dose_overlap.pipeline.cells import EVALUATION
+from fly64_dose_overlap.pipeline.matrix.dvc_queue import stages_run
+from fly64_dose_overlap.pipeline.matrix.history import result_of
+from fly64_dose_overlap.pipeline.matrix.plan import Experiment
 from fly64_dose_overlap.pipeline.matrix.watch import FAILED, KEPT, Line
 
 RECORD = Path(".dvc/tmp/matrix.json")
 """Cells of the last matrix with their states and the stages that DVC executed for each."""
-SCORES = "metrics/evaluation.json"
 DATA_STAGES = ("base", "simulate", "overlap")
 TABLE_WIDTH = 180
 SHOWN = ("flat object", "group start", "supervised", "network", "refined", "MAP")
@@ -26,13 +26,9 @@ SHOWN = ("flat object", "group start", "supervised", "network", "refined", "MAP"
 PTYCHI = ("LSQML", "rPIE", "ePIE", "AD Poisson")
 
 
-def print_table(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> None:
+def print_table(experiments: Sequence[Experiment], lines: Sequence[Line], commit: str) -> None:
     """Print phase PSNR by method with the limit, and the network's other scores, a row per cell."""
-    scores = {
-        cell.name: json.loads(result_of(commit, cell.name, SCORES))
-        for cell, line in zip(cells, lines, strict=True)
-        if line.state != FAILED
-    }
+    scores = {line.name: result_of(commit, line.name, EVALUATION) for line in lines if line.state != FAILED}
     methods = [name for name in SHOWN if any(name in score["methods"] for score in scores.values())]
     table = Table(
         title="phase PSNR (dB) on the test half; SSIM (phase) and complex NRMSE: network",
@@ -42,9 +38,9 @@ def print_table(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> No
         table.add_column(title, justify="right" if title == "dose" else "left")
     for title in (*methods, "best pty-chi", "limit", "SSIM", "NRMSE"):
         table.add_column(title, justify="right")
-    for cell, line in zip(cells, lines, strict=True):
-        values = _values(scores[cell.name], methods) if cell.name in scores else []
-        table.add_row(cell.name, line.state, str(cell.params.dose), cell.params.view, *values)
+    for each, line in zip(experiments, lines, strict=True):
+        values = _values(scores[line.name], methods) if line.name in scores else []
+        table.add_row(line.name, line.state, str(each.cell.dose), each.cell.view, *values)
     Console(width=None if Console().is_terminal else TABLE_WIDTH).print(table)
 
 
@@ -57,32 +53,24 @@ def _values(score: dict[str, Any], methods: Sequence[str]) -> list[str]:
     return [*shown, f"{score['ssim']:.3f}", f"{score['nrmse']:.4f}"]
 
 
-def write_record(cells: Sequence[Cell], lines: Sequence[Line], commit: str) -> list[dict[str, Any]]:
-    """Write and return what was executed for each cell; ``stages`` is None where the log is elsewhere."""
+def write_record(experiments: Sequence[Experiment], lines: Sequence[Line], commit: str) -> str:
+    """Write what was executed for each cell; return in one line which stages ran.
+
+    ``stages`` is None where the log is elsewhere.
+    """
     entries: list[dict[str, Any]] = [
         {
-            "name": cell.name,
-            "dose": cell.params.dose,
-            "view": cell.params.view,
-            "seed": cell.params.train.seed,
+            "name": line.name,
+            "dose": each.cell.dose,
+            "view": each.cell.view,
+            "seed": each.cell.seed,
             "state": line.state,
             "stages": _executed(line),
             "log": None if line.log is None else str(line.log),
         }
-        for cell, line in zip(cells, lines, strict=True)
+        for each, line in zip(experiments, lines, strict=True)
     ]
     write_json_atomic(RECORD, {"baseline": commit, "cells": entries})
-    return entries
-
-
-def _executed(line: Line) -> list[str] | None:
-    if line.state == KEPT:
-        return []
-    return stages_run(line.log) if line.log is not None and line.log.exists() else None
-
-
-def describe_record(entries: Sequence[dict[str, Any]]) -> str:
-    """Say in one line which stages ran, and that no dataset was made if none was."""
     known = [entry["stages"] for entry in entries if entry["stages"] is not None]
     executed = Counter(stage.split("@")[0] for stages in known for stage in stages)
     ran = ", ".join(f"{stage} {count}" for stage, count in sorted(executed.items())) or "nothing"
@@ -90,3 +78,9 @@ def describe_record(entries: Sequence[dict[str, Any]]) -> str:
     unknown = len(entries) - len(known)
     elsewhere = f"; logs of {unknown} cells are not here" if unknown else ""
     return f"executed: {ran}; datasets made: {made or 'none'}{elsewhere} ({RECORD})"
+
+
+def _executed(line: Line) -> list[str] | None:
+    if line.state == KEPT:
+        return []
+    return stages_run(line.log) if line.log is not None and line.log.exists() else None

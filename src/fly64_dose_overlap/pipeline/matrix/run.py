@@ -5,20 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from fly64_dose_overlap.pipeline.matrix import experiments
-from fly64_dose_overlap.pipeline.matrix.cells import Cell
-from fly64_dose_overlap.pipeline.matrix.experiments import Job
-from fly64_dose_overlap.pipeline.matrix.watch import (
-    DONE,
-    FAILED,
-    KEPT,
-    QUEUED,
-    RUNNING,
-    SETTLED,
-    Display,
-    Line,
-)
+from fly64_dose_overlap.pipeline.matrix import dvc_queue
+from fly64_dose_overlap.pipeline.matrix.dvc_queue import Job
+from fly64_dose_overlap.pipeline.matrix.history import finished
+from fly64_dose_overlap.pipeline.matrix.plan import Experiment
+from fly64_dose_overlap.pipeline.matrix.watch import DONE, FAILED, KEPT, QUEUED, RUNNING, Display, Line
 from fly64_dose_overlap.progress import say
 
 POLL_S = 1.0
@@ -30,9 +23,12 @@ GONE_LIMIT_S = 10.0
 """Between two workers, none is seen for less than this."""
 ATTEMPTS = 3
 """How often the workers may be lost without any cell having ended."""
+ONE_THREAD_EACH = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def run_cells(cells: Sequence[Cell], *, commit: str, workers: int, flags: Sequence[str] = ()) -> list[Line]:
+def run_in_queue(
+    experiments: Sequence[Experiment], *, commit: str, workers: int, flags: Sequence[str] = ()
+) -> list[Line]:
     """Queue the cells without an experiment, start workers and wait for all.
 
     Jobs that an earlier call left running are waited for; those that it left queued or
@@ -40,9 +36,9 @@ def run_cells(cells: Sequence[Cell], *, commit: str, workers: int, flags: Sequen
 
     Parameters
     ----------
-    cells : sequence of Cell
+    experiments : sequence of Experiment
     commit : str
-        The commit that the experiments start from.
+        The commit that they start from.
     workers : int
         Jobs at a time.
     flags : sequence of str
@@ -53,73 +49,66 @@ def run_cells(cells: Sequence[Cell], *, commit: str, workers: int, flags: Sequen
     list of Line
         One per cell, all of them settled.
     """
-    matrix = _Matrix(cells, commit, flags)
-    matrix.mark_kept()
-    if all(line.state == KEPT for line in matrix.lines):
-        return matrix.lines
-    _share_threads(workers)
+    done = finished(commit)
+    lines = [Line(each.name, KEPT if each.name in done else QUEUED) for each in experiments]
+    pending = {each.name: each for each in experiments if each.name not in done}
+    if not pending:
+        return lines
+    dvc_queue.require_usable(Path.cwd())
+    share = str(max(1, (os.cpu_count() or 1) // workers))
+    for name in ONE_THREAD_EACH:
+        os.environ.setdefault(name, share)
+    queue = _Queue(pending, {line.name: line for line in lines}, commit)
     try:
-        with Display(matrix.lines).shown() as display:
+        with Display(lines).shown() as display:
             attempts = ATTEMPTS
-            while attempts and (left := matrix.unsettled()):
-                matrix.enqueue(workers)
-                matrix.wait(display)
-                experiments.stop_orphans()
-                attempts = attempts - 1 if matrix.unsettled() == left else ATTEMPTS
-            matrix.give_up()
+            while attempts and (left := len(pending)):
+                queue.fill(flags)
+                dvc_queue.start_workers(workers)
+                queue.wait(display)
+                dvc_queue.stop_orphans()
+                attempts = attempts - 1 if len(pending) == left else ATTEMPTS
+            queue.give_up()
             display.refresh()
     except KeyboardInterrupt:
         say("stopping workers and jobs; the same command goes on where they were")
-        experiments.stop_all()
+        dvc_queue.stop_all()
         raise
-    return matrix.lines
+    return lines
 
 
-class _Matrix:
-    def __init__(self, cells: Sequence[Cell], commit: str, flags: Sequence[str]) -> None:
-        self.cells = cells
-        self.commit = commit
-        self._flags = flags
-        self.lines = [Line(cell.name) for cell in cells]
+class _Queue:
+    """The cells that are not settled, and what is known of their jobs."""
+
+    def __init__(self, pending: dict[str, Experiment], lines: dict[str, Line], commit: str) -> None:
+        self.pending = pending
+        self._lines = lines
+        self._commit = commit
         self._known: set[str] = set()
         self._ended: dict[str, float] = {}
 
-    def mark_kept(self) -> None:
-        finished = experiments.finished(self.commit)
-        for line in self.lines:
-            if line.name in finished:
-                line.state = KEPT
-
-    def unsettled(self) -> int:
-        return sum(line.state not in SETTLED for line in self.lines)
-
-    def enqueue(self, workers: int) -> None:
+    def fill(self, flags: Sequence[str]) -> None:
         """Queue what neither has a result nor is on its way."""
-        pending = {line.name for line in self.lines if line.state not in SETTLED}
-        states = experiments.queued_states() if experiments.WORKERS.exists() else {}
+        states = dvc_queue.queued_states() if dvc_queue.WORKERS.exists() else {}
         on_the_way: set[str] = set()
-        if experiments.worker_pids():
-            on_the_way = {name for name in pending if states.get(name) in ("Queued", "Running")}
+        if dvc_queue.worker_pids():
+            on_the_way = {name for name in self.pending if states.get(name) in ("Queued", "Running")}
         else:
-            experiments.stop_orphans()
-        self._known = experiments.job_folders()
+            dvc_queue.stop_orphans()
+        self._known = dvc_queue.job_folders()
         self._ended.clear()
-        stale = sorted(name for name in pending - on_the_way if name in states)
-        if stale:
-            experiments.clear(stale)
-        for cell in self.cells:
-            if cell.name in pending - on_the_way:
-                experiments.add(cell, *self._flags)
-                say(f"queued {cell.name}")
-        experiments.start_workers(workers)
+        dvc_queue.clear(sorted(set(self.pending) - on_the_way), states)
+        for name, experiment in self.pending.items():
+            if name not in on_the_way:
+                dvc_queue.add(experiment, flags)
+                say(f"queued {name}")
 
     def wait(self, display: Display) -> None:
         """Return when every cell is settled, or no worker is left for those that are not."""
-        seen = time.monotonic()
-        patience = START_LIMIT_S
-        while not self._look():
+        seen, patience = time.monotonic(), START_LIMIT_S
+        while self._look():
             display.refresh()
-            if experiments.worker_pids():
+            if dvc_queue.worker_pids():
                 seen, patience = time.monotonic(), GONE_LIMIT_S
             elif time.monotonic() - seen > patience:
                 return
@@ -127,19 +116,19 @@ class _Matrix:
         display.refresh()
 
     def _look(self) -> bool:
-        finished = experiments.finished(self.commit)
-        jobs = experiments.jobs_beside(self._known)
-        for line in self.lines:
-            if line.state in SETTLED:
-                continue
-            job = jobs.get(line.name)
+        """Take up what became of the cells; return whether some are still open."""
+        done = finished(self._commit)
+        jobs = dvc_queue.jobs_beside(self._known)
+        for name in list(self.pending):
+            line, job = self._lines[name], jobs.get(name)
             if job is not None:
                 line.update(job)
-            if line.name in finished:
-                line.state = DONE
-            elif job is not None:
                 line.state = self._state_of(job)
-        return not self.unsettled()
+            if name in done:
+                line.state = DONE
+            if line.state in (DONE, FAILED):
+                del self.pending[name]
+        return bool(self.pending)
 
     def _state_of(self, job: Job) -> str:
         if job.returncode is None:
@@ -149,13 +138,7 @@ class _Matrix:
         return FAILED if job.returncode or waited else RUNNING
 
     def give_up(self) -> None:
-        for line in self.lines:
-            if line.state not in SETTLED:
-                line.state = FAILED
-
-
-def _share_threads(workers: int) -> None:
-    """Divide the cores among the jobs, for libraries that would each take all of them."""
-    share = str(max(1, (os.cpu_count() or 1) // workers))
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, share)
+        """Call failed what no worker ran; where no job began, a worker's own words say why."""
+        for name in self.pending:
+            line = self._lines[name]
+            line.state, line.log = FAILED, line.log or dvc_queue.worker_log()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -10,156 +10,129 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console, Group
+import psutil
+from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from fly64_dose_overlap.pipeline.matrix.experiments import Job, stages_run
-from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.pipeline.cells import curves_folder
+from fly64_dose_overlap.pipeline.matrix.dvc_queue import Job
+from fly64_dose_overlap.progress import State, read_state, say
 
 DONE, KEPT, FAILED, RUNNING, QUEUED = "done", "done before", "failed", "running", "queued"
 SETTLED = (DONE, KEPT, FAILED)
-LOG_TAIL_BYTES = 20_000
 PLAIN_INTERVAL_S = 60.0
-EPOCH = re.compile(
-    r"epoch (?P<epoch>\d+/\d+): train/loss (?P<loss>[\d.e+-]+)"
-    r"(?:.*?val/psnr (?P<psnr>[\d.e+-]+))?.*?, (?P<left>\d+) s left"
-)
+CURVES = str(curves_folder("*") / "metrics.json")
+"""The last values of every training, as dvclive writes them."""
 
 
 @dataclass
 class Line:
-    """What is known of one cell.
-
-    Attributes
-    ----------
-    name : str
-    state : str
-        One of queued, running, done, done before, failed.
-    stage, epoch, loss, psnr : str
-        From the log of the job; empty while unknown. ``psnr`` is that of the phase, dB,
-        on validation frames of the training half.
-    seconds : float
-        How long the job has run.
-    log : Path or None
-    """
+    """What is known of one cell; what is not is empty."""
 
     name: str
     state: str = QUEUED
+    """One of queued, running, done, done before, failed."""
     stage: str = ""
-    epoch: str = ""
+    work: str = ""
+    left: str = ""
     loss: str = ""
     psnr: str = ""
+    """Of the phase, dB, on validation frames of the training half."""
     seconds: float = 0.0
+    """How long the job has run."""
     log: Path | None = None
-    _started: float | None = field(default=None, repr=False)
-    _left: tuple[str, float] = field(default=("", 0.0), repr=False)
+    _started: float = field(default=0.0, repr=False)
 
     def update(self, job: Job) -> None:
-        """Take up what a job has printed and how long it has run."""
-        now = time.monotonic()
+        """Take up what the stage of a job that runs now has written, and how long the job has run."""
         if self.log != job.log:
-            self.log, self._started = job.log, now
-        self.seconds = now - (self._started or now)
-        text = _tail(job.log)
-        stages = stages_run(job.log)
-        self.stage = stages[-1] if stages else "data"
-        reports = list(EPOCH.finditer(text))
-        if reports:
-            last = reports[-1]
-            self.epoch, self.loss, self.psnr = last["epoch"], last["loss"], last["psnr"] or ""
-            if self._left[0] != last["epoch"]:
-                self._left = (last["epoch"], now + float(last["left"]))
+            self.log, self._started = job.log, time.monotonic()
+        self.seconds = time.monotonic() - self._started
+        self.stage = self.work = self.left = self.loss = self.psnr = ""
+        state = read_state(job.folder)
+        if state is None or not psutil.pid_exists(state.pid):
+            return
+        self.stage = state.stage
+        if state.total:
+            self.work = f"{state.label}: {state.done}/{state.total} {state.unit}s"
+        if state.seconds_left is not None:
+            self.left = f"{state.seconds_left:.0f} s"
+        self.loss, self.psnr = _last_values(job.folder, state)
 
-    def time_left(self) -> str:
-        """Return the seconds until training ends, once the first epoch has told."""
-        if self.state != RUNNING or not self._left[0]:
+    def describe(self) -> str:
+        """Return what there is to say beside the state."""
+        if self.state not in (RUNNING, DONE, FAILED) or not self.seconds:
             return ""
-        return f"{max(0.0, self._left[1] - time.monotonic()):.0f} s"
+        parts = [
+            self.stage,
+            self.work,
+            self.left and f"{self.left} left",
+            self.loss and f"loss {self.loss}",
+            self.psnr and f"PSNR {self.psnr} dB",
+        ]
+        return ", ".join([*filter(None, parts if self.state == RUNNING else ()), f"{self.seconds:.0f} s"])
 
 
-def _tail(log: Path) -> str:
+def _last_values(folder: Path, state: State) -> tuple[str, str]:
+    """Return loss and PSNR of the training that runs; those of others are older than its process."""
+    found: list[tuple[float, Path]] = [(path.stat().st_mtime, path) for path in folder.glob(CURVES)]
+    modified, path = max(found, default=(0.0, folder))
+    if modified < state.began:
+        return "", ""
     try:
-        with log.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return "", ""
+    loss, psnr = values.get("train", {}).get("loss"), values.get("val", {}).get("psnr")
+    return "" if loss is None else f"{loss:.4f}", "" if psnr is None else f"{psnr:.2f}"
 
 
 class Display:
-    """Show lines: a live table with a total bar on a terminal, changes and a pulse in a log."""
+    """Show lines: a live table on a terminal, changes and a pulse in a log."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self._lines = lines
         self._shown: dict[str, str] = {}
         self._start = self._pulse = time.monotonic()
         self._live: Live | None = None
-        self._bar = Progress(
-            TextColumn("total"), BarColumn(), MofNCompleteColumn(), TextColumn("cells{task.fields[times]}")
-        )
-        self._task = self._bar.add_task("total", total=len(lines), times="")
 
     @contextmanager
     def shown(self) -> Generator[Display]:
         """Show the lines until the block ends."""
-        console = Console(stderr=True)
         if not sys.stderr.isatty():
             yield self
             return
-        with Live(console=console, refresh_per_second=2, transient=True) as self._live:
+        with Live(console=Console(stderr=True), refresh_per_second=2, transient=True) as self._live:
             yield self
 
     def refresh(self) -> None:
         """Show the lines as they are now."""
-        settled = sum(line.state in SETTLED for line in self._lines)
         if self._live is not None:
-            self._bar.update(self._task, completed=settled, times=self._times())
-            self._live.update(Group(_table(self._lines), self._bar))
+            self._live.update(_table(self._lines, self._total()))
             return
-        for line in self._lines:
-            if self._shown.get(line.name) != line.state:
-                self._shown[line.name] = line.state
-                say(_plain(line))
         now = time.monotonic()
-        if now - self._pulse >= PLAIN_INTERVAL_S:
+        pulse = now - self._pulse >= PLAIN_INTERVAL_S
+        for line in self._lines:
+            if self._shown.get(line.name) != line.state or (pulse and line.state == RUNNING):
+                self._shown[line.name] = line.state
+                say(": ".join(filter(None, (line.name, line.state, line.describe()))))
+        if pulse:
             self._pulse = now
-            for line in self._lines:
-                if line.state == RUNNING:
-                    say(_plain(line))
-            say(f"total: {settled}/{len(self._lines)} cells{self._times()}")
+            say(self._total())
 
-    def _times(self) -> str:
-        """Return the time since the start and, once a job has ended, an estimate of the time left."""
+    def _total(self) -> str:
+        """Return the cells that are settled, the time, and once a job has ended what is left of it."""
         elapsed = time.monotonic() - self._start
+        settled = sum(line.state in SETTLED for line in self._lines)
         ended = sum(line.state in (DONE, FAILED) for line in self._lines)
-        left = sum(line.state not in SETTLED for line in self._lines)
+        left = len(self._lines) - settled
         estimate = f", about {elapsed / ended * left:.0f} s left" if ended else ""
-        return f", {elapsed:.0f} s{estimate}"
+        return f"total: {settled}/{len(self._lines)} cells, {elapsed:.0f} s{estimate}"
 
 
-def _plain(line: Line) -> str:
-    parts = [
-        line.stage,
-        line.epoch and f"epoch {line.epoch}",
-        line.loss and f"loss {line.loss}",
-        line.psnr and f"PSNR {line.psnr} dB",
-        line.time_left() and f"{line.time_left()} of training left",
-        line.seconds and f"{line.seconds:.0f} s",
-    ]
-    shown = ", ".join(str(part) for part in parts if part) if line.state in (RUNNING, DONE, FAILED) else ""
-    return f"{line.name}: {line.state}{': ' if shown else ''}{shown}"
-
-
-def _table(lines: Sequence[Line]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("cell", "state", "stage", "epoch", "loss", "val. PSNR (dB)", "time", "training left"):
-        table.add_column(title, justify="left" if title in ("cell", "state", "stage") else "right")
+def _table(lines: Sequence[Line], total: str) -> Table:
+    table = Table("cell", "state", "", box=None, pad_edge=False, caption=total, caption_justify="left")
     for line in lines:
-        elapsed = f"{line.seconds:.0f} s" if line.seconds else ""
-        stage = line.stage if line.state == RUNNING else ""
-        values = (line.epoch, line.loss, line.psnr, elapsed, line.time_left())
-        table.add_row(line.name, line.state, stage, *values)
+        table.add_row(line.name, line.state, line.describe())
     return table

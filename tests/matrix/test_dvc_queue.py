@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import psutil
 import pytest
 
-from fly64_dose_overlap.pipeline.matrix.experiments import (
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.pipeline.matrix.dvc_queue import (
     JOBS,
     WORKERS,
     Job,
-    _runs,
     jobs_beside,
+    require_usable,
     stages_run,
+    worker_log,
     worker_pids,
 )
+from fly64_dose_overlap.pipeline.processes import runs
 
 
 def test_the_stages_of_a_log_in_their_order(tmp_path: Path) -> None:
@@ -38,9 +43,9 @@ def test_a_log_that_is_not_there_has_no_stages(tmp_path: Path) -> None:
 
 def test_a_process_is_known_by_its_number_and_its_command_line(tmp_path: Path) -> None:
     own = psutil.Process().cmdline()[0]
-    assert _runs(os.getpid(), own)
-    assert not _runs(os.getpid(), "exec-run")
-    assert not Job("1000-dense", tmp_path / "job.out", os.getpid(), None).is_alive
+    assert runs(os.getpid(), own)
+    assert not runs(os.getpid(), "exec-run")
+    assert not Job("1000-dense", tmp_path, tmp_path / "job.out", os.getpid(), None).is_alive
 
 
 def test_files_that_are_being_written_do_not_count_yet(
@@ -52,11 +57,31 @@ def test_files_that_are_being_written_do_not_count_yet(
     (WORKERS / "dvc-exp-worker-2.json").touch()
     folder = JOBS / "one"
     folder.mkdir(parents=True)
-    (folder / "one.run").write_text('{"name": "1000-dense"}')
+    executor = {"name": "1000-dense", "root_dir": str(tmp_path / "copy"), "dvc_dir": "study/.dvc"}
+    (folder / "one.run").write_text(json.dumps(executor))
     (folder / "one.json").write_text("")
     assert worker_pids() == []
     assert jobs_beside(set()) == {}
 
     (folder / "one.json").write_text('{"pid": 1, "returncode": 0}')
-    assert jobs_beside(set()) == {"1000-dense": Job("1000-dense", folder / "one.out", 1, 0)}
+    job = Job("1000-dense", tmp_path / "copy/study", folder / "one.out", 1, 0)
+    assert jobs_beside(set()) == {"1000-dense": job}
     assert jobs_beside({"one"}) == {}
+
+
+def test_a_workers_words_are_found_where_no_job_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    WORKERS.mkdir(parents=True)
+    (WORKERS / "dvc-exp-worker-1.out").touch()
+    assert worker_log() is None
+    (WORKERS / "dvc-exp-worker-2.out").write_text("no broker")
+    assert worker_log() == WORKERS / "dvc-exp-worker-2.out"
+
+
+@pytest.mark.parametrize("name", ["größe", "a#b", "why?", "100%25"])
+def test_a_path_that_the_queue_cannot_use_is_refused(name: str) -> None:
+    with pytest.raises(StudyError, match=rf"{re.escape(name)}: DVC's queue works in no path with .*; move"):
+        require_usable(Path("/study") / name)
+    require_usable(Path("/my study/of-dose_1.0"))

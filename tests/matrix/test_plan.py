@@ -6,12 +6,20 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fly64_dose_overlap.config import load_params
+from fly64_dose_overlap import config
+from fly64_dose_overlap.config import Params, load_params
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.matrix.cells import Cell, Selection, parse_dose, plan_cells
+from fly64_dose_overlap.pipeline.matrix.plan import (
+    Experiment,
+    Selection,
+    every_method,
+    parse_dose,
+    plan,
+)
 from tiny_study import write_params
 
 DOSES = (1000, 10000, 100000)
@@ -24,21 +32,21 @@ def params_file(tmp_path: Path) -> Path:
     return write_params(tmp_path)
 
 
-def plan(params_file: Path, selection: Selection | None = None, code_change: str = "") -> list[Cell]:
-    """Return the cells of a working tree without edits."""
+def planned(params_file: Path, selection: Selection | None = None, code_change: str = "") -> list[Experiment]:
+    """Return the experiments of a working tree without edits."""
     committed = load_params(params_file)
-    return plan_cells(
+    return plan(
         selection or Selection(), committed=committed, params_file=params_file, code_change=code_change
     )
 
 
-def with_overrides(params_file: Path, *overrides: str, seeds: int = 1) -> list[Cell]:
+def with_overrides(params_file: Path, *overrides: str, seeds: int = 1) -> list[Experiment]:
     selection = Selection(doses=[1000], views=["dense"], seeds=seeds, overrides=overrides)
-    return plan(params_file, selection)
+    return planned(params_file, selection)
 
 
-def names(cells: Sequence[Cell]) -> list[str]:
-    return [cell.name for cell in cells]
+def names(experiments: Sequence[Experiment]) -> list[str]:
+    return [each.name for each in experiments]
 
 
 @pytest.mark.parametrize("text", ["1e3", "1000", "1000.0", "1E+3"])
@@ -59,19 +67,17 @@ def test_what_is_no_dose_is_refused(text: str) -> None:
 def test_a_dose_out_of_range_is_refused_with_the_parameters(params_file: Path) -> None:
     dose = parse_dose("1e300")
     with pytest.raises(StudyError, match="less than or equal to 1000000000000"):
-        plan(params_file, Selection(doses=[dose]))
+        planned(params_file, Selection(doses=[dose]))
 
 
 def test_the_study_has_nine_cells(params_file: Path) -> None:
-    cells = plan(params_file)
+    cells = planned(params_file)
     assert names(cells) == NAMES
     for cell in cells:
         dose, view = cell.params.dose, cell.params.view
         assert cell.name == f"{dose}-{view}"
+        assert (cell.cell.dose, cell.cell.view, cell.cell.seed) == (dose, view, 42)
         assert cell.overrides == (f"dose={dose}", f"view={view}")
-        assert [path.as_posix() for path in cell.views] == [
-            f"data/views/{dose}/{view}/{half}.npz" for half in ("train", "test")
-        ]
 
 
 @pytest.mark.parametrize(
@@ -83,15 +89,15 @@ def test_the_study_has_nine_cells(params_file: Path) -> None:
         (Selection(gridsizes=[1]), NAMES[::3]),
         (Selection(gridsizes=[1, 2]), NAMES),
         (Selection(doses=[100000], gridsizes=[2]), NAMES[7:]),
-        (Selection(doses=[100000, 1000], views=["dense"]), ["100000-dense", "1000-dense"]),
+        (Selection(doses=[100000, 1000], views=["dense"]), ["1000-dense", "100000-dense"]),
     ],
 )
 def test_filters(params_file: Path, selection: Selection, expected: list[str]) -> None:
-    assert names(plan(params_file, selection)) == expected
+    assert names(planned(params_file, selection)) == expected
 
 
 def test_repeats_count_the_seed_up(params_file: Path) -> None:
-    cells = plan(params_file, Selection(doses=[1000], views=["dense"], seeds=3))
+    cells = planned(params_file, Selection(doses=[1000], views=["dense"], seeds=3))
     assert names(cells) == ["1000-dense", "1000-dense-seed43", "1000-dense-seed44"]
     assert [cell.params.train.seed for cell in cells] == [42, 43, 44]
     assert "train.seed=43" in cells[1].overrides
@@ -99,7 +105,7 @@ def test_repeats_count_the_seed_up(params_file: Path) -> None:
 
 
 def test_a_new_dose_is_added_to_the_list(params_file: Path) -> None:
-    known, new = plan(params_file, Selection(doses=[1000, 3000], views=["dense"]))
+    known, new = planned(params_file, Selection(doses=[3000, 1000], views=["dense"]))
     assert new.overrides == ("doses=[1000,10000,100000,3000]", "dose=3000", "view=dense")
     assert new.params.doses == [*DOSES, 3000]
     assert new.name == "3000-dense"
@@ -107,8 +113,8 @@ def test_a_new_dose_is_added_to_the_list(params_file: Path) -> None:
 
 
 def test_two_new_doses_share_one_list(params_file: Path) -> None:
-    cells = plan(params_file, Selection(doses=[3000, 300], views=["dense"]))
-    assert [cell.params.doses for cell in cells] == [[*DOSES, 3000, 300]] * 2
+    cells = planned(params_file, Selection(doses=[3000, 300], views=["dense"]))
+    assert [cell.params.doses for cell in cells] == [[*DOSES, 300, 3000]] * 2
 
 
 def test_a_further_override_puts_a_digest_into_the_name(params_file: Path) -> None:
@@ -122,7 +128,7 @@ def test_a_further_override_puts_a_digest_into_the_name(params_file: Path) -> No
 
 def test_the_digest_is_the_same_for_every_cell_and_seed(params_file: Path) -> None:
     selection = Selection(seeds=2, overrides=["train.loss=mae"])
-    found = names(plan(params_file, selection))
+    found = names(planned(params_file, selection))
     assert len(found) == len(set(found)) == 18
     assert len({name.rpartition("-")[2] for name in found}) == 1
 
@@ -134,7 +140,7 @@ def test_an_override_that_changes_nothing_leaves_the_name(params_file: Path) -> 
 def test_an_edit_of_the_parameters_puts_a_digest_into_the_name(tmp_path: Path) -> None:
     committed = load_params(write_params(tmp_path))
     edited = write_params(tmp_path, train={"width": 8})
-    (cell,) = plan_cells(
+    (cell,) = plan(
         Selection(doses=[1000], views=["dense"]), committed=committed, params_file=edited, code_change=""
     )
     assert cell.overrides == ("dose=1000", "view=dense")
@@ -146,12 +152,12 @@ def test_an_edit_of_the_parameters_puts_a_digest_into_the_name(tmp_path: Path) -
 def test_another_cell_in_the_parameters_is_no_change(tmp_path: Path, change: dict[str, object]) -> None:
     committed = load_params(write_params(tmp_path))
     edited = write_params(tmp_path, **change)
-    cells = plan_cells(Selection(doses=[1000]), committed=committed, params_file=edited)
+    cells = plan(Selection(doses=[1000]), committed=committed, params_file=edited)
     assert names(cells) == NAMES[:3]
 
 
 def test_changed_code_puts_a_digest_into_the_name(params_file: Path) -> None:
-    first, again, other = (names(plan(params_file, code_change=text)) for text in ("+x", "+x", "+y"))
+    first, again, other = (names(planned(params_file, code_change=text)) for text in ("+x", "+x", "+y"))
     assert first == again
     assert not set(first) & set(other)
     assert all(re.fullmatch(r"\d+-[a-z]+-[0-9a-f]{6}", name) for name in (*first, *other))
@@ -182,32 +188,72 @@ def test_overrides_that_are_refused(params_file: Path, override: str, message: s
 
 
 def test_an_unknown_view_is_refused(params_file: Path) -> None:
-    with pytest.raises(StudyError, match=r"^--view: 'thin' is not among baseline, dense, sparse$"):
-        plan(params_file, Selection(views=["thin"]))
+    with pytest.raises(StudyError, match=r"^--view: thin is not among baseline, dense, sparse$"):
+        planned(params_file, Selection(views=["thin"]))
 
 
-@pytest.mark.parametrize(
-    "selection", [Selection(gridsizes=[3]), Selection(views=["baseline"], gridsizes=[2])]
-)
-def test_filters_that_leave_no_cell_are_refused(params_file: Path, selection: Selection) -> None:
-    with pytest.raises(StudyError, match="no cell matches all filters; leave out --view or --gridsize"):
-        plan(params_file, selection)
+def test_filters_that_leave_no_cell_are_refused(params_file: Path) -> None:
+    with pytest.raises(
+        StudyError, match=r"^cells: none matches all filters; leave out --view or --gridsize$"
+    ):
+        planned(params_file, Selection(views=["baseline"], gridsizes=[2]))
+    with pytest.raises(StudyError, match=r"^--gridsize: 3 is not among 1, 2$"):
+        planned(params_file, Selection(gridsizes=[3]))
 
 
 def test_planning_leaves_the_parameters_as_they_are(params_file: Path) -> None:
     before = params_file.read_bytes()
-    plan(params_file, Selection(doses=[3000], seeds=2, overrides=["train.width=8"]))
+    planned(params_file, Selection(doses=[3000], seeds=2, overrides=["train.width=8"]))
     assert params_file.read_bytes() == before
 
 
-@pytest.mark.parametrize("flags", [(), ("--pull", "--allow-missing")])
-def test_the_command_of_a_cell_holds_flags_name_and_settings(
-    params_file: Path, flags: tuple[str, ...]
-) -> None:
-    (cell,) = with_overrides(params_file, "train.width=8")
-    line = cell.command(*flags)
-    assert line[: len(flags)] == flags
-    assert line[-1] == "evaluate"
-    settings = [value for flag, value in pairwise(line) if flag == "-S"]
+def test_the_command_of_a_cell_holds_name_and_settings(params_file: Path) -> None:
+    (each,) = with_overrides(params_file, "train.width=8")
+    assert each.command[-1] == "evaluate"
+    settings = [value for flag, value in pairwise(each.command) if flag == "--set-param"]
     assert settings == ["train.width=8", "dose=1000", "view=dense"]
-    assert line[line.index("--name") + 1] == cell.name
+    assert each.command[each.command.index("--name") + 1] == each.name
+
+
+def test_every_method_with_settings_is_run_by_its_kind() -> None:
+    kinds = {
+        "network": "learned",
+        "refined": "learned",
+        "ml": "iterative",
+        "raar": "iterative",
+        "empty": "reference",
+    }
+    methods = {"network": {}, "refined": {}, "ml": {}, "empty": {}, "unknown": {}}
+    content = {"learned": ["refined"], "iterative": [], "methods": methods}
+    assert every_method(content, kinds) == {"learned": ["network", "refined"], "iterative": ["ml"]}
+    assert every_method({"dose": 1000}, kinds) == {}
+
+
+class WithMethods(Params):
+    """Parameters that say which methods a cell runs."""
+
+    learned: list[str]
+    iterative: list[str]
+    methods: dict[str, Any]
+
+
+def test_every_cell_runs_every_method_unless_the_user_says_otherwise(
+    params_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "Params", WithMethods)
+    with params_file.open("a") as file:
+        file.write("learned: [refined]\niterative: [map]\nmethods: {refined: {}, network: {}, map: {}}\n")
+    kinds = {"refined": "learned", "network": "learned", "map": "iterative"}
+    committed = load_params(params_file)
+
+    def planned_with(*overrides: str) -> Experiment:
+        selection = Selection(doses=[1000], views=["dense"], overrides=overrides)
+        methods = every_method(committed.model_dump(), kinds)
+        (each,) = plan(selection, committed=committed, params_file=params_file, methods=methods)
+        return each
+
+    usual, own = planned_with(), planned_with("learned=[]")
+    assert usual.name == "1000-dense"
+    assert usual.params.model_dump()["learned"] == ["refined", "network"]
+    assert own.name != usual.name
+    assert own.params.model_dump()["learned"] == []

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.progress import track
-from fly64_dose_overlap.results.lock import LOCK_NAME, LockedFile, parse_lock, read_lock
+from fly64_dose_overlap.results.lock import LOCK_NAME, parse_lock, read_lock
 
 FOLDER_SUFFIX = ".dir"
 TREE = "the working tree"
@@ -25,36 +24,16 @@ _DVCS_OWN = ("refs/exps/exec/", "refs/exps/stash", "refs/exps/celery/")
 """References of DVC that are no experiments."""
 
 
-@dataclass(frozen=True)
-class Use:
-    """Where an object of the cache is named.
-
-    Attributes
-    ----------
-    path : str
-        The output, relative to the repository's root.
-    stage : str
-    revision : str
-        Experiment or commit whose dvc.lock names it.
-    """
+class Use(NamedTuple):
+    """Where an object of the cache is named: the output, its stage, and whose dvc.lock it is."""
 
     path: str
     stage: str
     revision: str
 
 
-@dataclass(frozen=True)
-class Rot:
-    """A file that does not have the checksum it is known by.
-
-    Attributes
-    ----------
-    path : Path
-        An object of the cache, or a file of the working tree that DVC believes unchanged.
-    uses : tuple of Use
-    problem : str
-        What was found.
-    """
+class Rot(NamedTuple):
+    """A file that does not have the checksum it is known by: of the cache or of the working tree."""
 
     path: Path
     uses: tuple[Use, ...]
@@ -62,20 +41,21 @@ class Rot:
 
     def describe(self) -> str:
         """Return the file, what is wrong with it, and what it belongs to."""
-        first = self.uses[0]
+        use = self.uses[0]
         more = f" and {len(self.uses) - 1} more" if len(self.uses) > 1 else ""
-        return (
-            f"{self.path}: {self.problem}; it is {first.path} of stage {first.stage}, {first.revision}{more}"
-        )
+        return f"{self.path}: {self.problem}; it is {use.path} of stage {use.stage}, {use.revision}{more}"
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(NamedTuple):
     """What `verify_cache` found: files hashed, their bytes, and those that are rotten."""
 
     files: int
     size: int
     rotten: tuple[Rot, ...]
+
+
+Uses = dict[str, tuple[Use, ...]]
+"""Objects of the cache, by checksum."""
 
 
 def verify_cache(root: Path) -> Verified:
@@ -88,7 +68,7 @@ def verify_cache(root: Path) -> Verified:
     Parameters
     ----------
     root : Path
-        The repository's root, with dvc.yaml.
+        Folder of dvc.yaml.
 
     Raises
     ------
@@ -106,24 +86,12 @@ def verify_cache(root: Path) -> Verified:
     with repo:
         cache = Path(repo.cache.local.path)
         objects = _with_members(cache, named)
-        rotten: list[Rot] = []
-        files = size = 0
-        for checksum, uses in track(objects.items(), total=len(objects), label="verify", unit="object"):
-            path = object_path(cache, checksum)
-            if path.is_file():
-                files, size = files + 1, size + path.stat().st_size
-                rotten += _compare(path, checksum, uses)
-        believed = _believed_unchanged(repo, root, objects)
-        for path, checksum, uses in believed:
-            files, size = files + 1, size + path.stat().st_size
-            rotten += _compare(path, checksum, uses)
-    return Verified(files, size, tuple(rotten))
-
-
-def remove_rotten(rotten: Iterable[Rot]) -> None:
-    """Remove rotten files, so that DVC fetches or makes them again."""
-    for rot in rotten:
-        rot.path.unlink(missing_ok=True)
+        files = [(object_path(cache, checksum), checksum, uses) for checksum, uses in objects.items()]
+        files = [entry for entry in files if entry[0].is_file()]
+        files += _believed_unchanged(repo, root, objects)
+        tracked = track(files, total=len(files), label="verify", unit="file")
+        rotten = tuple(rot for entry in tracked if (rot := _compare(*entry)))
+    return Verified(len(files), sum(path.stat().st_size for path, *_ in files), rotten)
 
 
 def object_path(cache: Path, checksum: str) -> Path:
@@ -131,15 +99,15 @@ def object_path(cache: Path, checksum: str) -> Path:
     return cache / checksum[:2] / checksum[2:]
 
 
-def named_objects(root: Path) -> dict[str, tuple[Use, ...]]:
+def named_objects(root: Path) -> Uses:
     """Return what each dvc.lock names, by checksum: those of the tree, the commit and the experiments."""
-    found: dict[str, list[Use]] = {}
+    found: Uses = {}
     for revision, text in _locks(root):
         for stage, locked in parse_lock(text, where=f"{LOCK_NAME} of {revision}").items():
             for out in locked.outs:
                 if out.md5:
-                    found.setdefault(out.md5, []).append(Use(out.path, stage, revision))
-    return {checksum: tuple(uses) for checksum, uses in found.items()}
+                    found[out.md5] = (*found.get(out.md5, ()), Use(out.path, stage, revision))
+    return found
 
 
 def _locks(root: Path) -> Iterator[tuple[str, str]]:
@@ -160,49 +128,37 @@ def _locks(root: Path) -> Iterator[tuple[str, str]]:
             yield name, text
 
 
-def _with_members(cache: Path, named: Mapping[str, tuple[Use, ...]]) -> dict[str, tuple[Use, ...]]:
+def _with_members(cache: Path, named: Uses) -> Uses:
     """Add the files of each folder whose list is whole."""
-    objects: dict[str, tuple[Use, ...]] = dict(named)
+    objects = dict(named)
     for checksum, uses in named.items():
         path = object_path(cache, checksum)
         if not checksum.endswith(FOLDER_SUFFIX) or not path.is_file() or _compare(path, checksum, uses):
             continue
-        for member in _members(path):
-            if member.md5:
-                inside = tuple(Use(f"{use.path}/{member.path}", use.stage, use.revision) for use in uses)
-                objects[member.md5] = (*objects.get(member.md5, ()), *inside)
+        for member in json.loads(path.read_bytes()):
+            inside = (Use(f"{use.path}/{member['relpath']}", use.stage, use.revision) for use in uses)
+            objects[member["md5"]] = (*objects.get(member["md5"], ()), *inside)
     return objects
 
 
-def _members(path: Path) -> list[LockedFile]:
-    """Return the files of a folder, whose list has the checksum that DVC gave it."""
-    content: list[dict[str, Any]] = json.loads(path.read_bytes())
-    return [LockedFile(path=entry["relpath"], md5=entry["md5"]) for entry in content]
-
-
-def _believed_unchanged(
-    repo: Any, root: Path, objects: Mapping[str, tuple[Use, ...]]
-) -> list[tuple[Path, str, tuple[Use, ...]]]:
-    """Return files of the working tree that DVC takes for an object because of their time and size."""
-    found: dict[Path, tuple[Path, str, tuple[Use, ...]]] = {}
+def _believed_unchanged(repo: Any, root: Path, objects: Uses) -> Iterable[tuple[Path, str, tuple[Use, ...]]]:
+    """Yield files of the working tree that DVC takes for an object because of their time and size."""
     for checksum, uses in objects.items():
         for use in uses:
             path = root / use.path
-            if use.revision != TREE or checksum.endswith(FOLDER_SUFFIX) or not path.is_file():
-                continue
-            _, known = repo.state.get(str(path.absolute()), repo.fs)
-            if known is not None and known.value == checksum:
-                found[path] = (path.relative_to(root), checksum, (use,))
-    return list(found.values())
+            if use.revision == TREE and path.is_file():
+                _, known = repo.state.get(str(path.absolute()), repo.fs)
+                if known is not None and known.value == checksum:
+                    yield path.relative_to(root), checksum, (use,)
 
 
-def _compare(path: Path, checksum: str, uses: tuple[Use, ...]) -> list[Rot]:
+def _compare(path: Path, checksum: str, uses: tuple[Use, ...]) -> Rot | None:
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "md5").hexdigest()
     except OSError as error:
-        return [Rot(path, uses, f"cannot be read ({error.strerror})")]
+        return Rot(path, uses, f"cannot be read ({error.strerror})")
     wanted = checksum.removesuffix(FOLDER_SUFFIX)
     if found == wanted:
-        return []
-    return [Rot(path, uses, f"its {path.stat().st_size} bytes have the MD5 {found}, expected {wanted}")]
+        return None
+    return Rot(path, uses, f"its {path.stat().st_size} bytes have the MD5 {found}, expected {wanted}")

@@ -1,0 +1,98 @@
+"""Datasets are restored before a job starts, and never made again behind the user's back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import Any
+
+from fly64_dose_overlap.commands import run_command
+from fly64_dose_overlap.config import Params
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.pipeline.cells import HALVES
+from fly64_dose_overlap.pipeline.matrix.plan import Experiment
+
+
+def restore(experiments: Sequence[Experiment], tree: Params) -> None:
+    """Bring the data of experiments into the cache, from remote storage if need be.
+
+    Left alone are those that do not read the data of the working tree: they have a dose that
+    params.yaml does not list, or overrides that change the data, which are then made in the
+    experiment, as was asked for. What decides a dataset is what dvc.yaml says.
+
+    Parameters
+    ----------
+    experiments : sequence of Experiment
+    tree : Params
+        Parameters of the working tree.
+
+    Raises
+    ------
+    StudyError
+        If data are out of date, or in neither the cache nor the remote.
+    """
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        shared = [each for each in experiments if shares_data(repo, each, tree)]
+        files = sorted({str(each.cell.data(half)) for each in shared for half in HALVES})
+        if not files:
+            return
+        with repo.lock:
+            makers = {stage.addressing: stage for file in files for stage in _makers(repo, file)}
+            stale = [name for name, stage in makers.items() if stage.changed(allow_missing=True)]
+        if stale:
+            raise StudyError(
+                "datasets",
+                f"{', '.join(sorted(stale))} would run in every job: "
+                "code or parameters changed since the data were made",
+                "make the data once (dvc repro overlap), or undo the change; dvc status tells which it is",
+            )
+        # DVC keeps its list of what there is to fetch, writes it output by output, and takes
+        # it for whole when it finds one, even after a fetch that was killed meanwhile.
+        repo.drop_data_index()
+    try:
+        run_command("dvc", "fetch", *files)
+    except StudyError as error:
+        raise _unavailable(error.problem) from None
+    # Where there is no remote, or it lacks files, DVC warns and calls that a success.
+    with Repo() as repo:
+        missing = [file for file in files for out in repo.find_outs_by_path(file) if out.changed_cache()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise _unavailable(f"{missing[0]}{more}: in neither the cache nor remote storage")
+
+
+def _unavailable(reason: str) -> StudyError:
+    return StudyError(
+        "datasets",
+        f"missing, and not restored ({reason})",
+        "name the remote storage (make remote STORE=/folder), or make the data: dvc repro overlap",
+    )
+
+
+def shares_data(repo: Any, experiment: Experiment, tree: Params) -> bool:
+    """Tell whether an experiment reads the datasets of the working tree in a DVC repository."""
+    from dvc.exceptions import OutputNotFoundError
+
+    try:
+        makers = list(_makers(repo, str(experiment.cell.data(HALVES[0]))))
+    except OutputNotFoundError:
+        return False
+    own, theirs = experiment.params.model_dump(), tree.model_dump()
+    keys = {key for stage in makers for dep in stage.params for key in dep.params}
+    return all(_value(own, key) == _value(theirs, key) for key in keys)
+
+
+def _makers(repo: Any, path: str) -> Iterator[Any]:
+    """Yield the stage that makes a file and those that make what it reads, as far as DVC keeps that."""
+    (out,) = repo.find_outs_by_path(path)
+    yield out.stage
+    kept = {each.fs_path for each in repo.index.outs if each.use_cache}
+    for dep in out.stage.deps:
+        if dep.fs_path in kept:
+            yield from _makers(repo, dep.fs_path)
+
+
+def _value(content: Any, key: str) -> Any:
+    return reduce(lambda found, part: found[part], key.split("."), content)

@@ -1,0 +1,84 @@
+"""What git knows: the commit that experiments start from, and those that exist."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fly64_dose_overlap.commands import run_command
+from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.pipeline.cells import BASE_FILE
+from fly64_dose_overlap.results.lock import LOCK_NAME, parse_lock, read_lock
+
+PACKAGE = "src/fly64_dose_overlap"
+WITHOUT_RESULTS = (
+    "report",
+    "pipeline/matrix",
+    "pipeline/cli.py",
+    "pipeline/processes.py",
+    "pipeline/verify.py",
+)
+CODE = ("dvc.yaml", "src", *(f":!{PACKAGE}/{part}" for part in WITHOUT_RESULTS))
+"""What results depend on, for git."""
+
+
+def baseline() -> str:
+    """Return the commit that experiments start from.
+
+    Raises
+    ------
+    StudyError
+        If the repository is a shallow clone, from which DVC cannot collect experiments.
+    """
+    commit, shallow = run_command("git", "rev-parse", "HEAD", "--is-shallow-repository").split()
+    if shallow == "true":
+        raise StudyError("git", "this clone lacks older commits", "fetch them: git fetch --unshallow")
+    return commit
+
+
+def finished(commit: str) -> set[str]:
+    """Return the names of the experiments that exist for a commit."""
+    folder = reference(commit, "")
+    listing = run_command("git", "for-each-ref", "--format=%(refname)", folder)
+    return {name.removeprefix(folder) for name in listing.splitlines()}
+
+
+def reference(commit: str, name: str) -> str:
+    """Return the git reference of an experiment, as DVC names it."""
+    return f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
+
+
+def result_of(commit: str, name: str, path: Path) -> Any:
+    """Return the content of a JSON file that git keeps for an experiment."""
+    return json.loads(run_command("git", "show", f"{reference(commit, name)}:./{path}"))
+
+
+def committed_params() -> Params:
+    """Return the parameters of the commit that experiments start from."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / PARAMS_FILE.name
+        copy.write_text(run_command("git", "show", f"HEAD:./{PARAMS_FILE}"), encoding="utf-8")
+        return load_params(copy)
+
+
+def code_change() -> str:
+    """Return how code and base set differ from the commit's; empty if they do not."""
+    untracked = run_command("git", "ls-files", "--others", "--exclude-standard", "--", *CODE)
+    if untracked:
+        first = untracked.split("\n")[0]
+        raise StudyError(first, "is not known to git, so that jobs would lack it", "git add it")
+    change = run_command("git", "diff", "HEAD", "--", *CODE)
+    now = base_checksum(read_lock(Path(LOCK_NAME)))
+    if not run_command("git", "ls-tree", "--name-only", "HEAD", LOCK_NAME):
+        raise StudyError(LOCK_NAME, "is not in the last commit", "git add and commit it")
+    before = base_checksum(run_command("git", "show", f"HEAD:./{LOCK_NAME}"))
+    return change if now == before else f"{change}{now}"
+
+
+def base_checksum(lock: str) -> str:
+    """Return the checksum that the text of a dvc.lock gives for the base set, or an empty string."""
+    outs = (out for stage in parse_lock(lock).values() for out in stage.outs)
+    return next((out.md5 or "" for out in outs if out.path == str(BASE_FILE)), "")
