@@ -15,6 +15,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# The package of that name comes first, so that the function below can take its place here.
+import fly64_dose_overlap.methods  # noqa: F401
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
         Result,
         Scores,
         limit,
-        methods,
         read_scan,
         reconstruct,
         score,
@@ -48,6 +50,19 @@ __all__ = [
     "train",
     "view",
 ]
+
+
+def methods() -> list[str]:
+    """Return the names of all methods, those of installed packages included.
+
+    Examples
+    --------
+    >>> {"map", "ml", "lsqml", "refined"} <= set(methods())
+    True
+    """
+    from fly64_dose_overlap.methods.registry import method_names
+
+    return method_names()
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from fly64_dose_overlap.files.own_npz import read_user_base
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.held_out import HeldOut
-from fly64_dose_overlap.methods.registry import make_method, method_names
+from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.methods.run import one_torch_thread, run_method
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
@@ -134,17 +134,6 @@ class Scores:
             f"phase SSIM {shown(self.phase_ssim, '.3f')}, complex NRMSE {self.complex_nrmse:.4f}, "
             f"FRC50 at {self.frc50_nyquist:.2f} of Nyquist, over {self.region_pixels:,} pixels"
         )
-
-
-def methods() -> list[str]:
-    """Return the names of all methods, those of installed packages included.
-
-    Examples
-    --------
-    >>> {"map", "ml", "lsqml", "refined"} <= set(methods())
-    True
-    """
-    return method_names()
 
 
 def simulate(
@@ -321,7 +310,7 @@ def reconstruct(
     ----------
     scan : Scan
     method : str
-        One of `methods`.
+        A name that `fly64_dose_overlap.methods` lists.
     model : Path or str, optional
         Trained model of a learned method. Without one it is trained on the very scan, by
         thinning its photons, which takes a minute or more.

@@ -60,8 +60,8 @@ class CheckpointStore:
             If a file is whole and still no checkpoint: nothing of ours wrote it.
         """
         found = False
-        for name in ("last.pt", "previous.pt") if self.folder else ():
-            path = self.folder / name
+        paths = [self.folder / "last.pt", self.folder / "previous.pt"] if self.folder else []
+        for path in paths:
             if not path.exists():
                 continue
             try:
@@ -69,7 +69,7 @@ class CheckpointStore:
             except _DamagedError as error:
                 found = True
                 say(f"train: checkpoint {path.name} is damaged ({error}); trying an older one")
-                os.replace(path, self.folder / "damaged.pt")
+                os.replace(path, path.with_name("damaged.pt"))
                 continue
             if found:
                 say(f"train: the older checkpoint {path.name} is whole and taken instead")

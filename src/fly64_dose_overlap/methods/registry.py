@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fly64_dose_overlap import methods as package
 from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods.base import Method
 
 ENTRY_POINTS = "fly64_dose_overlap.methods"
+PACKAGE = "fly64_dose_overlap.methods"
 
 
 @cache
@@ -76,13 +76,13 @@ def make_method(name: str, settings: Any = None, *, where: str = "settings") -> 
 
 @cache
 def _own_modules() -> frozenset[str]:
-    return frozenset(module.name for module in pkgutil.iter_modules(package.__path__))
+    return frozenset(module.name for module in pkgutil.iter_modules(import_module(PACKAGE).__path__))
 
 
 @cache
 def _own(name: str) -> type[Method] | None:
     """Return the method that a module of this package defines, if it is one: it has the module's name."""
-    module = import_module(f"{package.__name__}.{name}")
+    module = import_module(f"{PACKAGE}.{name}")
     for found in vars(module).values():
         if isinstance(found, type) and issubclass(found, Method) and vars(found).get("name") == name:
             return found

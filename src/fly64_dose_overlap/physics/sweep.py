@@ -66,7 +66,8 @@ def sweep(
         return value, None
     total = model.blank(obj.dtype)
     for _, rows, columns, found in parts:
-        total[rows, columns] += found
+        if found is not None:
+            total[rows, columns] += found
     return value, total
 
 

@@ -16,6 +16,8 @@ Chosen = TypeVar("Chosen")
 HALVES: tuple[Half, ...] = ("train", "test")
 
 BASE_FILE = Path("data/base/base.npz")
+CODE = Path("metrics/check")
+METRICS = Path("metrics")
 EVALUATION = Path("metrics/evaluation.json")
 FRC_CURVES = Path("metrics/frc.csv")
 REPORTS = Path("reports")
@@ -47,9 +49,9 @@ def limit_file(view: str) -> Path:
     return Path(f"metrics/limit/{view}.json")
 
 
-def model_folder(method: str) -> Path:
-    """Return the folder of a trained model and its manifest."""
-    return Path("models") / method
+def model_file(method: str) -> Path:
+    """Return a trained model; its manifest lies beside it."""
+    return Path("models") / method / "model.safetensors"
 
 
 def curves_folder(method: str) -> Path:
@@ -97,7 +99,7 @@ def cells(params: Params, *, doses: Iterable[int] = (), seeds: int = 1) -> list[
     seeds : int
         Repeats of each cell, with the seed of the training counted up from its value.
     """
-    first = params.train.seed
+    first = params.seed
     return [
         Cell(dose, view, seed, settings.gridsize)
         for dose in sorted({*params.doses, *doses})

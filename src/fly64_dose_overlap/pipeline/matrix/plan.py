@@ -18,7 +18,7 @@ from fly64_dose_overlap.provenance import dumps
 
 TARGET = "evaluate"
 """The last stage of a cell, named so that DVC leaves the data of other cells alone."""
-SEED = "train.seed"
+SEED = "seed"
 DIGEST_DIGITS = 6
 OPTIONS = {"dose": "--dose", "doses": "--dose", "view": "--view"}
 """Parameters that make the cells, and what sets them."""
@@ -135,9 +135,9 @@ def plan(
     for cell in choose(candidates, **wanted):
         overrides = (*common, *_own(cell, params, selection.doses))
         found = overridden(params_file, overrides)
-        settings = _settings(found, {SEED: params.train.seed})
+        settings = _settings(found, {SEED: params.seed})
         changed = code_change or settings != usual
-        repeat = "" if cell.seed == params.train.seed else f"-seed{cell.seed}"
+        repeat = "" if cell.seed == params.seed else f"-seed{cell.seed}"
         digest = hashlib.sha256((settings + code_change).encode()).hexdigest()[:DIGEST_DIGITS]
         name = f"{cell.dose}-{cell.view}{repeat}" + (f"-{digest}" if changed else "")
         experiments.append(Experiment(name, cell, found, overrides))
@@ -150,7 +150,7 @@ def _own(cell: Cell, params: Params, doses: Sequence[int]) -> list[str]:
     if cell.dose not in params.doses:
         listed = [*params.doses, *sorted({*doses}.difference(params.doses))]
         own.insert(0, f"doses=[{','.join(map(str, listed))}]")
-    if cell.seed != params.train.seed:
+    if cell.seed != params.seed:
         own.append(f"{SEED}={cell.seed}")
     return own
 

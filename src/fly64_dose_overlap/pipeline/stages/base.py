@@ -5,7 +5,7 @@ from __future__ import annotations
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.files.dataset import write_base
 from fly64_dose_overlap.files.own_npz import read_user_base
-from fly64_dose_overlap.pipeline.paths import BASE
+from fly64_dose_overlap.pipeline.cells import BASE_FILE
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.study.base import make_synthetic_base
@@ -33,9 +33,9 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
             f"base: DVC does not watch {params.base.source}; when its content changes, run: dvc repro -f base"
         )
     base = in_standard_gauge(base)
-    write_base(BASE, base)
+    write_base(BASE_FILE, base)
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
-    say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE}")
+    say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE_FILE}")
 
 
 if __name__ == "__main__":

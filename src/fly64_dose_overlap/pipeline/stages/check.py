@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.files.atomic import write_json_atomic
-from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, method_of, run
 from fly64_dose_overlap.progress import say
 
@@ -24,7 +24,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     for name in params.methods:
         method_of(name, params.methods, params_file)
     for name in (*params.learned, *params.iterative):
-        write_json_atomic(paths.CODE / f"{name}.json", code_of_method(name))
+        write_json_atomic(cells.CODE / f"{name}.json", code_of_method(name))
     say(f"check: the cell is {params.dose} photons per frame, view {params.view}")
 
 

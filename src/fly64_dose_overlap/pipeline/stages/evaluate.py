@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
-from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
 
@@ -21,10 +21,10 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
 
     params = load_params(params_file)
     dose, view = params.dose, params.view
-    data = paths.view_file(dose, view, "test")
+    data = cells.view_file(dose, view, "test")
     scan, truth = read_scan(data), read_truth(data)
-    limit = read_limit(paths.limit_file(view))
-    folders = [paths.reconstruction_folder(name) for name in (*params.learned, *params.iterative)]
+    limit = read_limit(cells.limit_file(view))
+    folders = [cells.reconstruction_folder(name) for name in (*params.learned, *params.iterative)]
     digests = {path.stem: sha256_of(path) for folder in folders for path in sorted(folder.glob("*.npz"))}
     with one_torch_thread():
         evaluation = evaluate(
@@ -44,8 +44,8 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         limit,
         dose,
         title,
-        metrics_dir=paths.METRICS,
-        reports_dir=paths.REPORTS,
+        metrics_dir=cells.METRICS,
+        reports_dir=cells.REPORTS,
     )
     print_table(evaluation.metrics, title)
     say(f"picture: {picture}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
-from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, ViewOption, run
 from fly64_dose_overlap.progress import say
 
@@ -21,11 +21,11 @@ def main(view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
 
     params = load_params(params_file)
     dose = params.doses[0]
-    data = paths.view_file(dose, view, "test")
+    data = cells.view_file(dose, view, "test")
     limit = find_limit(
         read_scan(data), read_truth(data), params.evaluate.region_threshold, params.limit, dose=dose
     )
-    path = paths.limit_file(view)
+    path = cells.limit_file(view)
     write_limit(path, limit)
     if not limit.converged:
         say(

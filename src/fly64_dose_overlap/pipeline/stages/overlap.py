@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import write_json_atomic
-from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import (
     DoseOption,
     ParamsOption,
@@ -34,20 +33,20 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
     overlap = params.overlap
     sampling = params.overlap.views[view]
     metrics: dict[str, dict[str, Any]] = {}
-    for half in paths.HALVES:
-        source = paths.dose_file(dose, half)
+    for half in cells.HALVES:
+        source = cells.dose_file(dose, half)
         try:
             kept, metrics[half] = make_view(read_scan(source), sampling, overlap, name=view)
         except StudyError as error:
             where = f"overlap, dose {dose}, view {view}, {half} half"
             raise StudyError(where, error.problem, error.hint) from None
-        path = paths.view_file(dose, view, half)
+        path = cells.view_file(dose, view, half)
         write_scan(path, kept, read_truth(source))
         read_scan(path, gridsize=sampling.gridsize, neighbor_count=overlap.neighbor_count)
         frames, groups = metrics[half]["n_images_subsampled"], metrics[half]["n_training_groups"]
         measured = metrics[half]["metric_2_image_based_avg"]
         say(f"overlap: {path} has {frames} frames in {groups} groups, measured overlap {measured:.3f}")
-    write_json_atomic(Path(f"metrics/overlap/{dose}-{view}.json"), metrics)
+    write_json_atomic(cells.overlap_metrics(dose, view), metrics)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
-from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import MethodOption, ParamsOption, method_of, run
 
 
@@ -18,8 +18,8 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     params = load_params(params_file)
     reconstruct_by(
         method_of(method, params.methods, params_file),
-        paths.view_file(params.dose, params.view, "test"),
-        paths.reconstruction_folder(method),
+        cells.view_file(params.dose, params.view, "test"),
+        cells.reconstruction_folder(method),
         stops=params.stops,
         calibration=params.calibration,
     )

@@ -15,7 +15,7 @@ from fly64_dose_overlap.arrays import DiskArray, spool
 from fly64_dose_overlap.config import PARAMS_FILE, SimulateParams, load_params
 from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
 from fly64_dose_overlap.files.dataset import BaseSet, read_base, write_scan
-from fly64_dose_overlap.pipeline.paths import BASE, dose_file
+from fly64_dose_overlap.pipeline.cells import BASE_FILE, dose_file, dose_metrics
 from fly64_dose_overlap.pipeline.stages._cli import DoseOption, ParamsOption, require_listed, run
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.scan import Scan
@@ -38,7 +38,7 @@ def simulate(dose: int, params: SimulateParams) -> None:
     # Torch takes seconds to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.study.dose import Simulation
 
-    base = read_base(BASE)
+    base = read_base(BASE_FILE)
     gap_px = params.guard_gap_px
     if gap_px is None:
         gap_px = closed_gap_px(base.probe.shape[-1])
@@ -107,8 +107,8 @@ def _simulate_step(
         amplitude_factor=factor,
         block_frames=BLOCK_FRAMES,
         measured=measured,
-        parent=BASE.as_posix(),
-        parent_sha256=sha256_of(BASE),
+        parent=BASE_FILE.as_posix(),
+        parent_sha256=sha256_of(BASE_FILE),
     )
     return provenance.with_physics(
         record,
@@ -137,7 +137,7 @@ def _split_step(
         frames_test=len(split.test),
         frames_dropped=split.dropped,
         measured=summaries[half],
-        parent=BASE.as_posix(),
+        parent=BASE_FILE.as_posix(),
     )
 
 
@@ -157,7 +157,7 @@ def _write_half(path: Path, base: BaseSet, rows: NDArray[np.int64], counts: Disk
 
 def _report(dose: int, split: Split, params: SimulateParams, summaries: dict[str, dict[str, Any]]) -> None:
     write_json_atomic(
-        Path(f"metrics/dose/{dose}.json"),
+        dose_metrics(dose),
         {
             "photons_per_frame_nominal": dose,
             **summaries,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
-from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import MethodOption, ParamsOption, method_of, run
 
 
@@ -19,19 +17,19 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
 
     params = load_params(params_file)
     made = method_of(method, params.methods, params_file)
-    data = paths.view_file(params.dose, params.view, "train")
-    bundle = paths.model_file(method)
+    data = cells.view_file(params.dose, params.view, "train")
+    bundle = cells.model_file(method)
     outcome = train_method(
         made,
         data,
         bundle,
-        paths.curves_folder(method),
+        cells.curves_folder(method),
         seed=params.seed,
         calibration=params.calibration,
         gridsize=params.overlap.views[params.view].gridsize,
         neighbor_count=params.overlap.neighbor_count,
     )
-    write_manifest(Path(bundle.parent / "manifest.json"), method, data, outcome)
+    write_manifest(bundle.with_name("manifest.json"), method, data, outcome)
 
 
 if __name__ == "__main__":
