@@ -14,6 +14,7 @@ Half = Literal["train", "test"]
 Chosen = TypeVar("Chosen")
 
 HALVES: tuple[Half, ...] = ("train", "test")
+SEED = "train.seed"
 
 BASE_FILE = Path("data/base/base.npz")
 EVALUATION = Path("metrics/evaluation.json")
@@ -62,7 +63,7 @@ def reconstruction_folder(method: str) -> Path:
     return Path("reconstructions") / method
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Cell:
     """One dose with one view and one seed.
 
@@ -86,6 +87,11 @@ class Cell:
         return view_file(self.dose, self.view, half)
 
 
+def seed_of(params: Params) -> int:
+    """Return the seed that tells repeats of a cell apart, the parameter `SEED`."""
+    return params.train.seed
+
+
 def cells(params: Params, *, doses: Iterable[int] = (), seeds: int = 1) -> list[Cell]:
     """Return the cells of the study: doses ascending, for each the views, for each the seeds.
 
@@ -97,7 +103,7 @@ def cells(params: Params, *, doses: Iterable[int] = (), seeds: int = 1) -> list[
     seeds : int
         Repeats of each cell, with the seed of the training counted up from its value.
     """
-    first = params.train.seed
+    first = seed_of(params)
     return [
         Cell(dose, view, seed, settings.gridsize)
         for dose in sorted({*params.doses, *doses})

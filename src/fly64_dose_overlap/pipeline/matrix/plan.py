@@ -13,12 +13,11 @@ from typing import Any
 
 from fly64_dose_overlap.config import MAX_SHOWN, PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.cells import Cell, cells, choose
+from fly64_dose_overlap.pipeline.cells import SEED, Cell, cells, choose, seed_of
 from fly64_dose_overlap.provenance import dumps
 
 TARGET = "evaluate"
 """The last stage of a cell, named so that DVC leaves the data of other cells alone."""
-SEED = "train.seed"
 DIGEST_DIGITS = 6
 OPTIONS = {"dose": "--dose", "doses": "--dose", "view": "--view"}
 """Parameters that make the cells, and what sets them."""
@@ -129,15 +128,15 @@ def plan(
     common = (*lists, *selection.overrides)
     params = overridden(params_file, common)
     candidates = cells(params, doses=selection.doses, seeds=selection.seeds)
-    wanted = {"dose": selection.doses, "view": selection.views, "gridsize": selection.gridsizes}
+    chosen = choose(candidates, dose=selection.doses, view=selection.views, gridsize=selection.gridsizes)
     usual = _settings(committed, methods or {})
     experiments: list[Experiment] = []
-    for cell in choose(candidates, **wanted):
+    for cell in chosen:
         overrides = (*common, *_own(cell, params, selection.doses))
         found = overridden(params_file, overrides)
-        settings = _settings(found, {SEED: params.train.seed})
+        settings = _settings(found, {SEED: seed_of(params)})
         changed = code_change or settings != usual
-        repeat = "" if cell.seed == params.train.seed else f"-seed{cell.seed}"
+        repeat = "" if cell.seed == seed_of(params) else f"-seed{cell.seed}"
         digest = hashlib.sha256((settings + code_change).encode()).hexdigest()[:DIGEST_DIGITS]
         name = f"{cell.dose}-{cell.view}{repeat}" + (f"-{digest}" if changed else "")
         experiments.append(Experiment(name, cell, found, overrides))
@@ -150,7 +149,7 @@ def _own(cell: Cell, params: Params, doses: Sequence[int]) -> list[str]:
     if cell.dose not in params.doses:
         listed = [*params.doses, *sorted({*doses}.difference(params.doses))]
         own.insert(0, f"doses=[{','.join(map(str, listed))}]")
-    if cell.seed != params.train.seed:
+    if cell.seed != seed_of(params):
         own.append(f"{SEED}={cell.seed}")
     return own
 
