@@ -129,10 +129,10 @@ def plan(
     common = (*lists, *selection.overrides)
     params = overridden(params_file, common)
     candidates = cells(params, doses=selection.doses, seeds=selection.seeds)
-    wanted = {"dose": selection.doses, "view": selection.views, "gridsize": selection.gridsizes}
+    chosen = choose(candidates, dose=selection.doses, view=selection.views, gridsize=selection.gridsizes)
     usual = _settings(committed, methods or {})
     experiments: list[Experiment] = []
-    for cell in choose(candidates, **wanted):
+    for cell in chosen:
         overrides = (*common, *_own(cell, params, selection.doses))
         found = overridden(params_file, overrides)
         settings = _settings(found, {SEED: params.seed})
