@@ -59,8 +59,10 @@ class CheckpointStore:
         StudyError
             If a file is whole and still no checkpoint: nothing of ours wrote it.
         """
+        if self.folder is None:
+            return None
         found = False
-        for name in ("last.pt", "previous.pt") if self.folder else ():
+        for name in ("last.pt", "previous.pt"):
             path = self.folder / name
             if not path.exists():
                 continue
@@ -69,7 +71,7 @@ class CheckpointStore:
             except _DamagedError as error:
                 found = True
                 say(f"train: checkpoint {path.name} is damaged ({error}); trying an older one")
-                os.replace(path, self.folder / "damaged.pt")
+                os.replace(path, path.with_name("damaged.pt"))
                 continue
             if found:
                 say(f"train: the older checkpoint {path.name} is whole and taken instead")
