@@ -49,7 +49,7 @@ def test_groups_that_hold_every_frame_are_enough() -> None:
 
 
 def test_a_scan_without_groups_is_refused() -> None:
-    with pytest.raises(StudyError, match="^scan: has no groups; make a view of it$"):
+    with pytest.raises(StudyError, match=r"^scan: has no groups; make a view of it$"):
         grouped_scan(replace(tiny_scan.scan(), groups=None), CPU)
 
 

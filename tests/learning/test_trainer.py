@@ -288,5 +288,5 @@ def test_bf16_is_taken_where_it_is_faster(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    with pytest.raises(StudyError, match="^device: is cuda, but there is no GPU that torch can use; set it"):
+    with pytest.raises(StudyError, match=r"^device: is cuda, but there is no GPU that torch can use; set it"):
         train_line(device="cuda")

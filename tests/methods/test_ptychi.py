@@ -118,8 +118,13 @@ def test_a_probe_of_several_modes_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "epochs", "most"),
-    [("lsqml", 40, 0.05), ("lsqml_compact", 40, 0.03), ("rpie", 80, 0.06), ("epie", 50, 0.1)]
-    + [("ad_poisson", 60, 0.03)],
+    [
+        ("lsqml", 40, 0.05),
+        ("lsqml_compact", 40, 0.03),
+        ("rpie", 80, 0.06),
+        ("epie", 50, 0.1),
+        ("ad_poisson", 60, 0.03),
+    ],
 )
 def test_noise_free_frames_give_the_truth_in_its_place(name: str, epochs: int, most: float) -> None:
     scan, truth = case()

@@ -48,7 +48,7 @@ class Refining(Method):
 def wide_scan() -> Scan:
     """Return the tiny scan on a grid with wide margins."""
     scan = tiny_scan.scan()
-    return replace(scan, positions_px=scan.positions_px + [7, 30], object_shape=(120, 150))
+    return replace(scan, positions_px=scan.positions_px + np.array([7, 30]), object_shape=(120, 150))
 
 
 def test_the_method_sees_what_the_scan_reaches_and_the_object_is_put_back() -> None:
