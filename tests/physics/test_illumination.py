@@ -22,7 +22,7 @@ PROBE = RNG.normal(size=(2, 8, 8)) + 1j * RNG.normal(size=(2, 8, 8))
 SHIFTS = np.array([[0.0, 0.0], [0.25, -0.5], [-0.4, 0.1], [0.5, 0.5]])
 
 
-def power(field: NDArray[np.complex128]) -> NDArray[np.float64]:
+def power(field: NDArray[np.complexfloating]) -> NDArray[np.float64]:
     return (np.abs(field) ** 2).sum(axis=(-2, -1))
 
 

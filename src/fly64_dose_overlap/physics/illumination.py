@@ -9,6 +9,7 @@ object instead, by interpolation, would be a low-pass filter that nature does no
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
@@ -60,13 +61,14 @@ def shifted_probes(
     (frame, mode, y, x), of the probe's type and power
     """
     dtype = probe.dtype
-    spectrum = fft.fft2(probe.astype(np.complex128)).astype(dtype)
+    spectrum = np.fft.fft2(probe.astype(np.complex128)).astype(dtype)
     rows, columns = (
         np.exp(-2j * np.pi * shifts_px[:, axis, None] * np.fft.fftfreq(probe.shape[axis + 1])).astype(dtype)
         for axis in (0, 1)
     )
     moved = spectrum * rows[:, None, :, None] * columns[:, None, None, :]
-    return fft.ifft2(moved, overwrite_x=True)
+    shifted: Any = fft.ifft2(moved, overwrite_x=True)
+    return shifted
 
 
 def illumination(
