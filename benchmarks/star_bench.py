@@ -27,15 +27,15 @@ from typing import Annotated, cast
 import numpy as np
 import torch
 import typer
+from fly64_dose_overlap.methods.methods import LABELS, maximum_a_posteriori
+from fly64_dose_overlap.methods.problem import Problem, load_problem
+from fly64_dose_overlap.methods.ptychi_solver import METHODS
 from rich.console import Console
 from rich.table import Table
 
 from fly64_dose_overlap.config import MethodName, ViewName
 from fly64_dose_overlap.files.atomic import write_text_atomic
 from fly64_dose_overlap.methods.held_out import HeldOut
-from fly64_dose_overlap.methods.methods import LABELS, maximum_a_posteriori
-from fly64_dose_overlap.methods.problem import Problem, load_problem
-from fly64_dose_overlap.methods.ptychi_solver import METHODS
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scores.align import align_to

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # The package of that name comes first, so that the function below can take its place here.
-import fly64_dose_overlap.methods  # noqa: F401
+import fly64_dose_overlap.methods  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 __version__ = "0.1.0"
 

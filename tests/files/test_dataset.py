@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fly64_dose_overlap import provenance
+from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import (
     BaseSet,
@@ -23,7 +24,6 @@ from fly64_dose_overlap.files.dataset import (
     write_dataset,
     write_dataset_stream,
 )
-from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.files.npz_writer import write_npz
 from fly64_dose_overlap.files.stream import ArrayStream
 

@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from factories import tiny_dataset
+from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import dataset as contract
 from fly64_dose_overlap.files import npz
 from fly64_dose_overlap.files.dataset import read_base, read_dataset, write_dataset
-from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.files.npz import NpzReader
 
 WHOLE = np.random.default_rng(0).uniform(0, 9, size=(300, 16, 16)).astype(np.float32)

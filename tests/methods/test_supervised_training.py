@@ -22,7 +22,7 @@ from fly64_dose_overlap.files.dataset import write_dataset
 from fly64_dose_overlap.learning import TrainingJob, supervised_arm, trainer
 from fly64_dose_overlap.learning.bundle import load_supervised
 from fly64_dose_overlap.learning.trainer import train_cell
-from fly64_dose_overlap.results.timings import read_timing
+from fly64_dose_overlap.pipeline.timings import read_timing
 
 EPOCHS = 3
 DATA = Path("train.npz")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fly64_dose_overlap.report.metrics import PHASE_PSNR
 
 from fly64_dose_overlap.report.figures import Charts, dose_response
-from fly64_dose_overlap.report.metrics import PHASE_PSNR
 from fly64_dose_overlap.report.page import page, write_report
 from report_runs import DOSES, METHODS, VIEWS, full_study
 from study_copy import StudyCopy

@@ -13,8 +13,8 @@ from fly64_dose_overlap.files.reconstruction import Reconstruction, write_recons
 from fly64_dose_overlap.methods.base import Learned, Method
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.run import run_method
-from fly64_dose_overlap.results.repository import repository_root
-from fly64_dose_overlap.results.timings import record_timing
+from fly64_dose_overlap.pipeline.repository import repository_root
+from fly64_dose_overlap.pipeline.timings import record_timing
 from fly64_dose_overlap.study.calibration import with_calibration_errors
 from fly64_dose_overlap.timing import Timing
 

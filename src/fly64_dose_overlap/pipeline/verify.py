@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.pipeline.lock import LOCK_NAME, parse_lock, read_lock
 from fly64_dose_overlap.progress import track
-from fly64_dose_overlap.results.lock import LOCK_NAME, parse_lock, read_lock
 
 FOLDER_SUFFIX = ".dir"
 TREE = "the working tree"

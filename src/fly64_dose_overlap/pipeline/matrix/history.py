@@ -11,7 +11,7 @@ from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.cells import BASE_FILE
-from fly64_dose_overlap.results.lock import LOCK_NAME, parse_lock, read_lock
+from fly64_dose_overlap.pipeline.lock import LOCK_NAME, parse_lock, read_lock
 
 PACKAGE = "src/fly64_dose_overlap"
 WITHOUT_RESULTS = (

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from fly64_dose_overlap.results import repository
 
 import factories
-from fly64_dose_overlap.results import repository
-from fly64_dose_overlap.results.repository import repository_root, work_key
+from fly64_dose_overlap.pipeline.repository import repository_root, work_key
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_code_that_does_not_exist_is_a_defect() -> None:
 
 
 def test_a_key_needs_no_torch() -> None:
-    code = "import sys; from fly64_dose_overlap.results.repository import work_key; "
+    code = "import sys; from fly64_dose_overlap.pipeline.repository import work_key; "
     code += "work_key(code=('physics',)); sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(factories.ROOT / "src")}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.results.timings import Stopwatch, Timing, read_timing, record_timing
+from fly64_dose_overlap.pipeline.timings import Stopwatch, Timing, read_timing, record_timing
 
 DIGEST = "0" * 64
 DAMAGED = [
