@@ -63,12 +63,8 @@ def verify_cache(root: Path) -> Verified:
 
     Looked at are the dvc.lock of the working tree, of the last commit and of every
     experiment, and the files of the working tree that DVC would not hash again itself.
-    Objects that are not in the cache are no rot: DVC says so and fetches them.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of dvc.yaml.
+    Objects that are not in the cache are no rot: DVC says so and fetches them. ``root`` is the
+    folder of dvc.yaml.
 
     Raises
     ------

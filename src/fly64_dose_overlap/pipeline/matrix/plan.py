@@ -80,12 +80,7 @@ def parse_dose(text: str) -> int:
 def every_method(content: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, list[str]]:
     """Return lists ``learned`` and ``iterative`` of all methods that parameters have settings for.
 
-    Parameters
-    ----------
-    content : mapping
-        Of params.yaml; without a section ``methods`` there are no such lists.
-    kinds : mapping
-        "learned" or "iterative" by method; others are left out.
+    ``content`` is that of params.yaml, ``kinds`` says which of the two lists a method belongs to.
     """
     found: dict[str, list[str]] = {}
     for method in content.get("methods", {}):
@@ -108,9 +103,8 @@ def plan(
     ----------
     selection : Selection
     committed : Params
-        Parameters of the commit that the experiments start from.
+        Of the commit that the experiments start from; ``params_file`` may have edits.
     params_file : Path
-        Parameters in the working tree, with edits.
     code_change : str
         Any text that names how code or data differ from that commit; empty if they do not.
     methods : mapping, optional
