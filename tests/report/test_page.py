@@ -7,13 +7,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fly64_dose_overlap.report.findings import by_interest, conventions, headline
 from fly64_dose_overlap.report.page import divide, markdown_text, page, write_page
-from fly64_dose_overlap.report.study import Run, Study
-from report_runs import METHODS, evaluation, full_study, new_run, study_of
+from fly64_dose_overlap.report.study import Study
+from report_runs import METHODS, evaluation, full_study, new_run, pictured_run, study_of
 
 
 class _Balance(HTMLParser):
@@ -35,19 +34,6 @@ class _Balance(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if not self.open or self.open.pop() != tag:
             self.wrong.append(tag)
-
-
-def pictured_run(folder: Path, name: str = "network") -> Run:
-    """Return a run with the reconstructions of one method at hand."""
-    y, x = np.mgrid[:60, :60]
-    truth = ((0.8 + 0.2 * np.sin(x / 3)) * np.exp(0.5j * np.cos(y / 4))).astype(np.complex64)
-    mask = np.zeros(truth.shape, bool)
-    mask[10:40, 12:52] = True
-    path = folder / "reconstruction.npz"
-    record = '{"physics_parameters": {"object_pixel_m": 5e-8}}'
-    noisy = truth * np.exp(0.1j * np.sin(x + y)).astype(np.complex64)
-    np.savez(path, objectGuess=truth, region=mask, _metadata=record, **{f"{name}_aligned": noisy})
-    return replace(new_run(1000, "dense"), reconstruction=path)
 
 
 @pytest.fixture(scope="module")
