@@ -111,7 +111,7 @@ def test_results_that_are_not_committed_come_first_and_are_marked() -> None:
 
 
 def test_conventions_stand_with_the_numbers() -> None:
-    text = conventions(full_study().done)
+    text = conventions(full_study().conventions)
     assert "Test half only" in text
     assert "1,200 pixels lit by more than 0.1" in text
     assert "amplitude 0.250, phase 1.000 rad" in text
@@ -121,7 +121,7 @@ def test_conventions_stand_with_the_numbers() -> None:
 def test_conventions_that_differ_are_given_as_a_range() -> None:
     other = new_run(1000, "sparse")
     other.evaluation["conventions"]["peak"]["phase"] = 0.9
-    assert "phase 0.900 to 1.000 rad" in conventions(study_of(new_run(1000, "dense"), other).done)
+    assert "phase 0.900 to 1.000 rad" in conventions(study_of(new_run(1000, "dense"), other).conventions)
 
 
 def test_headline_says_who_leads_by_how_much_and_how_far_from_the_limit() -> None:
