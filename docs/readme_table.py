@@ -7,7 +7,8 @@ Run it after the cells have been made anew::
     python docs/readme_table.py --check   # exit 1 if README.md shows other tables than docs/results.md
 
 Cells with other parameters, as of `dose-overlap matrix -S base.object_kind=texture`, come after
-the plain ones in docs/results.md and are not in README.md.
+the plain ones in docs/results.md and are not in README.md. Pictures are copied as they are: a
+palette would change their colours.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -30,21 +29,18 @@ PICTURE = REPORTS / "comparison.png"
 COPY = ROOT / "docs" / "comparison.png"
 BEGIN = "<!-- result: written by docs/readme_table.py -->"
 END = "<!-- end of result -->"
-SECTIONS = ("phase PSNR (dB)", "complex NRMSE", "Method time")
+SECTION = "In short"
 """What README.md shows of the report's tables."""
 UNIT = " photons per frame "
-PICTURE_WIDTH_PX = 1800
-PICTURE_COLOURS = 256
 
 
 def result_block(results: str) -> str:
-    """Return the text between the two marks: state, conventions and some tables of the plain study."""
-    study = results.split("\n## ")[1]
+    """Return the text between the two marks: the sentence and the short table of the plain study."""
+    study = next(part for part in results.split("\n## ") if part.startswith("Commit"))
     head, *sections = study.split("\n### ")
-    by_title = dict(section.split("\n", 1) for section in sections)
-    blocks = [head.split("\n", 1)[1].strip(), "Columns of the tables: photons per frame, view."]
-    blocks += [f"**{title}**. {by_title[title].strip().replace(UNIT, ' ')}" for title in SECTIONS]
-    return "\n\n".join(blocks)
+    sentence = head.strip().split("\n\n")[2]
+    table = next(section for section in sections if section.startswith(SECTION)).removeprefix(SECTION)
+    return f"**{sentence}**\n\n{table.strip().replace(UNIT, ' ')}"
 
 
 def split_readme(text: str) -> tuple[str, str, str]:
@@ -88,16 +84,8 @@ def write() -> None:
     README.write_text(f"{before}{BEGIN}\n\n{block}\n\n{END}{after}", encoding="utf-8", newline="\n")
     print(f"{README.name}: tables written")
     if PICTURE.is_file():
-        copy_picture()
-
-
-def copy_picture() -> None:
-    """Copy the comparison picture, small enough for git."""
-    with Image.open(PICTURE) as picture:
-        height = round(picture.height * PICTURE_WIDTH_PX / picture.width)
-        small = picture.convert("RGB").resize((PICTURE_WIDTH_PX, height), Image.Resampling.LANCZOS)
-    small.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(COPY, optimize=True)
-    print(f"{COPY.relative_to(ROOT)}: {COPY.stat().st_size // 1024} KB")
+        shutil.copyfile(PICTURE, COPY)
+        print(f"{COPY.relative_to(ROOT)}: {COPY.stat().st_size // 1024} KB")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fly64_dose_overlap.report.study import Run, Study, make_study
 
@@ -109,6 +113,19 @@ def new_run(
         measured_overlap={"test": {"metric_2_image_based_avg": 0.1 * (1 + VIEWS.index(view))}},
         data={"data/base/base.npz": "7c40"},
     )
+
+
+def pictured_run(folder: Path, name: str = "network") -> Run:
+    """Return a run with the reconstructions of one method at hand."""
+    y, x = np.mgrid[:60, :60]
+    truth = ((0.8 + 0.2 * np.sin(x / 3)) * np.exp(0.5j * np.cos(y / 4))).astype(np.complex64)
+    mask = np.zeros(truth.shape, bool)
+    mask[10:40, 12:52] = True
+    path = folder / "reconstruction.npz"
+    record = '{"physics_parameters": {"object_pixel_m": 5e-8}}'
+    noisy = truth * np.exp(0.1j * np.sin(x + y)).astype(np.complex64)
+    np.savez(path, objectGuess=truth, region=mask, _metadata=record, **{f"{name}_aligned": noisy})
+    return replace(new_run(1000, "dense"), reconstruction=path)
 
 
 def study_of(*runs: Run, **settings: Any) -> Study:

@@ -282,8 +282,7 @@ class _PlainMappings(yaml.constructor.SafeConstructor):
         return super().construct_mapping(node, deep)
 
 
-class _PlainLoader(_PlainMappings, yaml.SafeLoader):
-    pass
+class _PlainLoader(_PlainMappings, yaml.SafeLoader): ...
 
 
 class _FastLoader(_PlainMappings, yaml.CSafeLoader):

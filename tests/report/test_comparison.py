@@ -99,8 +99,8 @@ def test_table_has_all_methods_and_columns(
     flat = evaluation.metrics["methods"][FLAT]
     assert f"{flat['phase']['psnr_db']:.2f}" in printed
     assert f"{flat['complex_nrmse']:.4f}" in printed
-    assert f"test half, {evaluation.region.pixels} pixels" in printed
-    assert "peaks are the truth's own range" in printed
+    assert f"Test half only. Region: {evaluation.region.pixels:,} pixels" in printed
+    assert "the truth's own range" in printed
 
 
 def test_a_score_that_does_not_exist_is_a_dash(

@@ -7,13 +7,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fly64_dose_overlap.report.findings import by_interest, conventions, headline
 from fly64_dose_overlap.report.page import divide, markdown_text, page, write_page
-from fly64_dose_overlap.report.study import Run, Study
-from report_runs import METHODS, evaluation, full_study, new_run, study_of
+from fly64_dose_overlap.report.study import Study
+from report_runs import METHODS, evaluation, full_study, new_run, pictured_run, study_of
 
 
 class _Balance(HTMLParser):
@@ -35,19 +34,6 @@ class _Balance(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if not self.open or self.open.pop() != tag:
             self.wrong.append(tag)
-
-
-def pictured_run(folder: Path, name: str = "network") -> Run:
-    """Return a run with the reconstructions of one method at hand."""
-    y, x = np.mgrid[:60, :60]
-    truth = ((0.8 + 0.2 * np.sin(x / 3)) * np.exp(0.5j * np.cos(y / 4))).astype(np.complex64)
-    mask = np.zeros(truth.shape, bool)
-    mask[10:40, 12:52] = True
-    path = folder / "reconstruction.npz"
-    record = '{"physics_parameters": {"object_pixel_m": 5e-8}}'
-    noisy = truth * np.exp(0.1j * np.sin(x + y)).astype(np.complex64)
-    np.savez(path, objectGuess=truth, region=mask, _metadata=record, **{f"{name}_aligned": noisy})
-    return replace(new_run(1000, "dense"), reconstruction=path)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +111,7 @@ def test_results_that_are_not_committed_come_first_and_are_marked() -> None:
 
 
 def test_conventions_stand_with_the_numbers() -> None:
-    text = conventions(full_study().done)
+    text = conventions(full_study().conventions)
     assert "Test half only" in text
     assert "1,200 pixels lit by more than 0.1" in text
     assert "amplitude 0.250, phase 1.000 rad" in text
@@ -135,7 +121,7 @@ def test_conventions_stand_with_the_numbers() -> None:
 def test_conventions_that_differ_are_given_as_a_range() -> None:
     other = new_run(1000, "sparse")
     other.evaluation["conventions"]["peak"]["phase"] = 0.9
-    assert "phase 0.900 to 1.000 rad" in conventions(study_of(new_run(1000, "dense"), other).done)
+    assert "phase 0.900 to 1.000 rad" in conventions(study_of(new_run(1000, "dense"), other).conventions)
 
 
 def test_headline_says_who_leads_by_how_much_and_how_far_from_the_limit() -> None:

@@ -16,6 +16,7 @@ from fly64_dose_overlap.files.atomic import atomic_path, write_json_atomic
 from fly64_dose_overlap.files.npz_writer import write_npz
 from fly64_dose_overlap.files.stream import ArrayStream
 from fly64_dose_overlap.provenance import Record, dumps
+from fly64_dose_overlap.report.findings import conventions
 from fly64_dose_overlap.report.picture import comparison_picture, frc_picture
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, LIMIT, PREFERRED
 from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, PHASE_PSNR, PRINTED
@@ -107,18 +108,7 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
         table.add_row(name, *(score.write(score.bound(bounds)) for score in PRINTED), style="dim")
     console = Console(width=None if Console().is_terminal else 150)
     console.print(table)
-    conventions = metrics["conventions"]
-    region, peak = conventions["region"], conventions["peak"]
-    console.print(
-        f"test half, {region['pixels']} pixels ({region['covered_fraction']:.0%} of the scan's box) "
-        f"with more than {region['illumination_threshold']:g} of the largest illumination; "
-        "peaks are the truth's own range: "
-        f"amplitude {peak['amplitude']:.3f}, phase {peak['phase']:.3f} rad; "
-        f"MS-SSIM on {conventions['ms_ssim_scales']} scales; "
-        f"all methods aligned alike: {conventions['alignment']}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    console.print(conventions([metrics["conventions"]]), soft_wrap=True, highlight=False)
 
 
 def _caption(scores: dict[str, Any]) -> str:

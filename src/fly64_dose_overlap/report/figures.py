@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from fly64_dose_overlap.report.drawing import figure, svg_text
-from fly64_dose_overlap.report.findings import by_interest
+from fly64_dose_overlap.report.findings import by_interest, capital
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, ITERATIVE, LEARNED, LIMIT, LIMITS, Cell, Study
 from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, FRC50, PHASE_PSNR, Score
 
@@ -86,8 +86,9 @@ def lines_of(study: Study) -> list[Line]:
     on = [*study.limits, *by_interest(study)][:MOST_LINES]
     cycles = {LEARNED: cycle(_LEARNED_COLOURS), ITERATIVE: cycle(_ITERATIVE_COLOURS)}
     greys = cycle(_REFERENCE_COLOURS)
-    # By name, so that a method has its colour in every study.
-    colours = {name: next(cycles.get(study.methods[name], greys)) for name in sorted(study.methods)}
+    # Never by rank, so that a method has its colour in every study.
+    names = dict.fromkeys([*study.known, *sorted(study.methods)])
+    colours = {name: next(cycles.get(study.methods[name], greys)) for name in names}
     found = [
         Line(name, number, "#111111", _LIMIT_LINES[name], 1.8, "", name in on)
         for number, name in enumerate(study.limits)
@@ -168,7 +169,7 @@ def _note(study: Study, score: Score, text: str) -> str:
     known = study.limits if score.limit else []
     signs = {LIMIT: "dashed", BAYESIAN_LIMIT: "dotted"}
     shown = " and ".join(f"{signs[name]} the {name}" for name in known)
-    return f"{text} {_capital(score.direction)}." + (f" Black: {shown}." if shown else "")
+    return f"{text} {capital(score.direction)}." + (f" Black: {shown}." if shown else "")
 
 
 def _response(
@@ -314,7 +315,3 @@ def _inline(text: str) -> str:
     """Return an SVG as part of a page, where names of its elements must not occur twice."""
     body = _AUTOMATIC_ID.sub("", text[text.index("<svg") :])
     return _LINE_ID.sub(r'<g class="line-\1"', _DECIMALS.sub(r"\1", body))
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

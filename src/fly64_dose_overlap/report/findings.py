@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from fly64_dose_overlap.report.study import (
     BAYESIAN_LIMIT,
     ITERATIVE,
     LEARNED,
     LIMIT,
-    PREFERRED,
     Cell,
     Study,
 )
@@ -39,10 +39,10 @@ def headline(study: Study) -> str:
     led = [cell for cell in cells if leader in cell.best(PHASE_PSNR)]
     if len(cells) == 1:
         value = PHASE_PSNR.write(_psnr(cells[0], leader))
-        text = f"{_capital(leader)} leads at {cells[0].title}, with a phase PSNR of {value} dB"
+        text = f"{capital(leader)} leads at {cells[0].title}, with a phase PSNR of {value} dB"
     else:
         count = f"all {len(cells)}" if len(led) == len(cells) else f"{len(led)} of {len(cells)}"
-        text = f"{_capital(leader)} leads in {count} cells of dose and overlap"
+        text = f"{capital(leader)} leads in {count} cells of dose and overlap"
     parts = [part for part in (_lead(study), _distance(study)) if part]
     return text + (f": {' and '.join(parts)}" if parts else "") + "."
 
@@ -74,10 +74,8 @@ def by_interest(study: Study) -> list[str]:
 
     The leader, its strongest rival, those that readers know, and then by rank.
     """
-    keys = {name: study.done[0].first.key(name) for name in study.methods}
     rivals = [rival for cell in study.done if (rival := rival_of(study, cell))]
-    known = [name for key in PREFERRED for name in keys if keys[name] == key]
-    return list(dict.fromkeys([study.leader, *rivals[:1], *known, *study.methods]))
+    return list(dict.fromkeys([study.leader, *rivals[:1], *study.known, *study.methods]))
 
 
 def rival_of(study: Study, cell: Cell) -> str | None:
@@ -126,13 +124,20 @@ def _psnr(cell: Cell, method: str) -> float | None:
     return value.mean if value else None
 
 
-def _capital(text: str) -> str:
-    return text.capitalize() if text.islower() else text
+def capital(text: str) -> str:
+    """Return text as a sentence begins; a name with capitals of its own, as rPIE, stays as it is.
+
+    Examples
+    --------
+    >>> capital("phase PSNR"), capital("rPIE"), capital("refined")
+    ('Phase PSNR', 'rPIE', 'Refined')
+    """
+    first = text.split(" ", 1)[0]
+    return text[0].upper() + text[1:] if first.islower() else text
 
 
-def conventions(cells: Sequence[Cell]) -> str:
-    """Say how the scores of some cells were taken."""
-    found = [cell.first.evaluation["conventions"] for cell in cells]
+def conventions(found: Sequence[dict[str, Any]]) -> str:
+    """Say how scores were taken, from what one or more evaluations hold about it."""
     regions = [item["region"] for item in found]
     peaks = [item["peak"] for item in found]
     return (

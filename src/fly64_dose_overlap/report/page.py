@@ -92,7 +92,7 @@ def _content(study: Study, seconds: Mapping[str, float]) -> dict[str, Any]:
     return {
         "study": study,
         "headline": findings.headline(study),
-        "conventions": findings.conventions(study.done),
+        "conventions": findings.conventions(study.conventions),
         "lines": figures.lines_of(study),
         "most_lines": figures.MOST_LINES,
         "charts": figures.response_charts(study) if several else [],
@@ -117,10 +117,9 @@ def markdown_text(studies: Sequence[Study], seconds: Mapping[str, float]) -> str
     shown, trials = divide(studies)
     parts = ["# Dose and overlap"]
     for study in shown:
-        title = f"{study.title[0].upper()}{study.title[1:]}"
-        parts += [f"## {title}", f"{study.status}.", findings.headline(study)]
+        parts += [f"## {findings.capital(study.title)}", f"{study.status}.", findings.headline(study)]
         parts += [f"Changed parameters: {', '.join(study.changes)}."] if study.changes else []
-        parts.append(findings.conventions(study.done))
+        parts.append(findings.conventions(study.conventions))
         for table in (
             tables.brief_table(study),
             *tables.summary_tables(study),

@@ -265,6 +265,17 @@ class Study:
         cells = self.cells.values()
         return [n for n in LIMITS if any(cell.limit(PHASE_PSNR, n) is not None for cell in cells)]
 
+    @property
+    def known(self) -> list[str]:
+        """The methods of `PREFERRED` that are there, in its order."""
+        keys = {name: self.done[0].first.key(name) for name in self.methods}
+        return [name for key in PREFERRED for name in keys if keys[name] == key]
+
+    @property
+    def conventions(self) -> list[dict[str, Any]]:
+        """How the scores of each cell were taken."""
+        return [cell.first.evaluation["conventions"] for cell in self.done]
+
     def delta(self, cell: Cell, method: str, score: Score) -> float | None:
         """Return leader minus method in a cell, from the means over repeats."""
         first, second = cell.value(self.leader, score), cell.value(method, score)

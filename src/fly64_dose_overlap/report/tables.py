@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from fly64_dose_overlap.report.findings import by_interest
+from fly64_dose_overlap.report.findings import by_interest, capital
 from fly64_dose_overlap.report.study import FAILED, LIMITS, MISSING, Cell, Run, Study, Value
 from fly64_dose_overlap.scores.catalogue import (
     COMPARED,
@@ -104,7 +104,7 @@ def brief_table(study: Study) -> Table:
     table = _summary(study, PHASE_PSNR)
     wanted = [*study.limits[-1:], *by_interest(study)][:BRIEF_ROWS]
     rows = [row for row in table.rows if row.head in wanted]
-    return Table("In short", f"{_capital(PHASE_PSNR.label)}. {table.note}", table.corner, table.columns, rows)
+    return Table("In short", f"{capital(PHASE_PSNR.label)}. {table.note}", table.corner, table.columns, rows)
 
 
 def _summary(study: Study, score: Score) -> Table:
@@ -117,7 +117,7 @@ def _summary(study: Study, score: Score) -> Table:
             text += f" ({FRC50_NM.write(half_period.mean)} nm)"
         return Entry(text, "best" if method in cell.best(score) else "")
 
-    note = f"{_capital(score.direction)}; the best method of each cell is marked."
+    note = f"{capital(score.direction)}; the best method of each cell is marked."
     if len(repeats) == 1 and any(value.spread for value in found):
         note += f" Mean ± standard deviation of {repeats.pop()} trainings with different seeds."
     return _by_cell(study, score.label, note, _method_rows(study, study.methods, entry, score))
@@ -131,7 +131,7 @@ def delta_tables(study: Study) -> list[Table]:
         def entry(cell: Cell, method: str) -> Entry:
             return delta_entry(study.delta(cell, method, score), score)
 
-        note = f"{_capital(score.direction)}; green favours {study.leader}."
+        note = f"{capital(score.direction)}; green favours {study.leader}."
         title = f"{score.label}: {study.leader} minus method"
         return _by_cell(study, title, note, _method_rows(study, others, entry))
 
@@ -143,8 +143,8 @@ def delta_entry(value: float | None, score: Score) -> Entry:
 
     Examples
     --------
-    >>> delta_entry(-0.005, COMPLEX_NRMSE)
-    Entry(text='-0.0050', mark='better')
+    >>> delta_entry(-0.5, PHASE_PSNR)
+    Entry(text='-0.50', mark='worse')
     """
     text = score.write_delta(value)
     if value is None or float(text) == 0:
@@ -352,10 +352,6 @@ def _number(value: float | None) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _escaped(text: str) -> str:
