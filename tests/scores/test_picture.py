@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.arrays import spool
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scores import picture
 from fly64_dose_overlap.scores.frc import FrcCurve, fourier_ring_correlation
 from fly64_dose_overlap.scores.picture import comparison_picture, frc_picture
