@@ -1,8 +1,9 @@
-"""The dataset contract: each rule, reading, writing and selecting."""
+"""The dataset contract: each rule, reading and writing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,16 @@ from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import (
     BaseSet,
-    Dataset,
     read_base,
-    read_dataset,
-    select_frames,
+    read_scan,
+    read_truth,
     validate_base,
     validate_dataset,
     write_base,
-    write_dataset,
-    write_dataset_stream,
+    write_scan,
 )
 from fly64_dose_overlap.files.npz_writer import write_npz
-from fly64_dose_overlap.files.stream import ArrayStream
+from fly64_dose_overlap.scan import HC_EV_M, Optics, Scan
 
 FRAMES, SIDE, OBJECT_SHAPE = 6, 8, (20, 24)
 Arrays = dict[str, Any]
@@ -46,11 +45,11 @@ def arrays() -> Arrays:
 
 
 @pytest.fixture
-def dataset(arrays: Arrays) -> Dataset:
-    return Dataset(
-        amplitude=arrays["diffraction"],
-        obj=arrays["objectGuess"],
-        probe=arrays["probeGuess"],
+def scan(arrays: Arrays) -> Scan:
+    return Scan(
+        counts=np.rint(arrays["diffraction"] ** 2),
+        probe=arrays["probeGuess"][None],
+        object_shape=OBJECT_SHAPE,
         positions_px=np.stack([arrays["ycoords"], arrays["xcoords"]], axis=1),
         scan_index=np.arange(10, 10 + FRAMES),
         record=provenance.new_record("test", physics={"photons_per_frame": 256.0}),
@@ -92,6 +91,8 @@ def test_a_valid_set_passes_and_is_not_changed(arrays: Arrays) -> None:
         change("xcoords", lambda a: np.round(a).astype(np.int32)),
         change("diffraction", at(2, 0)),
         change("diffraction", np.asfortranarray),
+        change("probeGuess", lambda a: a[None]),
+        change("probeGuess", lambda a: np.stack([a, 2j * a])),
         put("Y", "an unknown key is ignored"),
         put("scan_index", np.zeros(FRAMES, np.uint8)),
         put("xcoords_start", np.zeros(FRAMES)),
@@ -136,7 +137,9 @@ REFUSALS = [
     ("objectGuess", lambda a: a[:8], r"'objectGuess' is \(8, 24\), not larger than the probe \(8, 8\)"),
     ("probeGuess", np.abs, "'probeGuess' must be complex, got float32"),
     ("probeGuess", lambda a: a[:, :4], r"'probeGuess' is \(8, 4\) but frames are \(8, 8\)"),
-    ("probeGuess", lambda a: a[None], r"'probeGuess' must have axes \(y, x\), got shape \(1, 8, 8\)"),
+    ("probeGuess", lambda a: a[None, None], r"'probeGuess' must have axes \(y, x\) or \(mode, y, x\), got"),
+    ("probeGuess", lambda a: a[None][:0], r"'probeGuess' must have axes .* got shape \(0, 8, 8\)"),
+    ("probeGuess", lambda a: np.stack([a, a])[:, :4], r"'probeGuess' is \(2, 4, 8\) but frames are \(8, 8\)"),
     ("probeGuess", at((0, 0), complex(0, np.inf)), "'probeGuess' has NaN or infinite"),
     ("probeGuess", np.zeros_like, "'probeGuess' is zero everywhere"),
     ("xcoords", lambda a: a[:5], "'xcoords' has 5 entries but there are 6 frames"),
@@ -252,11 +255,6 @@ def test_a_base_needs_no_frames(arrays: Arrays) -> None:
             validate_base({**arrays, key: value}, where="x.npz")
 
 
-def scan_of(dataset: Dataset, amplitude: Any = None) -> BaseSet:
-    scan = (dataset.obj, dataset.probe, dataset.positions_px, dataset.scan_index, dataset.record)
-    return BaseSet(*scan, amplitude)
-
-
 def assert_same(first: Any, second: Any) -> None:
     for name, value in vars(first).items():
         other = getattr(second, name)
@@ -268,61 +266,118 @@ def assert_same(first: Any, second: Any) -> None:
             assert value == other, name
 
 
-def test_dataset_round_trip_and_identical_rewrite(dataset: Dataset, tmp_path: Path) -> None:
-    write_dataset(tmp_path / "a.npz", dataset)
-    again = read_dataset(tmp_path / "a.npz")
-    assert_same(dataset, again)
-    assert_same(again, read_dataset(tmp_path / "a.npz", gridsize=2, neighbor_count=7))
-    write_dataset(tmp_path / "b.npz", again)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
-        assert np.array_equal(file["ycoords"], dataset.positions_px[:, 0])
+@pytest.mark.parametrize("modes", [1, 2])
+def test_scan_round_trip_and_identical_rewrite(
+    scan: Scan, arrays: Arrays, modes: int, tmp_path: Path
+) -> None:
+    scan = replace(scan, probe=np.repeat(scan.probe, modes, axis=0))
+    obj, path = arrays["objectGuess"], tmp_path / "a.npz"
+    write_scan(path, scan, obj)
+    again = read_scan(path)
+    assert isinstance(again.counts, DiskArray)
+    assert_same(scan, again)
+    assert_same(again, read_scan(path, gridsize=2, neighbor_count=7))
+    assert np.array_equal(read_truth(path), obj)
+    write_scan(tmp_path / "b.npz", again, read_truth(path))
+    assert path.read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with np.load(path, allow_pickle=False) as file:
+        assert np.array_equal(file["ycoords"], scan.positions_px[:, 0])
+        assert np.array_equal(file["diffraction"], np.sqrt(scan.counts))
+        assert file["probeGuess"].ndim == (2 if modes == 1 else 3)
         assert file["_metadata"].dtype.kind == "U"
         assert (file.files[0], file.files[-1]) == ("diffraction", "_metadata")
     with pytest.raises(StudyError, match=r"a.npz: neighbor_count=3 < C=4 \(OVERSAMPLING-001\)"):
-        read_dataset(tmp_path / "a.npz", gridsize=2, neighbor_count=3)
+        read_scan(path, gridsize=2, neighbor_count=3)
     with pytest.raises(StudyError, match="'groups' has 4 frames per group, expected C=1"):
-        read_dataset(tmp_path / "a.npz", gridsize=1)
+        read_scan(path, gridsize=1)
 
 
-def test_streamed_frames_give_the_same_file(dataset: Dataset, tmp_path: Path) -> None:
-    write_dataset(tmp_path / "a.npz", dataset)
-    scan, shape = scan_of(dataset), dataset.amplitude.shape
-    frames = ArrayStream(shape, np.float32, (frame[None] for frame in dataset.amplitude[:]))
-    write_dataset_stream(tmp_path / "b.npz", scan, frames, groups=dataset.groups)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    negative = [dataset.amplitude[:5], -dataset.amplitude[5:]]
-    for dtype, blocks, problem in (
-        (np.float32, negative, r"c\.npz: 'diffraction' has negative amplitudes, first in frame 5"),
-        (np.float32, [np.zeros_like(dataset.amplitude[:])], r"c\.npz: all 6 frames"),
-        (np.int64, [], "must be a real float amplitude, got int64"),
-    ):
-        with pytest.raises(StudyError, match=problem):
-            write_dataset_stream(tmp_path / "c.npz", scan, ArrayStream(shape, dtype, blocks))
-    assert not (tmp_path / "c.npz").exists()
+def test_counts_are_whole_however_their_roots_were_rounded(tmp_path: Path) -> None:
+    counts = np.arange(1, 7 * 64 + 1, dtype=np.float32).reshape(7, 8, 8) ** 2 + 12345
+    scan = Scan(counts, np.ones((1, 8, 8), np.complex64), np.full((7, 2), 8.0), (16, 16))
+    write_scan(tmp_path / "a.npz", scan, np.ones((16, 16), np.complex64))
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.npz").counts[:], counts)
 
 
-def test_an_invalid_dataset_is_not_written(dataset: Dataset, tmp_path: Path) -> None:
-    dataset.positions_px[0] = 100
+@pytest.mark.parametrize(
+    ("counts", "problem"),
+    [
+        (lambda counts: np.where(np.arange(6)[:, None, None] == 5, np.nan, counts), "NaN .*in frame 5"),
+        (np.zeros_like, "all 6 frames"),
+    ],
+)
+def test_frames_that_break_a_rule_leave_no_file(
+    scan: Scan, arrays: Arrays, counts: Callable[[Any], Any], problem: str, tmp_path: Path
+) -> None:
+    broken = replace(scan, counts=counts(scan.counts).astype(np.float32))
+    with pytest.raises(StudyError, match=rf"a\.npz: .*{problem}"):
+        write_scan(tmp_path / "a.npz", broken, arrays["objectGuess"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_invalid_scan_is_not_written(scan: Scan, arrays: Arrays, tmp_path: Path) -> None:
+    scan.positions_px[0] = 100
     with pytest.raises(StudyError, match=r"a\.npz: 1 of 6 positions"):
-        write_dataset(tmp_path / "a.npz", dataset)
+        write_scan(tmp_path / "a.npz", scan, arrays["objectGuess"])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("with_frames", [True, False])
-def test_base_round_trip(dataset: Dataset, tmp_path: Path, with_frames: bool) -> None:
-    base = scan_of(dataset, dataset.amplitude[:] if with_frames else None)
+def test_base_round_trip(scan: Scan, arrays: Arrays, tmp_path: Path, with_frames: bool) -> None:
+    amplitude = arrays["diffraction"] if with_frames else None
+    obj, probe = arrays["objectGuess"], scan.probe
+    base = BaseSet(obj, probe, scan.positions_px, scan.scan_index, scan.record, amplitude)
     write_base(tmp_path / "a.npz", base)
     assert_same(base, read_base(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(
+    ("physics", "optics"),
+    [
+        ({}, None),
+        ({"energy_ev": 8800.0}, None),
+        ({"energy_ev": 8800.0, "object_pixel_m": "wide"}, None),
+        ({"energy_ev": -1.0, "object_pixel_m": 1e-8}, None),
+        ({"energy_ev": 8800, "object_pixel_m": 1e-8}, Optics(HC_EV_M / 8800, 1e-8)),
+        (
+            {"energy_ev": 8800, "object_pixel_m": 1e-8, "detector_pixel_m": 75e-6, "detector_distance_m": 2},
+            Optics(HC_EV_M / 8800, 1e-8, 75e-6, 2.0),
+        ),
+    ],
+)
+def test_optics_are_those_of_the_provenance(
+    scan: Scan, arrays: Arrays, physics: dict[str, Any], optics: Optics | None, tmp_path: Path
+) -> None:
+    told = replace(scan, record=provenance.new_record("test", physics=physics))
+    write_scan(tmp_path / "a.npz", told, arrays["objectGuess"])
+    assert read_scan(tmp_path / "a.npz").optics == optics
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda arrays: arrays.pop("objectGuess"), "lacks 'objectGuess'; required keys: objectGuess"),
+        (change("objectGuess", np.abs), "'objectGuess' must be complex"),
+        (change("objectGuess", at((0, 0), np.nan)), "'objectGuess' has NaN or infinite values"),
+    ],
+)
+def test_a_truth_that_is_none_is_refused(
+    arrays: Arrays, edit: Callable[[Arrays], Any], message: str, tmp_path: Path
+) -> None:
+    edit(arrays)
+    write_npz(tmp_path / "a.npz", arrays)
+    with pytest.raises(StudyError, match=rf"a\.npz: {message}"):
+        read_truth(tmp_path / "a.npz")
 
 
 def test_optional_entries_default(arrays: Arrays, tmp_path: Path) -> None:
     arrays["objectGuess"] = arrays["objectGuess"].astype(np.complex128)
     arrays["unknown"] = np.zeros(3)
     write_npz(tmp_path / "a.npz", arrays)
-    dataset = read_dataset(tmp_path / "a.npz")
-    assert (dataset.record, dataset.groups, dataset.obj.dtype) == ({}, None, np.complex64)
-    assert dataset.scan_index.tolist() == list(range(FRAMES))
+    scan = read_scan(tmp_path / "a.npz")
+    assert (scan.record, scan.groups, scan.optics) == ({}, None, None)
+    assert scan.scan_index.tolist() == list(range(FRAMES))
+    assert read_truth(tmp_path / "a.npz").dtype == np.complex64
 
 
 @pytest.mark.parametrize(
@@ -342,59 +397,16 @@ def test_optional_entries_default(arrays: Arrays, tmp_path: Path) -> None:
 def test_broken_records_are_refused(arrays: Arrays, tmp_path: Path, metadata: Any, message: str) -> None:
     write_npz(tmp_path / "a.npz", {**arrays, "_metadata": metadata})
     with pytest.raises(StudyError, match=message) as caught:
-        read_dataset(tmp_path / "a.npz")
+        read_scan(tmp_path / "a.npz")
     assert "\n" not in str(caught.value)
 
 
 def test_a_pickled_record_is_refused(arrays: Arrays, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", allow_pickle=True, **arrays, _metadata=np.array({"a": 1}, dtype=object))
     with pytest.raises(StudyError, match="'_metadata' holds pickled objects, which are never loaded"):
-        read_dataset(tmp_path / "a.npz")
+        read_scan(tmp_path / "a.npz")
 
 
 def test_a_missing_dataset_names_the_path(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"none\.npz: no such file"):
-        read_dataset(tmp_path / "none.npz")
-
-
-@pytest.mark.parametrize("selection", [np.arange(FRAMES) % 5 != 0, np.array([1, 2, 3, 4])])
-def test_selection_keeps_frames_aligned_and_the_object_whole(dataset: Dataset, selection: Any) -> None:
-    chosen = select_frames(dataset, selection)
-    assert chosen.scan_index.tolist() == [11, 12, 13, 14]
-    assert np.array_equal(chosen.amplitude[:], dataset.amplitude[1:5])
-    assert np.array_equal(chosen.positions_px, dataset.positions_px[1:5])
-    assert chosen.obj is dataset.obj
-    assert chosen.groups is not None
-    assert chosen.groups.shape == (0, 4)
-
-
-def test_selection_goes_by_name_not_by_length(arrays: Arrays) -> None:
-    rows = 20
-    amplitude = np.ones((rows, SIDE, SIDE), np.float32)
-    positions = np.full((rows, 2), 8.0)
-    many = Dataset(amplitude, arrays["objectGuess"], arrays["probeGuess"], positions, np.arange(rows), {})
-    assert select_frames(many, np.arange(3)).obj.shape == OBJECT_SHAPE
-
-
-def test_selection_keeps_whole_groups_and_renumbers_them(dataset: Dataset, tmp_path: Path) -> None:
-    chosen = select_frames(dataset, np.array([5, 1, 4, 2]))
-    assert chosen.groups is not None
-    assert chosen.groups.tolist() == [[0, 2, 3, 1]]
-    assert chosen.scan_index[chosen.groups[0]].tolist() == [15, 14, 12, 11]
-    write_dataset(tmp_path / "a.npz", chosen)
-
-
-@pytest.mark.parametrize(
-    ("selection", "message"),
-    [
-        (np.ones(5, bool), r"mask has shape \(5,\) but there are 6 frames"),
-        (np.zeros(6, bool), "no frame of 6 is selected"),
-        (np.array([0, 6]), "frames 0 to 6 are selected, but there are 0 to 5"),
-        (np.array([-1]), "frames -1 to -1 are selected"),
-        (np.array([1, 1]), "a frame is selected more than once"),
-        (np.array([1.0]), "chosen by a mask or integers, got float64"),
-    ],
-)
-def test_impossible_selections_are_refused(dataset: Dataset, selection: Any, message: str) -> None:
-    with pytest.raises(StudyError, match=message):
-        select_frames(dataset, selection)
+        read_scan(tmp_path / "none.npz")
