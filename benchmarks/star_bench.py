@@ -33,6 +33,11 @@ from fly64_dose_overlap.methods.ptychi_solver import METHODS
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.star_bench_counts import (
+    ShiftedProbeScan,
+    star_bench_dataset,
+    star_bench_region,
+)
 from fly64_dose_overlap.config import MethodName, ViewName
 from fly64_dose_overlap.files.atomic import write_text_atomic
 from fly64_dose_overlap.methods.held_out import HeldOut
@@ -40,11 +45,6 @@ from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.scores import score
-from fly64_dose_overlap.study.star_bench_counts import (
-    ShiftedProbeScan,
-    star_bench_dataset,
-    star_bench_region,
-)
 
 LOOKS = (*range(1, 10), *range(10, 30, 2), *range(30, 101, 5), *range(110, 301, 10))
 MOST_EPOCHS: dict[ViewName, int] = {"baseline": 100, "dense": 100, "sparse": 300}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.star_bench_counts import star_bench_region, star_bench_scan
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
@@ -21,7 +22,6 @@ from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.base import make_synthetic_base
 from fly64_dose_overlap.study.dose import draw_counts
 from fly64_dose_overlap.study.star_bench import bench_star, make_star_bench
-from fly64_dose_overlap.study.star_bench_counts import star_bench_region, star_bench_scan
 
 VIEWS: tuple[ViewName, ...] = ("baseline", "dense", "sparse")
 
