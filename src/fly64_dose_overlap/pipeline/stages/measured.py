@@ -44,7 +44,7 @@ def main(
         read_measurement,
     )
     from fly64_dose_overlap.methods.methods import LABELS, solver_of
-    from fly64_dose_overlap.scores.picture import frc_picture
+    from fly64_dose_overlap.report.picture import frc_picture
 
     params = load_params(params_file)
     methods = cast(list[MethodName], method) or ["ml"]
