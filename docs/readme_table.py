@@ -36,10 +36,12 @@ UNIT = " photons per frame "
 
 def result_block(results: str) -> str:
     """Return the text between the two marks: the sentence and the short table of the plain study."""
-    study = next(part for part in results.split("\n## ") if part.startswith("Commit"))
-    head, *sections = study.split("\n### ")
+    study = next((part for part in results.split("\n## ") if part.startswith("Commit")), "")
+    head, _, rest = study.partition(f"\n### {SECTION}\n")
+    if not rest:
+        sys.exit(f"{RESULTS}: has no table {SECTION!r} of a commit; make it: dose-overlap report")
     sentence = head.strip().split("\n\n")[2]
-    table = next(section for section in sections if section.startswith(SECTION)).removeprefix(SECTION)
+    table = rest.partition("\n### ")[0]
     return f"**{sentence}**\n\n{table.strip().replace(UNIT, ' ')}"
 
 

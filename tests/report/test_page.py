@@ -196,3 +196,12 @@ def test_files_of_the_report_and_the_same_bytes_again(tmp_path: Path) -> None:
 
 def test_versions_of_a_package_are_named(whole: str) -> None:
     assert re.search(r"Python 3\.\d+\.\d+, fly64-dose-overlap \S+, torch 2\.", whole)
+
+
+def test_a_reference_may_lead_and_a_rival_may_be_absent() -> None:
+    flat = {"flat object": ("reference", 30.0, 0.02)}
+    study = study_of(new_run(1000, "dense", methods=flat))
+    assert headline(study).startswith("Flat object leads at 1,000 photons per frame, dense")
+    other = {"rPIE": METHODS["rPIE"]}
+    text = headline(study_of(new_run(1000, "dense", methods=flat), new_run(10000, "dense", methods=other)))
+    assert "iterative" not in text

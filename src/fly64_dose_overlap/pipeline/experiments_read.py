@@ -34,9 +34,9 @@ NO_RESULT = "without result"
 STALE = "result of other parameters"
 ABSENT = "absent"
 
-SEED = "train.seed"
-"""Parameter in which the repeats of a cell differ."""
-CELL_KEYS = ("dose", "doses", "view", SEED)
+SEEDS = ("seed", "train.seed")
+"""Parameter in which the repeats of a cell differ: now, and in commits of before."""
+CELL_KEYS = ("dose", "doses", "view", *SEEDS)
 """Parameters that tell the cells of one study apart, and change no other result."""
 EVALUATION = "metrics/evaluation.json"
 RECONSTRUCTION = "reports/reconstruction.npz"
@@ -178,7 +178,8 @@ def _read_tree(root: Path) -> Source:
 def _tree_study(repository: _Repository, tree: Source) -> Iterator[Study]:
     """Yield the cell of the working tree, if it has scores that the last commit has not."""
     head = repository.read(_commit_of(repository.root, "HEAD"))
-    if EVALUATION not in tree.texts or tree.texts[EVALUATION] == head.get(EVALUATION):
+    own = tree.texts.get(EVALUATION)
+    if not tree.params or own is None or own == head.get(EVALUATION):
         return
     run = run_of(tree, repository.find)
     if run.state != SUCCESS:
@@ -250,7 +251,8 @@ def run_of(source: Source, find: Callable[[str | None], Path | None]) -> Run:
     params, texts = source.params, source.texts
     dose, view = int(params["dose"]), str(params["view"])
     state = state_of(source) if source.state == SUCCESS else source.state
-    plain = (source.name, source.revision, state, dose, view, int(_at(params, SEED) or 0), params)
+    seed = next((int(found) for key in SEEDS if (found := _at(params, key)) is not None), 0)
+    plain = (source.name, source.revision, state, dose, view, seed, params)
     if state != SUCCESS:
         return Run(*plain)
     outs = {out.path: out.md5 or "" for stage in source.lock.values() for out in stage.outs}

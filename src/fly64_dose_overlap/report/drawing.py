@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from fly64_dose_overlap.files.atomic import atomic_path
 
-DPI = 150
+DPI = 120
 
 
 @contextmanager

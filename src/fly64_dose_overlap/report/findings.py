@@ -16,8 +16,6 @@ from fly64_dose_overlap.report.study import (
 )
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
 
-_RIVALS = {LEARNED: (ITERATIVE, "the best iterative method"), ITERATIVE: (LEARNED, "the best learned method")}
-
 LIMIT_NOTE = (
     "The limit is the Cramér-Rao bound for a known probe, from the Fisher information of the test half's own "
     "scan. It holds for estimators without bias, which know nothing of the object but its frames. "
@@ -80,21 +78,25 @@ def by_interest(study: Study) -> list[str]:
 
 def rival_of(study: Study, cell: Cell) -> str | None:
     """Return the strongest method of the other kind than the leader's."""
-    kind, _ = _RIVALS.get(study.methods[study.leader], (ITERATIVE, ""))
-    return cell.strongest((kind,))
+    return cell.strongest((_rival_kind(study)[0],))
+
+
+def _rival_kind(study: Study) -> tuple[str, str]:
+    """Return the kind of method that the leader is compared with, and its strongest in words."""
+    if study.methods[study.leader] == ITERATIVE:
+        return LEARNED, "the best learned method"
+    return ITERATIVE, "the best iterative method"
 
 
 def _lead(study: Study) -> str:
-    rivals = Counter(rival for cell in study.done if (rival := rival_of(study, cell)))
-    if not rivals:
+    rivals = [(cell, rival) for cell in study.done if (rival := rival_of(study, cell))]
+    found = [study.delta(cell, rival, PHASE_PSNR) for cell, rival in rivals]
+    margins = [margin for margin in found if margin is not None]
+    if not margins:
         return ""
-    margins = [
-        study.delta(cell, rival, PHASE_PSNR) for cell in study.done if (rival := rival_of(study, cell))
-    ]
-    name = _RIVALS[study.methods[study.leader]][1]
-    usual, count = rivals.most_common(1)[0]
-    which = usual if len(rivals) == 1 else f"{usual} in {count} of {rivals.total()}"
-    return f"{_span([margin for margin in margins if margin is not None])} {name} ({which})"
+    usual, count = Counter(rival for _, rival in rivals).most_common(1)[0]
+    which = usual if count == len(rivals) else f"{usual} in {count} of {len(rivals)}"
+    return f"{_span(margins)} {_rival_kind(study)[1]} ({which})"
 
 
 def _distance(study: Study) -> str:
