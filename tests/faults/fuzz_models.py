@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fly64_dose_overlap.learning.supervised import SupervisedInfo, build_supervised
 
 from faults.mutations import Payload, fresh_path, json_bytes, mutate_bytes, mutate_tree
 from fly64_dose_overlap.learning.bundle import DIGEST, METADATA_KEY, BundleInfo, bundle_digest, save_bundle
 from fly64_dose_overlap.learning.checkpoint import HEADER, MAGIC, VERSION, CheckpointStore
 from fly64_dose_overlap.learning.corrector import build_corrector
-from fly64_dose_overlap.learning.supervised import SupervisedInfo, build_supervised
 
 
 def checkpoint_state() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from fly64_dose_overlap.methods.measured import read_measurement
 from hypothesis import strategies as st
 
 import factories
@@ -52,7 +53,6 @@ from fly64_dose_overlap.learning.bundle import (
     load_bundle,
     load_supervised,
 )
-from fly64_dose_overlap.methods.measured import read_measurement
 from fly64_dose_overlap.pipeline.matrix.cells import Selection, plan_cells
 from fly64_dose_overlap.results.lock import parse_lock, read_lock
 from fly64_dose_overlap.results.timings import FOLDER, read_timing

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fly64_dose_overlap.learning.arm import mean_amplitude, mean_photons_per_frame
 
 import tiny_scan
 from fly64_dose_overlap.arrays import spool
 from fly64_dose_overlap.learning import arm
-from fly64_dose_overlap.learning.arm import mean_amplitude, mean_photons_per_frame
 
 
 def test_means_do_not_depend_on_where_frames_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fly64_dose_overlap.learning.supervised import SupervisedInfo, build_supervised
 from safetensors.torch import save_file
 
 from fly64_dose_overlap import provenance
@@ -26,7 +27,6 @@ from fly64_dose_overlap.learning.bundle import (
     save_bundle,
 )
 from fly64_dose_overlap.learning.corrector import build_corrector
-from fly64_dose_overlap.learning.supervised import SupervisedInfo, build_supervised
 
 INFO = BundleInfo(
     width=4,

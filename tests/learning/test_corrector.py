@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fly64_dose_overlap.learning.scan import Estimate
 from torch import Tensor, nn
 
 from fly64_dose_overlap.learning import corrector
 from fly64_dose_overlap.learning.corrector import build_corrector, correct, correct_image, input_planes
-from fly64_dose_overlap.learning.scan import Estimate
 
 
 def draw_mosaic(shape: tuple[int, int]) -> Estimate:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fly64_dose_overlap.learning.scan import Scan, load_scan
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -29,7 +30,6 @@ from fly64_dose_overlap.learning.examples import (
     turn_back,
 )
 from fly64_dose_overlap.learning.mosaic import GroupStart
-from fly64_dose_overlap.learning.scan import Scan, load_scan
 from fly64_dose_overlap.physics.thinning import thin
 from fly64_dose_overlap.study.dose import expected_intensity
 

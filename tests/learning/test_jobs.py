@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fly64_dose_overlap.learning.jobs import SkippedJob
 
 import factories
 from fly64_dose_overlap import learning as training
@@ -32,7 +33,6 @@ from fly64_dose_overlap.learning import (
     execute_training_job,
     run_training_job,
 )
-from fly64_dose_overlap.learning.jobs import SkippedJob
 
 DOSES = (1000, 10000, 100000)
 

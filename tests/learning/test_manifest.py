@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fly64_dose_overlap.learning.jobs import SkippedJob
 
 import factories
 from fly64_dose_overlap.config import Params
 from fly64_dose_overlap.learning import TrainingJob, build_training_jobs, run_training_job, write_manifest
-from fly64_dose_overlap.learning.jobs import SkippedJob
 
 
 def run_job(job: TrainingJob, params: Params) -> dict[str, Any]:

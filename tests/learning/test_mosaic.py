@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fly64_dose_overlap.learning.scan import Estimate, Scan, covering_groups, load_scan
 
 import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.learning.mosaic import GroupStart
-from fly64_dose_overlap.learning.scan import Estimate, Scan, covering_groups, load_scan
 from fly64_dose_overlap.physics import scan as scan_model
 from fly64_dose_overlap.physics.propagation import centre
 

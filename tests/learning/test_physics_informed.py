@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-import tiny_scan
 from fly64_dose_overlap.learning.apply import load_imager
-from fly64_dose_overlap.learning.bundle import load_bundle
-from fly64_dose_overlap.learning.corrector import correct_image, input_planes
 from fly64_dose_overlap.learning.physics_informed import PhysicsInformed, Refiner
 from fly64_dose_overlap.methods.joint import JointStart
 from fly64_dose_overlap.methods.problem import load_problem
+
+import tiny_scan
+from fly64_dose_overlap.learning.bundle import load_bundle
+from fly64_dose_overlap.learning.corrector import correct_image, input_planes
 
 
 @pytest.mark.parametrize("coarse_photons", [None, 10.0])

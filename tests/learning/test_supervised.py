@@ -7,12 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-
-import tiny_scan
-from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.dataset import Dataset
-from fly64_dose_overlap.learning import supervised
 from fly64_dose_overlap.learning.supervised import (
     SupervisedInfo,
     build_supervised,
@@ -21,6 +15,12 @@ from fly64_dose_overlap.learning.supervised import (
     support_model,
 )
 from fly64_dose_overlap.physics.fluence import fluence_map
+from torch import Tensor, nn
+
+import tiny_scan
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.dataset import Dataset
+from fly64_dose_overlap.learning import supervised
 
 INFO = SupervisedInfo(4, 32, 28, 1e4, {}, {})
 

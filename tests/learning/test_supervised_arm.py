@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fly64_dose_overlap.learning.supervised import supervised_image
+from fly64_dose_overlap.learning.supervised_arm import SETTINGS, Supervised, patch_errors
 from torch import Tensor
 
 import tiny_scan
 from fly64_dose_overlap.files.dataset import write_dataset
 from fly64_dose_overlap.learning import TrainingJob, supervised_arm, trainer
 from fly64_dose_overlap.learning.bundle import load_supervised
-from fly64_dose_overlap.learning.supervised import supervised_image
-from fly64_dose_overlap.learning.supervised_arm import SETTINGS, Supervised, patch_errors
 from fly64_dose_overlap.learning.trainer import train_cell
 from fly64_dose_overlap.results.timings import read_timing
 

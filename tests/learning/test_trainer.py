@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from fly64_dose_overlap.learning.physics_informed import PhysicsInformed
+from fly64_dose_overlap.learning.validation import Validation
 from torch import Tensor, nn
 
 import tiny_scan
@@ -19,9 +21,7 @@ from fly64_dose_overlap.files.dataset import write_dataset
 from fly64_dose_overlap.learning import TrainingJob, physics_informed, trainer, validation
 from fly64_dose_overlap.learning.bundle import load_bundle
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
-from fly64_dose_overlap.learning.physics_informed import PhysicsInformed
 from fly64_dose_overlap.learning.trainer import resolve_precision, train_cell
-from fly64_dose_overlap.learning.validation import Validation
 from fly64_dose_overlap.results.timings import Stopwatch, Timing, read_timing
 
 EPOCHS = 6

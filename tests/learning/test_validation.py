@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fly64_dose_overlap.learning.scan import load_scan
+from fly64_dose_overlap.learning.validation import Validation, loss_of, split_frames
 from torch import Tensor, nn
 
 import tiny_scan
@@ -12,8 +14,6 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.learning.corrector import OUTPUT_PLANES, build_corrector
 from fly64_dose_overlap.learning.examples import realise
 from fly64_dose_overlap.learning.mosaic import GroupStart
-from fly64_dose_overlap.learning.scan import load_scan
-from fly64_dose_overlap.learning.validation import Validation, loss_of, split_frames
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 
 

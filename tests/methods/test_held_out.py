@@ -8,6 +8,8 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from fly64_dose_overlap.methods.methods import best_between, search
+from fly64_dose_overlap.methods.problem import Problem, load_problem
 from torch import Tensor
 
 import tiny_scan
@@ -19,9 +21,7 @@ from fly64_dose_overlap.methods.held_out import (
     follow,
     snapshots,
 )
-from fly64_dose_overlap.methods.methods import best_between, search
 from fly64_dose_overlap.methods.posterior import Posterior, weight_of
-from fly64_dose_overlap.methods.problem import Problem, load_problem
 from fly64_dose_overlap.physics.likelihood import scan_deviance
 
 TRUTH = torch.from_numpy(tiny_scan.scan_dataset().obj)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fly64_dose_overlap.methods.jobs import ReconstructionJob, cell_jobs, clear, collect, run_jobs
 
 import factories
 import tiny_scan
@@ -19,7 +20,6 @@ from fly64_dose_overlap.config import ReconstructParams
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import write_dataset
 from fly64_dose_overlap.files.reconstruction import read_reconstructions
-from fly64_dose_overlap.methods.jobs import ReconstructionJob, cell_jobs, clear, collect, run_jobs
 from tiny_study import write_params
 
 FEW = {"ml": 3, "map": 2}

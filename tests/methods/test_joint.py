@@ -7,13 +7,13 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-
-import tiny_scan
 from fly64_dose_overlap.learning.scan import Estimate, load_scan
 from fly64_dose_overlap.methods.joint import JointStart
-from fly64_dose_overlap.methods.posterior import Graduated, weight_of
 from fly64_dose_overlap.methods.problem import load_problem
 from fly64_dose_overlap.physics.counts import Counts
+
+import tiny_scan
+from fly64_dose_overlap.methods.posterior import Graduated, weight_of
 from fly64_dose_overlap.seeding import generator
 
 SCAN = load_scan(tiny_scan.scan_dataset(), torch.device("cpu"))

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fly64_dose_overlap.methods.measured import agreement, read_measurement
 from typer.testing import CliRunner
 
 import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.reconstruction import read_reconstructions
-from fly64_dose_overlap.methods.measured import agreement, read_measurement
 from fly64_dose_overlap.methods.posterior import Posterior
 from fly64_dose_overlap.physics.likelihood import r_factor
-from fly64_dose_overlap.physics.propagation import centre
 from fly64_dose_overlap.physics.model import ScanModel
+from fly64_dose_overlap.physics.propagation import centre
 from fly64_dose_overlap.pipeline.stages import measured
 from fly64_dose_overlap.pipeline.stages._cli import command
 from tiny_study import write_params

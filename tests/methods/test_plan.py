@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fly64_dose_overlap.methods.jobs import Outcome
+from fly64_dose_overlap.methods.plan import Plan, plan_jobs, write_summaries
 
 import factories
 from fly64_dose_overlap.errors import MissingFileError, StudyError
-from fly64_dose_overlap.methods.jobs import Outcome
-from fly64_dose_overlap.methods.plan import Plan, plan_jobs, write_summaries
 
 PARAMS = factories.study_params()
 FILE = Path("params.yaml")

@@ -9,6 +9,8 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 import torch
+from fly64_dose_overlap.methods.problem import Problem, load_problem
+from fly64_dose_overlap.physics.fluence import fluence_map
 from torch import Tensor
 
 import tiny_scan
@@ -21,8 +23,6 @@ from fly64_dose_overlap.methods.posterior import (
     distance_from_mean,
     total_variation,
 )
-from fly64_dose_overlap.methods.problem import Problem, load_problem
-from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.physics.likelihood import poisson_deviance, scan_deviance, scan_likelihood
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.region import scan_region

@@ -15,10 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
-from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.methods._torchvision import GaussianBlur, torchvision_for_import
 from fly64_dose_overlap.methods.problem import Problem
 from fly64_dose_overlap.methods.ptychi_solver import (
     METHODS,
@@ -27,6 +23,10 @@ from fly64_dose_overlap.methods.ptychi_solver import (
     build_task,
     ptychi_maths,
 )
+from torch import Tensor
+
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.methods._torchvision import GaussianBlur, torchvision_for_import
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.region import scan_region

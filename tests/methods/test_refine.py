@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
+from fly64_dose_overlap.methods.problem import Problem, load_problem
+from fly64_dose_overlap.methods.refine import refine
 
 import tiny_scan
 from fly64_dose_overlap.methods.held_out import HeldOut
-from fly64_dose_overlap.methods.problem import Problem, load_problem
-from fly64_dose_overlap.methods.refine import refine
 from fly64_dose_overlap.physics.likelihood import scan_deviance
 
 TRUTH = torch.from_numpy(tiny_scan.scan_dataset().obj)
