@@ -127,7 +127,8 @@ def test_few_photons_leave_the_prior_and_many_the_unbiased_bound() -> None:
     few = limit().mean_squared_error("complex", DOSES[0], prior=True)
     inside = limit().prior["std_real"] ** 2 + limit().prior["std_imaginary"] ** 2
     power = np.mean(abs(truth()) ** 2)
-    assert few == pytest.approx(inside / power, rel=0.15)
+    # At the least dose of the grid a pixel still gets about one photon, which tells a little.
+    assert 0.75 * inside / power < few < inside / power
     for part in PARTS:
         priors = limit().bayesian[part] / (limit().unbiased[part] / np.array(DOSES))
         assert np.all(np.diff(priors) > 0)
