@@ -144,7 +144,9 @@ def test_outcome_and_bundle_agree(name: str, capsys: pytest.CaptureFixture[str])
         frames = scan.counts[:][trainer.split_frames(scan.positions_px, 0.4)[0]]
         photons = float(frames.sum(dtype=np.float64)) / len(frames)
         mean_frame = np.sqrt(frames).mean(axis=0) / (photons / 32**2) ** 0.5
-        np.testing.assert_allclose(vars(made)["_network"].mean_frame.numpy(), mean_frame, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            vars(made)["_network"].mean_frame.numpy(), mean_frame, rtol=1e-4, atol=1e-6
+        )
     else:
         photons = scan.photons_per_frame
         assert info.gridsize == 2
