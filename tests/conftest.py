@@ -7,9 +7,11 @@ import random
 import sys
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
+from beartype._check.code import codemain
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -18,8 +20,15 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Before anything imports the package: shapes and dtypes in its signatures are then
-# checked at every call.
-install_import_hook("fly64_dose_overlap.physics", "beartype.beartype")
+# checked at every call. Compiled loops have none, and no decorator may come between.
+# The checker looks at items of a sequence at random, with a generator of its own.
+vars(codemain)["getrandbits"] = random.Random(0).getrandbits
+PHYSICS = Path(__file__).resolve().parents[1] / "src" / "fly64_dose_overlap" / "physics"
+CHECKED = [path.stem for path in PHYSICS.glob("*.py") if path.stem not in ("__init__", "kernels")]
+install_import_hook(
+    [*(f"fly64_dose_overlap.physics.{name}" for name in CHECKED), "fly64_dose_overlap.scan"],
+    "beartype.beartype",
+)
 
 settings.register_profile("study", derandomize=True, deadline=None)
 settings.load_profile("study")

@@ -6,51 +6,43 @@ import numpy as np
 
 import factories
 import tiny_scan
-from fly64_dose_overlap.files.dataset import Dataset
 from fly64_dose_overlap.files.reconstruction import Kind, Reconstruction
-from fly64_dose_overlap.physics.fluence import fluence_map
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import scan_region
 
 DOSE = tiny_scan.DOSE
 NAMES = {"network": "network", "lsqml_held_out": "LSQML held-out", "flat_object": "flat object"}
-"""Methods by their short names, best first."""
-KINDS: dict[str, Kind] = {"network": "learned", "lsqml_held_out": "iterative", "flat_object": "reference"}
+"""Methods by their short names, best first; evaluation adds the flat object itself."""
+KINDS: dict[str, Kind] = {"network": "learned", "lsqml_held_out": "iterative"}
 
 
 def reconstructions() -> list[Reconstruction]:
-    """Return the truth behind a phase, the truth with noise, and an empty object."""
-    dataset = tiny_scan.scan_dataset()
-    truth = dataset.obj
+    """Return the truth behind a phase, and the truth with noise."""
+    scan, truth = tiny_scan.scan(), tiny_scan.truth()
     noise = np.random.default_rng(0).normal(0, 0.1, (2, *truth.shape))
-    objects = {
-        "network": truth * np.exp(0.9j),
-        "lsqml_held_out": truth + noise[0] + 1j * noise[1],
-        "flat_object": np.ones_like(truth),
-    }
+    objects = {"network": truth * np.exp(0.9j), "lsqml_held_out": truth + noise[0] + 1j * noise[1]}
     return [
         Reconstruction(
             method=key,
             label=NAMES[key],
             kind=KINDS[key],
             obj=obj.astype(np.complex64),
-            probe=dataset.probe[None],
-            positions_px=dataset.positions_px,
+            probe=scan.probe,
+            positions_px=scan.positions_px,
             loss=np.zeros(0),
             settings={},
-            record=dataset.record,
+            record=scan.record,
         )
         for key, obj in objects.items()
     ]
 
 
-def limit_of(threshold: float | None = None, dataset: Dataset | None = None) -> Limit:
+def limit_of(threshold: float | None = None, scan: Scan | None = None) -> Limit:
     """Return a made-up limit over the region that evaluation scores, of the tiny scan or another."""
-    dataset = tiny_scan.scan_dataset() if dataset is None else dataset
-    rows, columns = dataset.obj.shape
-    fluence = fluence_map(dataset.probe, dataset.positions_px, (rows, columns))
+    scan = tiny_scan.scan() if scan is None else scan
     chosen = factories.study_params().evaluate.region_threshold if threshold is None else threshold
-    region = scan_region(fluence, dataset.positions_px, chosen)
+    region = scan_region(scan.illumination(), scan.positions_px, chosen)
     y, x = region.rectangle
     rings = min(region.shape) // 2
     frequency = np.arange(1, rings + 1) / min(region.shape)

@@ -6,55 +6,71 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import factories
-from fly64_dose_overlap.config import TrainParams
-from fly64_dose_overlap.files.dataset import Dataset
+from fly64_dose_overlap.files.dataset import BaseSet
+from fly64_dose_overlap.methods.base import Method
+from fly64_dose_overlap.methods.registry import make_method
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.base import make_synthetic_base
-from fly64_dose_overlap.study.dose import dose_factor, draw_counts, with_dose
+from fly64_dose_overlap.study.dose import Simulation, draw_counts
+from fly64_dose_overlap.study.gauge import in_standard_gauge
 from fly64_dose_overlap.study.grouping import make_groups
 
 SIDE = 32
 FIELD_PX = 64.0
 STEP_PX = 8.0
 DOSE = 10000
+
 TRAINING: dict[str, Any] = {
-    "start_iterations": 2,
-    "joint_iterations": 5,
-    "width": 4,
     "epochs": 3,
-    "joint_epochs": 2,
-    "supervised_epochs": 3,
     "steps_per_epoch": 3,
-    "crop_px": 64,
     "frames_per_step": 8,
     "patience": 9,
     "validation_fraction": 0.4,
-    "threads": 1,
     "device": "cpu",
     "precision": "32-true",
+    "width": 4,
+}
+"""Settings of a training of a few steps."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "network": {**TRAINING, "crop_px": 64, "iterations": 2, "likelihood_epochs": 3},
+    "refined": {**TRAINING, "crop_px": 64, "iterations": 5},
+    "supervised": TRAINING,
 }
 
 
 @cache
-def scan_dataset(gridsize: int = 2) -> Dataset:
-    """Return 81 frames of a 100 x 100 object, in 40 groups if of four; do not change its arrays."""
-    n_groups = 40 if gridsize > 1 else None
+def base_set() -> BaseSet:
+    """Return a 100 x 100 object and 81 positions, at the dose; do not change its arrays."""
     shape = {"frame_side_px": SIDE, "field_px": FIELD_PX, "step_px": STEP_PX}
     base = make_synthetic_base(factories.study_params().base.model_copy(update=shape))
-    base = with_dose(base, dose_factor(base, DOSE))
-    counts = np.concatenate(list(draw_counts(base, seed=1, dose=DOSE)))
-    return Dataset(
-        amplitude=np.sqrt(counts).astype(np.float32),
-        obj=base.obj,
+    return Simulation(in_standard_gauge(base)).with_dose(DOSE)[0]
+
+
+def truth() -> NDArray[np.complex64]:
+    """Return the object of the scan."""
+    return base_set().obj
+
+
+@cache
+def scan(gridsize: int = 2) -> Scan:
+    """Return 81 frames, in 40 groups if of four; do not change its arrays."""
+    base = base_set()
+    n_groups = 40 if gridsize > 1 else None
+    rows, columns = base.obj.shape
+    return Scan(
+        counts=np.concatenate(list(draw_counts(base, seed=1, dose=DOSE))).astype(np.float32),
         probe=base.probe,
         positions_px=base.positions_px,
-        scan_index=base.scan_index,
-        record=base.record,
+        object_shape=(rows, columns),
         groups=make_groups(base.positions_px, gridsize=gridsize, n_groups=n_groups, neighbor_count=7, seed=1),
+        record=base.record,
     )
 
 
-def train_params(**changes: Any) -> TrainParams:
-    """Return a training of a few steps, with some values changed."""
-    return factories.study_params().train.model_copy(update={**TRAINING, **changes})
+def method(name: str, **changes: Any) -> Method:
+    """Return a method with the repository's settings, a few steps long if it is learned, some changed."""
+    settings = factories.study_params().methods[name]
+    return make_method(name, {**settings, **SETTINGS.get(name, {}), **changes})

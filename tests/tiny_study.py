@@ -23,9 +23,15 @@ TINY: dict[str, dict[str, Any]] = {
 
 def write_params(root: Path, **changes: Any) -> Path:
     """Write the repository's parameters, made tiny, with some keys of some sections changed."""
-    content: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for section, values in [*TINY.items(), *changes.items()]:
-        content[section] = {**content[section], **values} if isinstance(values, dict) else values
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content = _merged(_merged(content, TINY), changes)
     path = root / "params.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
+
+
+def _merged(content: Any, changes: Any) -> Any:
+    """Return mappings with the changed keys, at any depth; anything else is replaced."""
+    if not (isinstance(content, dict) and isinstance(changes, dict)):
+        return changes
+    return {**content, **{key: _merged(content.get(key), value) for key, value in changes.items()}}

@@ -55,7 +55,7 @@ def test_one_mode_obeys_the_closed_formula() -> None:
     onto = model.blank(torch.complex128)
     model.back_project(2 * (field + (far / far.abs()) ** 2 * field.conj()), frames, onto)
     found = FisherInformation(model, truth()).product(change)
-    torch.testing.assert_close(found, onto[:-1, :-1], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found, onto, rtol=1e-9, atol=1e-9)
 
 
 def test_it_is_symmetric_over_the_real_numbers() -> None:

@@ -18,16 +18,12 @@ def one_group() -> tuple[GroupModel, torch.Tensor]:
     y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
     # The curved phase of a defocused probe makes the problem well posed.
     probe = 300 * np.exp(-(y**2 + x**2) / 18 + 0.12j * (y**2 + x**2) + 0.2j * y)
-    steps = np.array([0.0, 2.2, 3.9, 6.1, 7.8])
+    steps = np.array([0, 2, 4, 6, 8])
     corners = np.stack(np.meshgrid(steps, steps, indexing="ij"), -1).reshape(1, -1, 2)
     rows, columns = np.mgrid[:CANVAS, :CANVAS] / 3.5
     obj = (0.8 + 0.2 * np.cos(rows)) * np.exp(0.7j * np.sin(columns + rows))
-    model = GroupModel(
-        torch.from_numpy(probe.astype(np.complex64)),
-        corners,
-        SIDE,
-        CANVAS,
-    )
+    probes = torch.from_numpy(probe.astype(np.complex64)).expand(1, 25, 1, SIDE, SIDE)
+    model = GroupModel(probes, corners, SIDE, CANVAS)
     return model, torch.from_numpy(obj.astype(np.complex64))[None]
 
 
@@ -63,12 +59,8 @@ def test_early_is_the_state_after_a_quarter_of_the_iterations() -> None:
 def test_the_object_stays_empty_where_no_photon_falls(iterations: int) -> None:
     model, truth = one_group()
     counts = model.expected(truth)
-    narrow = GroupModel(
-        torch.from_numpy(np.pad(np.full((4, 4), 90, np.complex64), 6)),
-        np.full((1, 25, 2), 4.0),
-        SIDE,
-        CANVAS,
-    )
+    probe = torch.from_numpy(np.pad(np.full((4, 4), 90, np.complex64), 6))
+    narrow = GroupModel(probe.expand(1, 25, 1, SIDE, SIDE), np.full((1, 25, 2), 4), SIDE, CANVAS)
     late = group_start(narrow, counts, iterations)[1][0]
     dark = narrow.illumination[0] == 0
     assert dark.sum() == CANVAS**2 - 16

@@ -64,7 +64,8 @@ class ScanModel:
         if np.any(self.corners < 0) or np.any(self.corners + self.side > np.array(object_shape)):
             raise ValueError(f"a {self.side} px window lies outside the object {object_shape}")
         self._corner = torch.from_numpy(self.corners).to(probe.device)
-        self._centred = (probe * centring(self.side, probe)).cpu().numpy()
+        self._probe = probe.cpu().numpy()
+        self._centring = centring(self.side, probe).cpu().numpy()
         needed = self.frames * probe.numel() * probe.element_size()
         self._kept = self._shifted(slice(None)) if needed <= KEPT_PROBES_BYTES else None
 
@@ -82,7 +83,10 @@ class ScanModel:
         return self._kept[frames if isinstance(frames, slice) else torch.from_numpy(frames)]
 
     def _shifted(self, frames: slice | NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(shifted_probes(self._centred, self._shifts[frames])).to(self.probe.device)
+        # Centred only then: the ramp of a shift needs the probe's own frequencies.
+        shifted = shifted_probes(self._probe, self._shifts[frames])
+        shifted *= self._centring
+        return torch.from_numpy(shifted).to(self.probe.device)
 
     def patches(self, obj: Complex[Tensor, "h w"], frames: slice) -> Complex[Tensor, "frame y x"]:
         """Return the windows of the object that some frames see; their gradient is `placed`."""
