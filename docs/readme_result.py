@@ -140,7 +140,8 @@ def check() -> None:
         block = split(document, (ROOT / document).read_text(encoding="utf-8"))[1]
         if without_times(block) != expected:
             sys.exit(
-                f"{document}: shows other scores than metrics/evaluation.json; run python docs/readme_result.py"
+                f"{document}: shows other scores than metrics/evaluation.json; "
+                "run python docs/readme_result.py"
             )
 
 
