@@ -34,7 +34,7 @@ of the training scan would be learned by heart."""
 HEAD = """# One network for all doses
 
 Networks trained on each dose, and one trained on the highest dose for all, with 16 epochs of four times
-the steps; the refining one for all has `train.joint_coarse_photons` 10. All on the same test frames:
+the steps; the refining one for all has `methods.refined.coarse_photons` 10. All on the same test frames:
 phase and amplitude PSNR in dB (peak = the truth's range) and complex NRMSE.
 Written by `python -m benchmarks.dose_transfer --output docs/dose-transfer.md`.
 

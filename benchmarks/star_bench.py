@@ -64,9 +64,8 @@ Iterative methods on a test case for which figures are published elsewhere, rebu
 simulation (`base.source: star-bench`). Phase and amplitude PSNR in dB, peak = the truth's own
 range. For pty-chi's methods the epoch is the best one by the truth, here as there; MAP is given
 as held-out photons choose it, while its published column had its weight tuned with the truth.
-The published frames were simulated with the probe shifted by fractions of a pixel, where the study
-interpolates the object. So are those here, and every method has that forward model: pty-chi's its
-own, MAP ours. All settings are those of the study. Written by
+The published frames were simulated with the probe shifted by fractions of a pixel, as the study's
+are. All settings are those of the study. Written by
 `python -m benchmarks.star_bench --output docs/star-bench.md`.
 
 """
