@@ -22,7 +22,7 @@ IN_VENV := PATH="$$PWD/$(BIN):$$PATH"
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro matrix remote venv test test-all test-services lint format faults bench lock audit clean
+.PHONY: help repro matrix remote venv test test-all test-services lint format faults bench docs lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,9 @@ faults: $(INSTALLED) ## inject faults and feed bad input, write docs/reliability
 
 bench: $(INSTALLED) ## measure throughput, as ratios
 	$(IN_VENV) python -m benchmarks
+
+docs: $(INSTALLED) ## build the documentation into build/site, the notebook of examples/ executed
+	RUN_EXAMPLES=1 NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(BIN)/mkdocs build --strict
 
 venv: $(INSTALLED) ## build .venv
 

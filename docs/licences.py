@@ -32,7 +32,7 @@ HEAD = """# Licences
 
 Packages of `requirements.lock`, and torch, with the licence that each names in its own metadata. Written by
 `docs/licences.py` in the project's environment; a test compares names and versions with the lock. They are
-installed beside this project and not part of it; its own licence is [BSD 3-Clause](../LICENSE).
+installed beside this project and not part of it; its own licence is BSD 3-Clause, `LICENSE`.
 
 | package | version | licence |
 |---|---|---|

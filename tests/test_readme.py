@@ -1,8 +1,8 @@
-"""README.md shows the recorded results, and names only what is there."""
+"""README.md shows the recorded result in a page, and docs/parameters.md every parameter."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -15,40 +15,10 @@ import yaml
 from fly64_dose_overlap.config import ViewName, parse_params
 from tiny_study import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SCRIPT = ROOT / "docs" / "readme_table.py"
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MOST_BYTES = 6000
+SCRIPT = "docs/readme_result.py"
 VIEWS: tuple[ViewName, ...] = ("baseline", "dense", "sparse")
-TOP_LEVEL = r"(?:\.ci|\.dvc|\.venv|benchmarks|data|docs|metrics|models|reconstructions|reports|src|tests)"
-PATH = re.compile(
-    rf"(?<![\w./=:-])({TOP_LEVEL}(?:/[\w.*<>{{}},-]+)+|[\w-]+\.(?:yaml|lock|toml|cff|md))(?![\w/])"
-)
-CODE = re.compile(r"```\w*\n(.*?)```|`([^`\n]+)`|\]\(([^)\s#]+)", flags=re.DOTALL)
-
-
-def paths_named(text: str) -> set[str]:
-    """Return the repository's paths in code and links of a Markdown text."""
-    found: set[str] = set()
-    for groups in CODE.findall(text):
-        for part in filter(None, groups):
-            found.update(match.rstrip(".") for match in PATH.findall(part))
-    return found
-
-
-def ignored_by_git(path: str) -> bool:
-    """Tell whether .gitignore lists the path's folder, which is then absent from a fresh clone."""
-    listed = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
-    if path.startswith(".dvc/tmp/"):
-        return "/tmp" in (ROOT / ".dvc" / ".gitignore").read_text(encoding="utf-8").splitlines()
-    return any(f"/{path}/".startswith(f"{line}/") for line in listed if line.startswith("/"))
-
-
-def exists(path: str, document: Path) -> bool:
-    if f"- {path}:" in (ROOT / "dvc.yaml").read_text(encoding="utf-8"):
-        return True
-    if any(mark in path for mark in "*<{"):
-        path = re.split(r"/[^/]*[*<{]", path)[0]
-    return (ROOT / path).exists() or (document.parent / path).exists() or ignored_by_git(path)
+LEARNED = ("network", "refined", "supervised")
 
 
 def recorded_params() -> dict[str, Any]:
@@ -70,89 +40,113 @@ def keys(content: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def run_script(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(root / "docs" / SCRIPT.name), *arguments]
+    line = [sys.executable, str(root / SCRIPT), *arguments]
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """Return a copy of the files that the script reads and writes, outside any checkout."""
-    for name in ("README.md", "docs/results.md", f"docs/{SCRIPT.name}"):
+    for name in ("README.md", "docs/index.md", SCRIPT, "params.yaml", "metrics/evaluation.json"):
         target = tmp_path / name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes((ROOT / name).read_bytes())
     return tmp_path
 
 
-def test_the_table_is_that_of_the_recorded_results() -> None:
+def change_scores(root: Path, **scores: float) -> dict[str, Any]:
+    """Write phase PSNRs of some methods, by name, and of both limits."""
+    file = root / "metrics" / "evaluation.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["limit"]["phase_psnr_db"] = scores.pop("limit", 25.0)
+    content["limit"]["bayesian"]["phase_psnr_db"] = scores.pop("limit_with_prior", 26.0)
+    for method in content["methods"].values():
+        method["phase"]["psnr_db"] = scores.get(method["key"], 5.0)
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return content
+
+
+def test_the_page_is_short() -> None:
+    assert (ROOT / "README.md").stat().st_size <= MOST_BYTES
+
+
+def test_the_result_is_that_of_the_recorded_scores() -> None:
     result = run_script(ROOT, "--check")
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_other_results_are_noticed_and_written(copy: Path) -> None:
-    # The metrics of the working tree may be those of a run of one's own.
+def test_other_scores_are_noticed_and_written(copy: Path) -> None:
     assert run_script(copy).returncode == 0
     assert run_script(copy, "--check").returncode == 0
-    file = copy / "docs" / "results.md"
-    text = file.read_text()
-    shown = re.search(r"### In short.*?\| refined .*?(\d+\.\d{2})", text, re.DOTALL)
-    assert shown
-    text = text[: shown.start(1)] + "98.77" + text[shown.end(1) :]
-    file.write_text(text)
+    change_scores(copy, refined=28.04, map=26.5, ml=24.7)
     refused = run_script(copy, "--check")
     assert refused.returncode == 1
-    assert "run python docs/readme_table.py" in refused.stderr
+    assert "run python docs/readme_result.py" in refused.stderr
     assert run_script(copy).returncode == 0
-    assert "98.77" in (copy / "README.md").read_text()
+    assert run_script(copy, "--check").returncode == 0
+    for document in ("README.md", "docs/index.md"):
+        text = (copy / document).read_text(encoding="utf-8")
+        assert "**refined** reaches a phase PSNR of **28.0 dB**, 1.5 dB above MAP" in text
+        assert "2.0 dB above the limit for a method whose only prior is the object's contrast" in text
+        assert "ML, which has no prior, lies 0.3 dB below the limit for unbiased methods" in text
+
+
+def test_an_iterative_leader_is_compared_with_the_next(copy: Path) -> None:
+    change_scores(copy, refined=25.0, map=26.5, ml=24.7, lsqml=20.0)
+    assert run_script(copy).returncode == 0
+    text = (copy / "README.md").read_text(encoding="utf-8")
+    assert "**MAP** reaches a phase PSNR of **26.5 dB**, 1.8 dB above ML, the best other iterative" in text
+
+
+def test_the_table_has_four_rows_and_times_where_they_are_known(copy: Path) -> None:
+    content = change_scores(copy, refined=28.0, map=26.5, ml=24.7, lsqml=20.0)
+    refined = next(each for each in content["methods"].values() if each["key"] == "refined")
+    timings = copy / ".dvc" / "tmp" / "timings"
+    timings.mkdir(parents=True)
+    for digest, seconds in ((refined["sha256"], 9.6), (refined["settings"]["model_sha256"], 86.0)):
+        (timings / f"{digest}.json").write_text(json.dumps({"seconds": 1.0, "cpu_seconds": seconds}))
+    assert run_script(copy).returncode == 0
+    text = (copy / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (refined|MAP|ML|LSQML):.*\| (.+) \|$", text, re.MULTILINE)
+    assert rows == [("refined", "10 + 86"), ("MAP", "-"), ("ML", "-"), ("LSQML", "-")]
+    # Another machine has other times, or none, and the scores are the same.
+    for file in timings.iterdir():
+        file.unlink()
     assert run_script(copy, "--check").returncode == 0
 
 
-def test_the_search_for_paths_finds_them() -> None:
-    text = "`docs/a.md`, `python docs/b.py x`, [c](docs/c.md), docs/d.md\n```sh\ncat data/<x>/e.npz\n```\n"
-    assert paths_named(text) == {"docs/a.md", "docs/b.py", "docs/c.md", "data/<x>/e.npz"}
+def test_the_five_lines_of_python_are_there() -> None:
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block
+    assert len([line for line in block[1].splitlines() if line]) <= 5
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_named_paths_exist(document: Path) -> None:
-    named = paths_named(document.read_text(encoding="utf-8"))
-    assert sorted(path for path in named if not exists(path, document)) == []
-
-
-def test_links_lead_to_files() -> None:
-    for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)\s#]+)", document.read_text(encoding="utf-8")):
-            assert "://" in target or (document.parent / target).is_file(), f"{document.name}: {target}"
-
-
-def test_named_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for document in DOCUMENTS:
-        named = set(
-            re.findall(r"(?:^|`)make ([a-z][\w-]*)", document.read_text(encoding="utf-8"), re.MULTILINE)
-        )
-        assert named <= targets, document.name
-    assert {"repro", "test"} <= targets
-
-
-def test_named_modules_exist() -> None:
-    for document in DOCUMENTS:
-        for module in re.findall(
-            r"(?:-m|from) (fly64_dose_overlap[\w.]*)", document.read_text(encoding="utf-8")
-        ):
-            assert importlib.util.find_spec(module), f"{document.name}: {module}"
+def table(text: str) -> dict[str, list[str]]:
+    """Return the cells behind each key of a Markdown table."""
+    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", text, re.MULTILINE)
+    return {key: re.split(r" *\| *", cells) for key, cells in rows}
 
 
 def test_every_parameter_is_in_the_table_with_its_default() -> None:
-    section = README.partition("## Parameters")[2].partition("\n## ")[0]
-    rows = dict(re.findall(r"^\| `([^`]+)` \| ([^|]*) \|", section, re.MULTILINE))
+    text = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8").partition("\n## Methods")[0]
+    rows = {key: cells[0] for key, cells in table(text).items()}
     content = recorded_params()
+    del content["methods"]
     views = content["overlap"].pop("views")
-    epochs = content["reconstruct"].pop("epochs")
     expected = {name: _value(content, name) for name in keys(content)}
     for key in ("s_img", "n_groups", "gridsize"):
         expected[f"overlap.views.<view>.{key}"] = ", ".join(_text(views[name][key]) for name in VIEWS)
-    expected["reconstruct.epochs.<method>"] = ", ".join(map(_text, epochs.values()))
     assert rows == expected
+
+
+def test_every_setting_of_the_learned_methods_is_in_the_table_with_its_default() -> None:
+    text = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8").partition("\n## Methods")[2]
+    rows = {key: tuple(cells[: len(LEARNED)]) for key, cells in table(text).items()}
+    methods = recorded_params()["methods"]
+    names = {key for name in LEARNED for key in methods[name]}
+    blank = dict.fromkeys(names, "")
+    shown = [blank | {key: _text(value) for key, value in methods[name].items()} for name in LEARNED]
+    assert rows == {key: tuple(each[key] for each in shown) for key in names}
 
 
 def _value(content: dict[str, Any], name: str) -> str:
@@ -168,11 +162,6 @@ def _text(value: Any) -> str:
 
 def test_the_views_document_names_the_sampling_of_the_parameters() -> None:
     text = (ROOT / "docs" / "design" / "views.md").read_text(encoding="utf-8")
-    table = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", text.partition("## Why")[0], re.MULTILINE))
+    found = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", text.partition("## Why")[0], re.MULTILINE))
     views = parse_params(recorded_params()).overlap.views
-    assert {name: float(value) for name, value in table.items()} == {n: v.s_img for n, v in views.items()}
-
-
-def test_the_documents_stay_free_of_a_machine() -> None:
-    for document in DOCUMENTS:
-        assert not re.search(r"(?<![\w.])/(?:home|tmp|work|root)/", document.read_text(encoding="utf-8"))
+    assert {name: float(value) for name, value in found.items()} == {n: v.s_img for n, v in views.items()}
