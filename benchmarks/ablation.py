@@ -12,29 +12,29 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from unittest import mock
 
 import torch
 import typer
 from torch import Tensor
 
-from benchmarks.trials import LABELS, Kind, kinds_of, scores_of, train, write_rows
-from fly64_dose_overlap.config import Params, TrainParams, ViewName, load_params
+from benchmarks.trials import chosen, scores_of, train, write_rows
+from fly64_dose_overlap.config import Params, load_params
 from fly64_dose_overlap.learning.corrector import CORRECTION_PLANES, Corrector
 
 Changes = dict[str, Any]
 Forward = Callable[[Corrector, Tensor], Tensor]
 NO_GAINS = "no gains of bands of detail"
-OF_KIND: dict[Kind, dict[str, Changes]] = {
-    "groups": {
-        "3 iterations for 6": {"start_iterations": 3},
-        "12 iterations for 6": {"start_iterations": 12},
+OF_METHOD: dict[str, dict[str, Changes]] = {
+    "network": {
+        "3 iterations for 6": {"iterations": 3},
+        "12 iterations for 6": {"iterations": 12},
     },
-    "joint": {
-        "15 iterations for 30": {"joint_iterations": 15},
-        "no prior in the iterations": {"joint_weight": 0.0},
-        "coarse detail left to the iterations from 10 photons on": {"joint_coarse_photons": 10.0},
+    "refined": {
+        "15 iterations for 30": {"iterations": 15},
+        "no prior in the iterations": {"weight": 0.0},
+        "coarse detail left to the iterations from 10 photons on": {"coarse_photons": 10.0},
     },
 }
 HEAD = """# What each ingredient is worth
@@ -60,54 +60,47 @@ def without_gains(forward: Forward) -> Forward:
     return plain
 
 
-def variants(config: TrainParams, kind: Kind) -> dict[str, Changes]:
+def variants(settings: Changes, name: str) -> dict[str, Changes]:
     """Return what each variant changes."""
-    steps = config.steps_per_epoch
-    at_once = steps * (config.epochs if kind == "groups" else config.joint_epochs)
+    steps, epochs = settings["steps_per_epoch"], settings["epochs"]
     return {
         "as in the study": {},
         NO_GAINS: {},
         "scored on the counts that it sees": {"target": "same"},
         "mean absolute error of amplitudes for the likelihood": {"loss": "mae"},
-        "half the width": {"width": config.width // 2},
+        "half the width": {"width": settings["width"] // 2},
         "half the steps": {"steps_per_epoch": steps // 2},
-        "one realisation for all steps": {"epochs": 1, "joint_epochs": 1, "steps_per_epoch": at_once},
-        **OF_KIND[kind],
+        "one realisation for all steps": {"epochs": 1, "steps_per_epoch": steps * epochs},
+        **OF_METHOD[name],
     }
 
 
-def rows(params: Params, view: ViewName, dose: int, kind: Kind, folder: Path) -> Iterator[str]:
+def rows(params: Params, view: str, dose: int, name: str, folder: Path) -> Iterator[str]:
     """Yield a line for each variant."""
-    first = (params.base.object_kind, f"{dose}-{view}", LABELS[kind])
+    first = (params.base.object_kind, f"{dose}-{view}", name)
     own: float | None = None
-    for number, (name, changes) in enumerate(variants(params.train, kind).items()):
+    for number, (label, changes) in enumerate(variants(params.methods[name], name).items()):
         patched = mock.patch.object(Corrector, "forward", without_gains(Corrector.forward))
-        with patched if name == NO_GAINS else nullcontext():
-            bundle, seconds = train(params, view, dose, kind, folder / str(number), changes)
-            reached, start = scores_of(params, view, dose, kind, bundle)
-        if own is None:
-            own = reached.phase
-            alone = (*first, "no network", start, f"{start.phase - own:+.2f}", 0)
-            yield f"| {' | '.join(map(str, alone))} |\n"
-        cells = (*first, name, reached, f"{reached.phase - own:+.2f}", round(seconds))
+        with patched if label == NO_GAINS else nullcontext():
+            bundle, seconds = train(params, view, dose, name, folder / str(number), changes)
+            reached = scores_of(params, view, dose, name, bundle)
+        own = reached.phase if own is None else own
+        cells = (*first, label, reached, f"{reached.phase - own:+.2f}", round(seconds))
         yield f"| {' | '.join(map(str, cells))} |\n"
 
 
 def main(
     cell: Annotated[list[str], typer.Option(help="DOSE-VIEW; may be repeated.")],
-    kind: Annotated[list[str] | None, typer.Option(help="groups or joint: only this network.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="network or refined: only this one.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Also append rows here.")] = None,
 ) -> None:
     """Print what each ingredient is worth."""
     params = load_params()
-    torch.set_num_threads(params.train.threads)
-    networks = kinds_of(kind)
     for each in cell:
         dose, _, view = each.partition("-")
-        for network in networks:
+        for name in chosen(method):
             with tempfile.TemporaryDirectory() as folder:
-                found = rows(params, cast(ViewName, view), int(dose), network, Path(folder))
-                write_rows(found, HEAD, output)
+                write_rows(rows(params, view, int(dose), name, Path(folder)), HEAD, output)
 
 
 if __name__ == "__main__":

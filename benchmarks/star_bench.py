@@ -7,9 +7,7 @@ The case is rebuilt by our simulation (`base.source: star-bench`), whole scan, k
 empty start; scored on rows and columns 48 to 272. The published figures (PSNR of phase and
 amplitude in dB, peak = the truth's own range) took the best epoch by the truth, and so do
 the iterations here, looked at after the epochs of `LOOKS`; ``map`` is given as held-out
-photons choose it, without the truth. As the published ones, the frames are those of a probe
-shifted by fractions of a pixel, and all methods get that forward model: pty-chi its own,
-``map`` ours.
+photons choose it, without the truth.
 """
 
 from __future__ import annotations
@@ -18,40 +16,35 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, cast
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from fly64_dose_overlap.config import MethodName, ViewName
+from benchmarks.star_bench_counts import (
+    star_bench_region,
+    star_bench_scan,
+)
+from fly64_dose_overlap.config import ViewName
 from fly64_dose_overlap.files.atomic import write_text_atomic
 from fly64_dose_overlap.methods.held_out import HeldOut
-from fly64_dose_overlap.methods.methods import LABELS, maximum_a_posteriori
-from fly64_dose_overlap.methods.problem import Problem, load_problem
-from fly64_dose_overlap.methods.ptychi_solver import METHODS
-from fly64_dose_overlap.physics.model import ScanModel
+from fly64_dose_overlap.methods.registry import make_method, method_class
 from fly64_dose_overlap.progress import say, track
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.scores import score
-from fly64_dose_overlap.study.star_bench_counts import (
-    ShiftedProbeScan,
-    star_bench_dataset,
-    star_bench_region,
-)
 
 LOOKS = (*range(1, 10), *range(10, 30, 2), *range(30, 101, 5), *range(110, 301, 10))
 MOST_EPOCHS: dict[ViewName, int] = {"baseline": 100, "dense": 100, "sparse": 300}
 """Few frames make few updates per epoch."""
 PATIENCE = 60
 """Epochs, or half of those so far if these are more, without a better one before a method is stopped."""
-MAP_EPOCHS = 90
 DOSES = (1000, 10000, 100000)
 SEED = 42
 
@@ -64,8 +57,7 @@ Iterative methods on a test case for which figures are published elsewhere, rebu
 simulation (`base.source: star-bench`). Phase and amplitude PSNR in dB, peak = the truth's own
 range. For pty-chi's methods the epoch is the best one by the truth, here as there; MAP is given
 as held-out photons choose it, while its published column had its weight tuned with the truth.
-The published frames were simulated with the probe shifted by fractions of a pixel, as the study's
-are. All settings are those of the study. Written by
+All settings are those of the study. Written by
 `python -m benchmarks.star_bench --output docs/star-bench.md`.
 
 """
@@ -76,7 +68,7 @@ HEADING = (
 
 Pair = tuple[float, float]
 
-PUBLISHED: dict[ViewName, dict[MethodName, tuple[Pair, Pair, Pair]]] = {
+PUBLISHED: dict[ViewName, dict[str, tuple[Pair, Pair, Pair]]] = {
     "baseline": {
         "lsqml": ((13.9, 9.7), (19.7, 16.0), (26.5, 22.9)),
         "lsqml_compact": ((15.3, 13.5), (20.95, 18.6), (29.2, 25.5)),
@@ -117,15 +109,15 @@ class Found:
     cpu_seconds: float
 
 
-def run(view: ViewName, dose: int, method: MethodName) -> Found:
+def run(view: ViewName, dose: int, method: str) -> Found:
     """Return a method's best result on one case."""
-    dataset = star_bench_dataset(view, dose, SEED, subpixel="probe")
+    scan, truth = star_bench_scan(view, dose, SEED)
     region = star_bench_region()
     started = time.process_time()
     best = Found(-math.inf, -math.inf, math.inf, 0, 0.0)
-    for epoch, obj in _objects(load_problem(dataset), method, MOST_EPOCHS[view]):
-        aligned = align_to(dataset.obj, obj.numpy().astype(np.complex64), region, upsampling=20)
-        scores = score(dataset.obj, aligned.field, region)
+    for epoch, obj in _objects(scan, method, MOST_EPOCHS[view]):
+        aligned = align_to(truth, obj.numpy(), region, upsampling=20)
+        scores = score(truth, aligned.field, region)
         reached = scores["phase"]["psnr_db"], scores["amplitude"]["psnr_db"], scores["complex_nrmse"]
         found = Found(*reached, epoch, time.process_time() - started)
         if found.nrmse < best.nrmse:
@@ -135,25 +127,14 @@ def run(view: ViewName, dose: int, method: MethodName) -> Found:
     return best
 
 
-class ShiftedProbeProblem(Problem):
-    """A problem whose probe is shifted by the fractions of the positions."""
-
-    def model(self) -> ScanModel:
-        """Return the forward model of the scan."""
-        return ShiftedProbeScan(self.probe, self.positions_px, self.object_shape)
-
-
-def _objects(problem: Problem, method: MethodName, epochs: int) -> Iterator[tuple[int, torch.Tensor]]:
-    if method == "map":
-        held = HeldOut(fraction=0.1, patience=10, seed=SEED)
-        shifted = ShiftedProbeProblem(
-            problem.counts, problem.probe, problem.positions_px, problem.object_shape
-        )
-        yield MAP_EPOCHS, next(maximum_a_posteriori(shifted, held, MAP_EPOCHS)).obj
+def _objects(scan: Scan, name: str, epochs: int) -> Iterator[tuple[int, torch.Tensor]]:
+    method = make_method(name)
+    if name == "map":
+        result = next(method.results(scan, HeldOut(seed=SEED)))
+        yield method.settings.epochs, result.state.obj
         return
-    solver = replace(METHODS[method], subpixel="probe")
-    objects = islice(solver(problem, SEED), epochs)
-    yield from ((epoch, obj) for epoch, obj in enumerate(objects, start=1) if epoch in LOOKS)
+    states = islice(method.run(scan, SEED), epochs)
+    yield from ((epoch, state.obj) for epoch, state in enumerate(states, start=1) if epoch in LOOKS)
 
 
 @dataclass(frozen=True)
@@ -162,7 +143,7 @@ class Case:
 
     view: ViewName
     dose: int
-    method: MethodName
+    method: str
 
     @property
     def published(self) -> Pair:
@@ -175,7 +156,7 @@ class Case:
         return [
             self.view,
             str(self.dose),
-            LABELS[self.method],
+            method_class(self.method).label,
             f"{found.phase_db:.2f} / {found.amplitude_db:.2f}",
             f"{expected[0]:.1f} / {expected[1]:.1f}",
             f"{found.phase_db - expected[0]:+.2f} / {found.amplitude_db - expected[1]:+.2f}",
@@ -204,7 +185,7 @@ def main(
         Case(each_view, each_dose, each_method)
         for each_view in cast(list[ViewName], view) or list(PUBLISHED)
         for each_dose in dose or DOSES
-        for each_method in cast(list[MethodName], method) or list(PUBLISHED[each_view])
+        for each_method in method or list(PUBLISHED[each_view])
     ]
     table = Table(title="star test case: phase / amplitude PSNR (dB)")
     for name in COLUMNS:
@@ -226,7 +207,7 @@ def with_row(text: str, row: list[str]) -> str:
     line = f"| {' | '.join(row)} |"
     rows[case_of(line)] = line
     cases = [Case(v, dose, m) for v, methods in PUBLISHED.items() for dose in DOSES for m in methods]
-    order = [(case.view, str(case.dose), LABELS[case.method]) for case in cases]
+    order = [(case.view, str(case.dose), method_class(case.method).label) for case in cases]
     return HEAD + "\n".join([*HEADING, *(rows[case] for case in order if case in rows)]) + "\n"
 
 

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
-from fly64_dose_overlap.config import Params, ViewName
+from fly64_dose_overlap.config import Params
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import write_text_atomic
-from fly64_dose_overlap.files.dataset import read_dataset
-from fly64_dose_overlap.learning import cell_job, execute_refining_job, execute_training_job
-from fly64_dose_overlap.learning.apply import load_imager
-from fly64_dose_overlap.learning.bundle import load_bundle
-from fly64_dose_overlap.learning.mosaic import GroupStart
-from fly64_dose_overlap.methods.joint import JointStart
-from fly64_dose_overlap.methods.problem import load_problem
+from fly64_dose_overlap.files.dataset import read_scan, read_truth
+from fly64_dose_overlap.files.reconstruction import Reconstruction
+from fly64_dose_overlap.methods.base import Learned, Training
+from fly64_dose_overlap.methods.held_out import HeldOut
+from fly64_dose_overlap.methods.registry import make_method
+from fly64_dose_overlap.methods.run import one_torch_thread, run_method
+from fly64_dose_overlap.pipeline.cells import view_file
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.region import scan_region
 from fly64_dose_overlap.scores.scores import score
 
-Kind = Literal["groups", "joint"]
-KINDS: tuple[Kind, ...] = ("groups", "joint")
-RUNNERS = {"groups": execute_training_job, "joint": execute_refining_job}
-LABELS = {"groups": "network", "joint": "refined"}
+NETWORKS = ("network", "refined")
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Scores:
         return f"{self.phase:.2f} / {self.amplitude:.2f}, {self.nrmse:.4f}"
 
 
-def kinds_of(names: Sequence[str] | None) -> tuple[Kind, ...]:
+def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the networks that a user named, both if none.
 
     Raises
@@ -60,9 +56,9 @@ def kinds_of(names: Sequence[str] | None) -> tuple[Kind, ...]:
     typer.BadParameter
         If there is no such network.
     """
-    if not set(names or ()) <= set(KINDS):
-        raise typer.BadParameter(f"must be among {', '.join(KINDS)}", param_hint="--kind")
-    return tuple(kind for kind in KINDS if not names or kind in names)
+    if not set(names or ()) <= set(NETWORKS):
+        raise typer.BadParameter(f"must be among {', '.join(NETWORKS)}", param_hint="--method")
+    return tuple(name for name in NETWORKS if not names or name in names)
 
 
 def write_rows(rows: Iterable[str], head: str, output: Path | None) -> None:
@@ -83,38 +79,45 @@ def write_rows(rows: Iterable[str], head: str, output: Path | None) -> None:
             write_text_atomic(output, before + row)
 
 
+def learned(params: Params, name: str, changes: Mapping[str, Any]) -> Learned:
+    """Return a network with the settings of the study, but for some."""
+    made = make_method(name, {**params.methods[name], **changes})
+    if not isinstance(made, Learned):
+        raise StudyError(name, "is no network")
+    return made
+
+
 def train(
-    params: Params, view: ViewName, dose: int, kind: Kind, folder: Path, changes: Mapping[str, Any]
+    params: Params, view: str, dose: int, name: str, folder: Path, changes: Mapping[str, Any]
 ) -> tuple[Path, float]:
-    """Train a network; return its bundle and the seconds that the processor took."""
-    job = replace(
-        cell_job(dose, view, params.overlap.views[view].gridsize),
-        artifact_dir=folder,
-        log_path=folder / "train.log",
-        curves_dir=folder / "curves",
-    )
-    folder.mkdir(parents=True)
-    config = params.train.model_copy(update=dict(changes))
+    """Train a network; return its model and the seconds that the processor took."""
+    scan, _ = read_scan(view_file(dose, view, "train")).cropped()
+    bundle = folder / "model.safetensors"
     started = time.process_time()
-    result = RUNNERS[kind](config=config, job=job, log_path=job.log_path)
-    return folder / str(result["bundle"]), time.process_time() - started
+    with one_torch_thread():
+        learned(params, name, changes).train(scan, Training(params.seed, bundle))
+    return bundle, time.process_time() - started
 
 
-def scores_of(params: Params, view: ViewName, dose: int, kind: Kind, bundle: Path) -> tuple[Scores, Scores]:
-    """Return the scores of a network's image, and of the classical one that it corrects."""
-    path = Path(f"data/views/{dose}/{view}/test.npz")
-    dataset = read_dataset(path)
-    network, info = load_bundle(bundle, kind)
-    joint = JointStart(info.start_iterations, info.start_weight)
-    start = GroupStart(info.start_iterations) if kind == "groups" else joint
-    imager = load_imager(dataset, network, info, start, where=path, device=params.infer.device)
+def scores_of(params: Params, view: str, dose: int, name: str, bundle: Path) -> Scores:
+    """Return the scores of a network's image of the test frames."""
+    path = view_file(dose, view, "test")
+    scan, truth = read_scan(path), read_truth(path)
+    method = learned(params, name, {})
+    method.load(bundle)
+    found = next(
+        each for each, _ in run_method(method, scan, HeldOut(seed=params.stops.seed)) if each.method == name
+    )
+    return scored(params, found, truth)
+
+
+def scored(params: Params, found: Reconstruction, truth: Any) -> Scores:
+    """Return the scores of a reconstruction of a scan with its own probe and positions."""
+    from fly64_dose_overlap.physics.illumination import illumination
+
     evaluate = params.evaluate
-    region = scan_region(imager.scan.fluence, dataset.positions_px, evaluate.region_threshold)
-
-    def scored(image: NDArray[np.complex64]) -> Scores:
-        aligned = align_to(dataset.obj, image, region, upsampling=evaluate.registration_upsampling)
-        found = score(dataset.obj, aligned.field, region)
-        return Scores(found["phase"]["psnr_db"], found["amplitude"]["psnr_db"], found["complex_nrmse"])
-
-    image, late = imager.images(load_problem(dataset).counts, 1.0)
-    return scored(image), scored(late)
+    light = illumination(found.probe, found.positions_px, truth.shape)
+    region = scan_region(light, found.positions_px, evaluate.region_threshold)
+    aligned = align_to(truth, found.obj, region, upsampling=evaluate.registration_upsampling)
+    scores = score(truth, aligned.field, region)
+    return Scores(scores["phase"]["psnr_db"], scores["amplitude"]["psnr_db"], scores["complex_nrmse"])

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before anything imports the package: shapes and dtypes in its signatures are then
 # checked at every call. Compiled loops have none, and no decorator may come between.
 # The checker looks at items of a sequence at random, with a generator of its own.
-vars(codemain)["getrandbits"] = random.Random(0).getrandbits
+codemain.getrandbits = random.Random(0).getrandbits  # pyright: ignore[reportPrivateImportUsage]
 PHYSICS = Path(__file__).resolve().parents[1] / "src" / "fly64_dose_overlap" / "physics"
 CHECKED = [path.stem for path in PHYSICS.glob("*.py") if path.stem not in ("__init__", "kernels")]
 install_import_hook(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fly64_dose_overlap.report.study import Run, Study, make_study
 
@@ -91,24 +95,44 @@ def new_run(
     name = f"{dose}-{view}" + (f"-seed{seed}" if seed != 42 else "")
     params = params_of(dose, view, seed, **train)
     if state != "success":
-        return Run(name, "f" * 40, state, params)
+        return Run(name, "f" * 40, state, dose, view, seed, params)
     fractions = [0.25, 0.5, 0.75, 1.0]
     frc = {name.lower().replace(" ", "_"): [0.9, 0.7, 0.4, 0.1] for name in methods}
     return Run(
         name=name,
         revision="a" * 40,
         state=state,
+        dose=dose,
+        view=view,
+        seed=seed,
         params=params,
         evaluation=evaluation(methods),
         frc={"nyquist_fraction": fractions, "half_bit": [0.6, 0.4, 0.3, 0.3], "limit": [1.0] * 4, **frc},
         curves={"val/loss": [(1.0, 0.9), (2.0, 0.8)], "val/psnr": [(1.0, 20.0), (2.0, 21.0)]},
         measured_dose={"test": {"frames": 40, "photons_per_frame_mean": 1006.4}},
         measured_overlap={"test": {"metric_2_image_based_avg": 0.1 * (1 + VIEWS.index(view))}},
-        outputs={"data/base/base.npz": "7c40", "models/cell/model.safetensors": "88"},
+        data={"data/base/base.npz": "7c40"},
     )
+
+
+def pictured_run(folder: Path, name: str = "network") -> Run:
+    """Return a run with the reconstructions of one method at hand."""
+    y, x = np.mgrid[:60, :60]
+    truth = ((0.8 + 0.2 * np.sin(x / 3)) * np.exp(0.5j * np.cos(y / 4))).astype(np.complex64)
+    mask = np.zeros(truth.shape, bool)
+    mask[10:40, 12:52] = True
+    path = folder / "reconstruction.npz"
+    record = '{"physics_parameters": {"object_pixel_m": 5e-8}}'
+    noisy = truth * np.exp(0.1j * np.sin(x + y)).astype(np.complex64)
+    np.savez(path, objectGuess=truth, region=mask, _metadata=record, **{f"{name}_aligned": noisy})
+    return replace(new_run(1000, "dense"), reconstruction=path)
+
+
+def study_of(*runs: Run, **settings: Any) -> Study:
+    """Return a study of some runs, with the nine cells that there should be."""
+    return make_study("commit 0123456", COMMIT, runs, doses=DOSES, views=VIEWS, **settings)
 
 
 def full_study(*missing: tuple[int, str]) -> Study:
     """Return a study of nine cells, without those named."""
-    runs = [new_run(dose, view) for dose in DOSES for view in VIEWS if (dose, view) not in missing]
-    return make_study(COMMIT, "", runs, baseline=BASELINE)
+    return study_of(*(new_run(dose, view) for dose in DOSES for view in VIEWS if (dose, view) not in missing))

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap import arrays as disk_array
 from fly64_dose_overlap.arrays import (
     DiskArray,
@@ -29,6 +28,7 @@ from fly64_dose_overlap.arrays import (
     select_rows,
     spool,
 )
+from fly64_dose_overlap.errors import StudyError
 
 WHOLE = np.random.default_rng(0).normal(size=(13, 3, 4)).astype(np.float32)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fly64_dose_overlap.commands import _reason, run_command
+from fly64_dose_overlap.commands import _reason, become_command, run_command
 from fly64_dose_overlap.errors import StudyError
 
 FAILING = """
@@ -44,6 +44,13 @@ def test_the_refusal_names_the_work() -> None:
 def test_a_missing_program_is_refused() -> None:
     with pytest.raises(StudyError, match=r"^no-such-program: is not installed; activate"):
         run_command("no-such-program", "--version")
+
+
+def test_a_command_may_take_over_the_process() -> None:
+    code = "from fly64_dose_overlap.commands import become_command; become_command('git', '--version')"
+    assert run_command(sys.executable, "-c", code).startswith("git version")
+    with pytest.raises(StudyError, match=r"^no-such-program: is not installed; activate"):
+        become_command("no-such-program")
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from fly64_dose_overlap import progress
-from fly64_dose_overlap.progress import say, track
+from fly64_dose_overlap.progress import STATE_FILE, State, read_state, say, track
 
 
 class Terminal(io.StringIO):
@@ -63,3 +65,44 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_status_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     say("one line")
     assert capsys.readouterr() == ("", "one line\n")
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a study in which DVC runs a stage."""
+    (tmp_path / STATE_FILE).parent.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "simulate@1000")
+    return tmp_path
+
+
+def test_a_stage_leaves_its_state_in_a_file(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "STATE_INTERVAL_S", 0.0)
+    assert read_state(stage) is None
+    items = track(range(3), total=30, label="work", unit="group", step=10)
+    next(items)
+    state = read_state(stage)
+    assert state == State("simulate@1000", "work", 0, 30, "group", 0.0, os.getpid(), progress._BEGAN)
+    assert state is not None
+    assert state.seconds_left is None
+    next(items)
+    state = read_state(stage)
+    assert state is not None
+    assert state.done == 10
+    assert state.seconds_left == pytest.approx(2 * state.seconds)
+    say("half of it")
+    state = read_state(stage)
+    assert state is not None
+    assert (state.label, state.total, state.seconds_left) == ("half of it", 0, None)
+    assert [path.name for path in (stage / STATE_FILE).parent.iterdir()] == [STATE_FILE.name]
+
+
+def test_without_a_stage_or_a_repository_no_file_is_written(
+    stage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stage / STATE_FILE).parent.rmdir()
+    say("no repository")
+    monkeypatch.delenv("DVC_STAGE")
+    (stage / STATE_FILE).parent.mkdir()
+    say("no stage")
+    assert read_state(stage) is None

@@ -12,7 +12,7 @@ import factories
 from fly64_dose_overlap.files.dataset import BaseSet
 from fly64_dose_overlap.methods.base import Method
 from fly64_dose_overlap.methods.registry import make_method
-from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scan import HC_EV_M, Optics, Scan
 from fly64_dose_overlap.study.base import make_synthetic_base
 from fly64_dose_overlap.study.dose import Simulation, draw_counts
 from fly64_dose_overlap.study.gauge import in_standard_gauge
@@ -60,12 +60,14 @@ def scan(gridsize: int = 2) -> Scan:
     base = base_set()
     n_groups = 40 if gridsize > 1 else None
     rows, columns = base.obj.shape
+    physics = base.record["physics_parameters"]
     return Scan(
         counts=np.concatenate(list(draw_counts(base, seed=1, dose=DOSE))).astype(np.float32),
         probe=base.probe,
         positions_px=base.positions_px,
         object_shape=(rows, columns),
         groups=make_groups(base.positions_px, gridsize=gridsize, n_groups=n_groups, neighbor_count=7, seed=1),
+        optics=Optics(HC_EV_M / physics["energy_ev"], physics["object_pixel_m"]),
         record=base.record,
     )
 

@@ -16,9 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # The package of that name comes first, so that the function below can take its place here.
-import fly64_dose_overlap.methods  # noqa: F401
-
-__version__ = "0.1.0"
+import fly64_dose_overlap.methods  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
     from fly64_dose_overlap.front import (
@@ -40,6 +39,7 @@ __all__ = [
     "Result",
     "Scan",
     "Scores",
+    "__version__",
     "limit",
     "methods",
     "read_scan",
@@ -75,4 +75,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the public names."""
-    return [*__all__, "__version__"]
+    return list(__all__)

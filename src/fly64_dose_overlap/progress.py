@@ -29,34 +29,22 @@ _BEGAN = time.time()
 
 @dataclass(frozen=True)
 class State:
-    """What a stage does now.
-
-    Attributes
-    ----------
-    stage : str
-        As DVC names it, such as ``simulate@1000``.
-    label : str
-        What is being done, or the last message.
-    done, total : int
-        Units of the work; a total of 0 stands for a message.
-    unit : str
-        Name of one unit.
-    seconds : float
-        How long the work took so far.
-    pid : int
-        The process that wrote this; once it has ended this is no news.
-    began : float, seconds since 1970
-        When that process began.
-    """
+    """What a stage does now."""
 
     stage: str
+    """As DVC names it, such as ``simulate@1000``."""
     label: str
+    """What is being done, or the last message."""
     done: int
     total: int
+    """Units of the work; 0 stands for a message."""
     unit: str
     seconds: float
+    """How long the work took so far."""
     pid: int
+    """The process that wrote this; once it has ended this is no news."""
     began: float
+    """When that process began, seconds since 1970."""
 
     @property
     def seconds_left(self) -> float | None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import fly64_dose_overlap
+from fly64_dose_overlap.version import __version__
 
 SCHEMA_VERSION = "1.0.0"
 Record = dict[str, Any]
@@ -34,7 +34,7 @@ def new_record(tool: str, *, physics: Mapping[str, Any] | None = None, **additio
         "creation_info": {
             "script": tool,
             "package": "fly64_dose_overlap",
-            "version": fly64_dose_overlap.__version__,
+            "version": __version__,
         },
         "physics_parameters": dict(physics or {}),
         "training_parameters": {},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import random
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from faults.mutations import Payload, fresh_path, json_bytes, mutate_bytes, mutate_tree
-from fly64_dose_overlap.learning.bundle import DIGEST, METADATA_KEY, BundleInfo, bundle_digest, save_bundle
-from fly64_dose_overlap.learning.checkpoint import HEADER, MAGIC, VERSION, CheckpointStore
+from fly64_dose_overlap.learning.bundle import DIGEST, METADATA_KEY, bundle_digest, save_bundle
+from fly64_dose_overlap.learning.checkpoint import CheckpointStore
+from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name, load_corrector
 from fly64_dose_overlap.learning.corrector import build_corrector
-from fly64_dose_overlap.learning.supervised import SupervisedInfo, build_supervised
+from fly64_dose_overlap.methods.supervised import BUNDLE, Supervised, SupervisedInfo, build_supervised
 
 
 def checkpoint_state() -> dict[str, Any]:
@@ -42,27 +43,38 @@ def _saved(state: Any) -> bytes:
 
 
 def make_checkpoint(rng: random.Random) -> str:
-    """Write two checkpoints, the newer one bad, some with a digest that fits what is bad."""
+    """Write two checkpoints, the newer one bad: by chance, or a whole archive of something else."""
     store = CheckpointStore(Path("checkpoints"))
     store.clear()
     store.save(checkpoint_state())
     store.save(checkpoint_state())
     path = Path("checkpoints/last.pt")
-    content = path.read_bytes()
-    kind = rng.choice(("blind", "payload", "payload", "pickle", "state"))
+    kind = rng.choice(("blind", "blind", "member", "pickle", "state"))
     if kind == "blind":
-        what, changed = mutate_bytes(rng, content)
-        path.write_bytes(changed)
-        return what
-    what, payload = kind, content[HEADER.size :]
-    if kind == "payload":
-        what, payload = mutate_bytes(rng, payload)
+        what, changed = mutate_bytes(rng, path.read_bytes())
+    elif kind == "member":
+        what, changed = _with_a_bad_member(rng, path.read_bytes())
     elif kind == "pickle":
-        payload = _saved({"weights": Payload()})
+        what, changed = kind, _saved({"weights": Payload()})
     else:
-        payload = _saved(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3))))
-    path.write_bytes(HEADER.pack(MAGIC, VERSION, len(payload), hashlib.sha256(payload).digest()) + payload)
-    return f"{what}, digest made to fit"
+        what, changed = kind, _saved(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3))))
+    path.write_bytes(changed)
+    return what
+
+
+def _with_a_bad_member(rng: random.Random, content: bytes) -> tuple[str, bytes]:
+    """Return an archive with right checksums, one member of which was changed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as good, zipfile.ZipFile(buffer, "w") as bad:
+        names = good.namelist()
+        chosen = rng.choice(names)
+        what = ""
+        for name in names:
+            member = good.read(name)
+            if name == chosen:
+                what, member = mutate_bytes(rng, member)
+            bad.writestr(name, member)
+    return f"{chosen}: {what}, checksums made to fit", buffer.getvalue()
 
 
 def use_checkpoint() -> None:
@@ -71,17 +83,31 @@ def use_checkpoint() -> None:
     assert isinstance(state, dict)
 
 
-CORRECTOR = BundleInfo(4, "groups", 1, 0.0, None, 32, 28, 2, 1000.0, {"seed": 1}, {"schema_version": "1"})
+CORRECTOR = CorrectorInfo(4, None, 32, 28, 2, 1000.0, {"iterations": 2}, {"seed": 1}, {"schema_version": "1"})
 SUPERVISED = SupervisedInfo(4, 16, 12, 1000.0, {"seed": 1}, {"schema_version": "1"})
+METHOD = "refined"
 
 
-def bundle_maker(info: BundleInfo | SupervisedInfo) -> Callable[[random.Random], str]:
+def use_corrector() -> None:
+    """Read a corrector's bundle, and write it again."""
+    _write_again(*load_corrector(Path("bundle"), METHOD), bundle_name(METHOD))
+
+
+def use_supervised() -> None:
+    """Have the method take up its bundle."""
+    Supervised().load(Path("bundle"))
+
+
+def bundle_maker(info: CorrectorInfo | SupervisedInfo) -> Callable[[random.Random], str]:
     """Return what makes a bad model bundle, some with a digest that fits what is bad."""
 
     def make(rng: random.Random) -> str:
         path = fresh_path("bundle")
-        network = build_corrector(4, 0) if isinstance(info, BundleInfo) else build_supervised(info, 0)
-        save_bundle(path, network, info)
+        if isinstance(info, CorrectorInfo):
+            network, name = build_corrector(4, 0), bundle_name(METHOD)
+        else:
+            network, name = build_supervised(info, 0), BUNDLE
+        save_bundle(path, network, info, name)
         content = path.read_bytes()
         if rng.random() < 0.4:
             what, changed = mutate_bytes(rng, content)
@@ -113,7 +139,7 @@ def _with_digest(metadata: Any, tensors: dict[str, torch.Tensor]) -> str:
         return json.dumps(metadata)
 
 
-def write_again(network: torch.nn.Module, info: Any) -> None:
+def _write_again(network: torch.nn.Module, info: Any, name: str) -> None:
     """Write a bundle that was read; its information is JSON then."""
     json.dumps(asdict(info), allow_nan=False)
-    save_bundle(Path("again"), network, info)
+    save_bundle(Path("again"), network, info, name)

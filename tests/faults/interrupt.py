@@ -24,7 +24,7 @@ INTERRUPTED = (130, -signal.SIGINT)
 """The same to a shell; the latter while Python still imports."""
 TIMES = 2
 QUICK_STAGES = ("simulate",)
-CELL = ("--view", "dense", "-S", "train.seed=44")
+CELL = ("--view", "dense", "-S", "seed=44")
 
 
 @dataclass(frozen=True)

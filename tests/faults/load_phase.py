@@ -53,9 +53,9 @@ def image(params: Params) -> None:
     """Let the network reconstruct all frames, stitched."""
     import numpy as np
     import torch
+    from fly64_dose_overlap.learning.apply import load_imager
 
     from fly64_dose_overlap.files.reconstruction import Kind, Reconstruction, write_reconstructions
-    from fly64_dose_overlap.learning.apply import load_imager
     from fly64_dose_overlap.learning.bundle import load_bundle
     from fly64_dose_overlap.learning.mosaic import GroupStart
 

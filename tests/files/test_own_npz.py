@@ -116,7 +116,7 @@ def test_double_precision_and_singletons(arrays: Arrays, canonicalise: Callable[
     arrays["xcoords"] = arrays["xcoords"][:, None]
     base = canonicalise(arrays)
     assert (base.obj.shape, base.obj.dtype) == (OBJECT_SHAPE, np.complex64)
-    assert (base.probe.shape, base.probe.dtype) == ((SIDE, SIDE), np.complex64)
+    assert (base.probe.shape, base.probe.dtype) == ((1, SIDE, SIDE), np.complex64)
     assert {"squeeze", "convert_dtype"} <= set(operations(base))
 
 
@@ -151,7 +151,7 @@ def test_frames_are_optional(arrays: Arrays, canonicalise: Callable[[Arrays], Ba
     del arrays["diffraction"]
     base = canonicalise(arrays)
     assert base.amplitude is None
-    assert base.probe.shape == (SIDE, SIDE)
+    assert base.probe.shape == (1, SIDE, SIDE)
 
 
 def test_unknown_keys_are_listed_and_never_loaded(arrays: Arrays, tmp_path: Path) -> None:

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from factories import tiny_dataset
-from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files import dataset as contract
-from fly64_dose_overlap.files import npz
-from fly64_dose_overlap.files.dataset import read_base, read_dataset, write_dataset
+from factories import small_scan, write_small_scan
 from fly64_dose_overlap.arrays import DiskArray
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files import npz
+from fly64_dose_overlap.files.dataset import read_base, read_scan, read_truth, write_scan
 from fly64_dose_overlap.files.npz import NpzReader
 
 WHOLE = np.random.default_rng(0).uniform(0, 9, size=(300, 16, 16)).astype(np.float32)
@@ -158,12 +157,12 @@ def rewrite(path: Path, save: Save, **changes: Any) -> None:
 
 
 def test_frames_of_a_dataset_stay_on_disk(tmp_path: Path) -> None:
-    dataset = tiny_dataset(2)
-    write_dataset(tmp_path / "a.npz", dataset)
-    for found in (read_dataset(tmp_path / "a.npz"), read_base(tmp_path / "a.npz")):
-        assert isinstance(found.amplitude, DiskArray)
-        assert found.amplitude.dtype == np.float32
-        np.testing.assert_array_equal(found.amplitude[:], dataset.amplitude[:])
+    path, counts = tmp_path / "a.npz", small_scan()[0].counts[:]
+    write_small_scan(path)
+    for found, wanted in ((read_scan(path).counts, counts), (read_base(path).amplitude, np.sqrt(counts))):
+        assert isinstance(found, DiskArray)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found[:], wanted)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -187,19 +186,19 @@ def test_the_contract_holds_for_frames_on_disk(
     save: Save, change: Callable[[Any], Any], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.npz"
-    write_dataset(path, tiny_dataset(1))
-    rewrite(path, save, diffraction=change(tiny_dataset(1).amplitude[:]))
-    for read in (read_dataset, read_base):
+    write_small_scan(path)
+    rewrite(path, save, diffraction=change(np.sqrt(small_scan()[0].counts[:])))
+    for read in (read_scan, read_base):
         with pytest.raises(StudyError, match=message):
             read(path)
 
 
-def test_selected_frames_of_a_dataset_stay_on_disk(tmp_path: Path) -> None:
-    dataset = tiny_dataset(1)
-    write_dataset(tmp_path / "a.npz", dataset)
-    rows = np.array([5, 1, 2])
-    found = contract.select_frames(read_dataset(tmp_path / "a.npz"), rows)
-    assert isinstance(found.amplitude, DiskArray)
-    write_dataset(tmp_path / "b.npz", found)
-    write_dataset(tmp_path / "c.npz", contract.select_frames(dataset, rows))
+def test_selected_frames_of_a_scan_stay_on_disk(tmp_path: Path) -> None:
+    path, rows = tmp_path / "a.npz", np.array([5, 1, 2])
+    write_small_scan(path)
+    found = read_scan(path).frames(rows)
+    assert isinstance(found.counts, DiskArray)
+    write_scan(tmp_path / "b.npz", found, read_truth(path))
+    scan, obj = small_scan()
+    write_scan(tmp_path / "c.npz", scan.frames(rows), obj)
     assert (tmp_path / "b.npz").read_bytes() == (tmp_path / "c.npz").read_bytes()

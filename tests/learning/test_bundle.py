@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +16,50 @@ from fly64_dose_overlap import provenance
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.learning.bundle import (
     DIGEST,
-    FORMAT,
     METADATA_KEY,
-    SUPERVISED_FORMAT,
-    BundleInfo,
     bundle_digest,
     load_bundle,
-    load_supervised,
     save_bundle,
 )
-from fly64_dose_overlap.learning.corrector import build_corrector
-from fly64_dose_overlap.learning.supervised import SupervisedInfo, build_supervised
+from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name, load_corrector
+from fly64_dose_overlap.learning.corrector import Corrector, build_corrector
+from fly64_dose_overlap.learning.layers import build_seeded
+from fly64_dose_overlap.learning.mosaic import GroupStart
 
-INFO = BundleInfo(
+FORMAT = "fly64-dose-overlap/network/6"
+INFO = CorrectorInfo(
     width=4,
-    start="groups",
-    start_iterations=2,
-    start_weight=0.0,
     coarse_photons=None,
     frame_side_px=32,
     support_side_px=28,
     gridsize=2,
     photons_per_frame=1003.5,
+    start={"iterations": 2},
     training={"seed": 1, "loss": "poisson", "val_loss": 0.5},
     record=provenance.new_record("test"),
 )
-SUPERVISED_INFO = SupervisedInfo(4, 32, 28, 1003.5, {"seed": 1}, provenance.new_record("test"))
+
+
+def save(path: Path, info: CorrectorInfo = INFO, network: Corrector | None = None) -> None:
+    save_bundle(path, network or build_corrector(4, seed=1), info, bundle_name("network"))
+
+
+def load(path: Path) -> tuple[Corrector, CorrectorInfo, GroupStart]:
+    network, info, start = load_corrector(path, "network", GroupStart)
+    assert isinstance(start, GroupStart)
+    return network, info, start
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
-    save_bundle(path, build_corrector(4, seed=1), INFO)
+    save(path)
     return path
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(StudyError) as caught:
-        load_bundle(path)
+        load(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -71,17 +77,18 @@ def write_foreign(path: Path, content: Any, **tensors: torch.Tensor) -> None:
 
 def test_the_smallest_support_is_read_back(tmp_path: Path) -> None:
     info = replace(INFO, support_side_px=4)
-    save_bundle(tmp_path / "model.safetensors", build_corrector(4, seed=1), info)
-    assert load_bundle(tmp_path / "model.safetensors")[1] == info
+    save(tmp_path / "model.safetensors", info)
+    assert load(tmp_path / "model.safetensors")[1] == info
 
 
 def test_round_trip_keeps_weights_info_and_bytes(bundle: Path, tmp_path: Path) -> None:
-    network, info = load_bundle(bundle)
+    network, info, start = load(bundle)
     assert info == INFO
+    assert start == GroupStart(2)
     assert not network.training
     wanted = build_corrector(4, seed=1).state_dict()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in network.state_dict().items())
-    save_bundle(tmp_path / "again.safetensors", network, info)
+    save(tmp_path / "again.safetensors", info, network)
     assert (tmp_path / "again.safetensors").read_bytes() == bundle.read_bytes()
 
 
@@ -92,15 +99,13 @@ def test_bundle_is_readable_by_whom_the_umask_lets(bundle: Path, tmp_path: Path)
 
 def test_nothing_is_written_of_info_that_is_no_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range float"):
-        save_bundle(tmp_path / "bundle", build_corrector(4, 1), replace(INFO, photons_per_frame=float("nan")))
+        save(tmp_path / "bundle", replace(INFO, photons_per_frame=float("nan")))
     assert not list(tmp_path.iterdir())
 
 
 def test_missing_bundle(tmp_path: Path) -> None:
-    with pytest.raises(
-        MissingFileError, match=r"none: no such model bundle; train one with: dvc repro train"
-    ):
-        load_bundle(tmp_path / "none")
+    with pytest.raises(MissingFileError, match=r"none: no such model bundle; train the method first$"):
+        load(tmp_path / "none")
 
 
 @pytest.mark.parametrize("part", [slice(0, 0), slice(0, 5), slice(0, -7), slice(40, None)])
@@ -143,7 +148,7 @@ VALID: dict[str, Any] = {"format": FORMAT, **vars(INFO)}
     ("content", "why"),
     [
         ("{not json", "Expecting property name"),
-        ({"format": FORMAT, "width": 4}, "start: key is missing (and 9 more)"),
+        ({"format": FORMAT, "width": 4}, "coarse_photons: key is missing (and 7 more)"),
         ({**VALID, "width": 8}, "is not as its network has it"),
         ({**VALID, "width": "4"}, "width: input should be a valid integer, got '4'"),
         ({**VALID, "width": 10**9}, "width: input should be less than or equal to 512, got 1000000000"),
@@ -151,6 +156,11 @@ VALID: dict[str, Any] = {"format": FORMAT, **vars(INFO)}
         ({**VALID, "gridsize": 3}, "gridsize: input should be less than or equal to 2, got 3"),
         ({**VALID, "photons_per_frame": 0.0}, "photons_per_frame: input should be greater than 0, got 0.0"),
         ({**VALID, "extra": 1}, "extra: "),
+        ({**VALID, "start": [2]}, "start: input should be"),
+        ({**VALID, "start": {}}, "start.iterations: key is missing"),
+        ({**VALID, "start": {"iterations": -1}}, "start.iterations: input should be greater than"),
+        ({**VALID, "start": {"iterations": 2.5}}, "start.iterations: input should be"),
+        ({**VALID, "start": {"iterations": 2, "weight": 0.4}}, "start.weight: "),
     ],
 )
 def test_metadata_that_do_not_fit_are_refused(bundle: Path, content: Any, why: str) -> None:
@@ -186,33 +196,23 @@ def test_a_change_that_leaves_the_format_whole_is_found(bundle: Path, where: str
     assert refusal(bundle).endswith("restore it: dvc pull")
 
 
-# The supervised network
+def test_the_bundle_of_another_method_is_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"is no model bundle of format fly64-dose-overlap/refined/6; train"):
+        load_corrector(bundle, "refined", GroupStart)
+    save_bundle(tmp_path / "other", build_corrector(4, seed=1), INFO, "other/1")
+    assert f"is no model bundle of format {FORMAT}; train again" in refusal(tmp_path / "other")
 
 
-@pytest.fixture
-def supervised_bundle(tmp_path: Path) -> Path:
-    path = tmp_path / "supervised.safetensors"
-    save_bundle(path, build_supervised(SUPERVISED_INFO, seed=1), SUPERVISED_INFO)
-    return path
+def test_any_network_and_what_it_belongs_to_can_be_kept(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class LineInfo:
+        inputs: int
 
+    def build(info: LineInfo) -> torch.nn.Linear:
+        return build_seeded(lambda: torch.nn.Linear(info.inputs, 1), seed=0)
 
-def test_supervised_round_trip_keeps_weights_info_and_bytes(supervised_bundle: Path, tmp_path: Path) -> None:
-    network, info = load_supervised(supervised_bundle)
-    assert info == SUPERVISED_INFO
-    assert not network.training
-    wanted = build_supervised(SUPERVISED_INFO, seed=1).state_dict()
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in network.state_dict().items())
-    save_bundle(tmp_path / "again.safetensors", network, info)
-    assert (tmp_path / "again.safetensors").read_bytes() == supervised_bundle.read_bytes()
-
-
-def test_the_bundle_of_another_arm_is_refused(bundle: Path, supervised_bundle: Path) -> None:
-    with pytest.raises(StudyError, match=f"is no model bundle of format {FORMAT}; train again"):
-        load_bundle(supervised_bundle)
-    with pytest.raises(StudyError, match=f"is no model bundle of format {SUPERVISED_FORMAT}; train again"):
-        load_supervised(bundle)
-
-
-def test_missing_supervised_bundle(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match="no such model bundle; train one with: dvc repro supervise"):
-        load_supervised(tmp_path / "none")
+    line = build_seeded(lambda: torch.nn.Linear(3, 1), seed=5)
+    save_bundle(tmp_path / "line", line, LineInfo(3), "line/1")
+    network, info = load_bundle(tmp_path / "line", "line/1", LineInfo, build)
+    assert info == LineInfo(3)
+    assert torch.equal(network.weight, line.weight)

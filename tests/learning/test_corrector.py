@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fly64_dose_overlap.learning import corrector
 from fly64_dose_overlap.learning.corrector import build_corrector, correct, correct_image, input_planes
-from fly64_dose_overlap.learning.scan import Estimate
+from fly64_dose_overlap.learning.estimate import Estimate
 
 
 def draw_mosaic(shape: tuple[int, int]) -> Estimate:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 import tiny_scan
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.dataset import BaseSet, Dataset, read_dataset, write_dataset
+from fly64_dose_overlap.files.dataset import read_scan, write_scan
 from fly64_dose_overlap.learning.corrector import OUTPUT_PLANES
+from fly64_dose_overlap.learning.estimate import GroupedScan, grouped_scan
 from fly64_dose_overlap.learning.examples import (
     MOST_SEEN,
     SYMMETRIES,
@@ -29,9 +30,7 @@ from fly64_dose_overlap.learning.examples import (
     turn_back,
 )
 from fly64_dose_overlap.learning.mosaic import GroupStart
-from fly64_dose_overlap.learning.scan import Scan, load_scan
-from fly64_dose_overlap.physics.thinning import thin
-from fly64_dose_overlap.study.dose import expected_intensity
+from fly64_dose_overlap.scan import Scan
 
 CPU = torch.device("cpu")
 
@@ -47,75 +46,42 @@ def rng_of(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def scan_of(positions: NDArray[np.float64] | list[list[float]], shape: tuple[int, int]) -> Scan:
+def scan_of(positions: NDArray[np.float64] | list[list[float]], shape: tuple[int, int]) -> GroupedScan:
     """Return a scan at some positions; its probe fills the frame and its frames count their number."""
     positions_px, count = np.array(positions, np.float64), len(positions)
-    dataset = Dataset(
-        amplitude=np.sqrt(np.broadcast_to(np.arange(count)[:, None, None], (count, 32, 32))).astype(
-            np.float32
-        ),
-        obj=np.ones(shape, np.complex64),
-        probe=np.ones((32, 32), np.complex64),
+    scan = Scan(
+        counts=np.repeat(np.arange(count, dtype=np.float32), 32 * 32).reshape(count, 32, 32),
+        probe=np.ones((1, 32, 32), np.complex64),
         positions_px=positions_px,
-        scan_index=np.arange(count),
-        record={},
+        object_shape=shape,
         groups=np.arange(count, dtype=np.int32)[:, None],
     )
-    return load_scan(dataset, CPU)
+    return grouped_scan(scan, CPU)
 
 
-def realisation_of(scan: Scan) -> Realisation:
-    return Realisation(torch.zeros(6, *scan.fluence.shape), scan.counts, 1.0)
+def realisation_of(grouped: GroupedScan) -> Realisation:
+    return Realisation(torch.zeros(6, *grouped.fluence.shape), grouped.scan.counts, 1.0)
 
 
-# Thinning
-
-
-def test_halves_are_whole_and_sum_to_the_counts() -> None:
-    counts = torch.from_numpy(rng_of(0).poisson(2.0, (4, 16, 16)).astype(np.float32))
-    seen = thin(counts, 0.4, rng_of(1))
-    rest = counts - seen
-    for half in (seen, rest):
-        assert half.dtype == torch.float32
-        assert torch.equal(half, half.round())
-        assert half.min() >= 0
-    assert torch.equal(seen + rest, counts)
-    assert torch.equal(seen, thin(counts, 0.4, rng_of(1)))
-
-
-def test_thinning_of_a_fixed_number_is_binomial() -> None:
-    seen = thin(torch.full((500, 500), 20.0), 0.3, rng_of(2)).double()
-    assert float(seen.mean()) == pytest.approx(20 * 0.3, rel=0.002)
-    assert float(seen.var()) == pytest.approx(20 * 0.3 * 0.7, rel=0.02)
-
-
-def test_halves_of_poisson_counts_are_independent_poisson() -> None:
-    counts = torch.from_numpy(rng_of(3).poisson(5.0, (500, 500)).astype(np.float32))
-    seen = thin(counts, 0.6, rng_of(4))
-    rest = counts - seen
-    for half, mean in ((seen, 3.0), (rest, 2.0)):
-        assert float(half.double().mean()) == pytest.approx(mean, rel=0.005)
-        assert float(half.double().var()) == pytest.approx(mean, rel=0.02)
-    correlation = np.corrcoef(seen.ravel().numpy(), rest.ravel().numpy())[0, 1]
-    assert abs(correlation) < 0.01
+# Realisations
 
 
 def test_a_realisation_divides_the_photons() -> None:
-    scan = load_scan(tiny_scan.scan_dataset(), CPU)
+    scan = grouped_scan(tiny_scan.scan(), CPU)
     made = realise(scan, "thinned", GroupStart(1), 0.45, rng_of(5), "test")
     assert made.target_fraction == 0.55
-    share = float(made.target[:].sum() / scan.counts[:].sum())
+    share = float(made.target[:].sum() / scan.scan.counts[:].sum())
     assert share == pytest.approx(made.target_fraction, abs=0.005)
-    assert bool((made.target[:] <= scan.counts[:]).all())
+    assert bool((made.target[:] <= scan.scan.counts[:]).all())
     photons = 10 ** (4 * made.planes[5].double()) - 1
     np.testing.assert_allclose(photons, scan.fluence * (1 - made.target_fraction), rtol=1e-3, atol=1e-3)
 
 
 def test_of_many_photons_no_more_than_half_as_many_again_are_predicted() -> None:
-    scan = load_scan(tiny_scan.scan_dataset(), CPU)
+    scan = grouped_scan(tiny_scan.scan(), CPU)
     made = realise(scan, "thinned", GroupStart(1), 0.2, rng_of(5), "test")
     assert made.target_fraction == pytest.approx(0.3)
-    assert float(made.target[:].sum() / scan.counts[:].sum()) == pytest.approx(0.3, abs=0.005)
+    assert float(made.target[:].sum() / scan.scan.counts[:].sum()) == pytest.approx(0.3, abs=0.005)
     photons = 10 ** (4 * made.planes[5].double()) - 1
     np.testing.assert_allclose(photons, scan.fluence * 0.2, rtol=1e-3, atol=1e-3)
 
@@ -140,9 +106,9 @@ def test_each_factor_of_three_has_a_realisation_at_first(least: float, count: in
 
 
 def test_target_same_is_scored_on_what_the_network_sees() -> None:
-    scan = load_scan(tiny_scan.scan_dataset(), CPU)
+    scan = grouped_scan(tiny_scan.scan(), CPU)
     made = realise(scan, "same", GroupStart(1), 0.45, rng_of(5), "test")
-    assert torch.equal(made.target[:], scan.counts[:])
+    np.testing.assert_array_equal(made.target[:], scan.scan.counts[:])
     assert made.target_fraction == 1.0
 
 
@@ -201,22 +167,19 @@ def test_crops_hold_at_least_one_frame_and_each_one_whole(
     ("side_px", "shape"), [(16, (100, 100)), (32, (100, 100)), (64, (36, 100)), (4096, (34, 34))]
 )
 def test_crops_smaller_than_the_probe_are_refused(side_px: int, shape: tuple[int, int]) -> None:
-    with pytest.raises(
-        StudyError, match=r"^train\.crop_px: crops of \d+ px do not hold the 32 px of the probe"
-    ):
+    with pytest.raises(StudyError, match=r"^crop_px: crops of \d+ px do not hold the 32 px of the probe"):
         CropSampler(scan_of([[17.0, 17.0]], shape), np.arange(1), side_px, 4)
 
 
 def test_a_perfect_crop_predicts_its_target() -> None:
     """Object, positions, fraction of photons and frames of a crop belong together, however it is turned."""
-    dataset = tiny_scan.scan_dataset()
-    scan = load_scan(dataset, CPU, support_side=32)
-    base = BaseSet(dataset.obj, dataset.probe, dataset.positions_px, dataset.scan_index, {})
-    expected = torch.from_numpy(np.fft.ifftshift(expected_intensity(base), axes=(-2, -1)).astype(np.float32))
-    planes = torch.zeros(6, *dataset.obj.shape)
-    planes[2:4] = torch.view_as_real(torch.from_numpy(dataset.obj - 1)).permute(2, 0, 1)
-    realisation = Realisation(planes, 0.4 * expected, 0.4)
-    sampler, rng, symmetries = CropSampler(scan, np.arange(10, 70), 56, 6), rng_of(8), set[int]()
+    scan, truth = tiny_scan.scan(), torch.from_numpy(tiny_scan.truth())
+    grouped = grouped_scan(scan, CPU, support_side=32)
+    expected = torch.cat([scan.model.expected(truth, frames) for frames in scan.model.batches()])
+    planes = torch.zeros(6, *truth.shape)
+    planes[2:4] = torch.view_as_real(truth - 1).permute(2, 0, 1)
+    realisation = Realisation(planes, 0.4 * expected.numpy(), 0.4)
+    sampler, rng, symmetries = CropSampler(grouped, np.arange(10, 70), 56, 6), rng_of(8), set[int]()
     for _ in range(25):
         crop = sampler.draw(realisation, rng)
         symmetries.add(crop.symmetry)
@@ -250,13 +213,12 @@ def test_the_network_sees_the_turned_crop() -> None:
 @pytest.mark.parametrize("gridsize", [1, 2])
 @pytest.mark.parametrize("target", ["thinned", "same"])
 def test_examples_do_not_depend_on_where_frames_are(gridsize: int, target: Target, tmp_path: Path) -> None:
-    dataset = tiny_scan.scan_dataset(gridsize)
-    write_dataset(tmp_path / "scan.npz", dataset)
+    write_scan(tmp_path / "scan.npz", tiny_scan.scan(gridsize), tiny_scan.truth())
     found: list[tuple[Tensor, ...]] = []
-    for source in (dataset, read_dataset(tmp_path / "scan.npz")):
-        scan = load_scan(source, CPU)
-        made = realise(scan, target, GroupStart(2), 0.45, rng_of(0), "test")
-        crop = CropSampler(scan, np.arange(81), 64, 8).draw(made, rng_of(1))
-        found.append((made.planes, made.target[:], crop.planes, crop.target))
+    for source in (tiny_scan.scan(gridsize), read_scan(tmp_path / "scan.npz")):
+        grouped = grouped_scan(source, CPU)
+        made = realise(grouped, target, GroupStart(2), 0.45, rng_of(0), "test")
+        crop = CropSampler(grouped, np.arange(81), 64, 8).draw(made, rng_of(1))
+        found.append((made.planes, torch.from_numpy(made.target[:]), crop.planes, crop.target))
     for first, second in zip(*found, strict=True):
         assert torch.equal(first, second)

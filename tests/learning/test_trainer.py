@@ -1,181 +1,225 @@
-"""The trainer, on a real scan of a few frames."""
+"""The trainer, on a network of two numbers."""
 
 from __future__ import annotations
 
 import csv
-import logging
-import shutil
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-import tiny_scan
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.dataset import write_dataset
-from fly64_dose_overlap.learning import TrainingJob, physics_informed, trainer, validation
-from fly64_dose_overlap.learning.bundle import load_bundle
+from fly64_dose_overlap.files.atomic import sha256_of
+from fly64_dose_overlap.learning import trainer
+from fly64_dose_overlap.learning.bundle import load_bundle, save_bundle
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
-from fly64_dose_overlap.learning.physics_informed import PhysicsInformed
-from fly64_dose_overlap.learning.trainer import resolve_precision, train_cell
-from fly64_dose_overlap.learning.validation import Validation
-from fly64_dose_overlap.results.timings import Stopwatch, Timing, read_timing
+from fly64_dose_overlap.learning.layers import build_seeded
+from fly64_dose_overlap.learning.trainer import TrainingSettings, resolve_precision, train
+from fly64_dose_overlap.timing import Stopwatch, Timing
 
 EPOCHS = 6
-CROPS = 4
-KEPT = 4
-DATA = Path("train.npz")
-JOB = TrainingJob(10000, "dense", 2, DATA, DATA, Path("model"), Path("model/train.log"), Path("curves"))
-BUNDLE = JOB.artifact_dir / trainer.BUNDLE_NAME
+BUNDLE, CURVES, CHECKPOINTS = Path("model.safetensors"), Path("curves"), Path("checkpoints")
+SETTINGS = TrainingSettings(
+    epochs=EPOCHS, steps_per_epoch=3, learning_rate=0.05, patience=9, device="cpu", precision="32-true"
+)
 
 
-def train(**changes: Any) -> dict[str, Any]:
-    values = {"epochs": EPOCHS, "steps_per_epoch": 2, "start_iterations": 1, "least_seen": 0.1, **changes}
-    return train_cell(
-        PhysicsInformed, config=tiny_scan.train_params(**values), job=JOB, log=logging.Logger("test")
-    )
+@dataclass(frozen=True)
+class LineInfo:
+    """What the weights of a line belong to."""
+
+    outcome: dict[str, Any]
+
+
+class Line:
+    """Learns y = 2 x; the loss is multiplied by what a test wants in some call."""
+
+    name = "line"
+
+    def __init__(
+        self, factors: dict[int, float] | None = None, validation: Callable[[int], float] | None = None
+    ) -> None:
+        self.network: nn.Module = build_seeded(lambda: nn.Linear(1, 1), seed=3)
+        self.epochs: list[int] = []
+        self.calls = 0
+        self.seen: list[dict[str, Tensor]] = []
+        self._factors = factors or {}
+        self._validation = validation
+
+    def start_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def loss(self, network: nn.Module, rng: np.random.Generator) -> Tensor:
+        self.calls += 1
+        if self._factors.get(self.calls) == 0:
+            raise KeyboardInterrupt
+        x = torch.from_numpy(rng.normal(size=(8, 1)).astype(np.float32))
+        return (network(x) - 2 * x).square().mean() * self._factors.get(self.calls, 1.0)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        self.seen.append({name: tensor.clone() for name, tensor in self.network.state_dict().items()})
+        if self._validation:
+            return {"val/loss": self._validation(len(self.seen))}
+        x = torch.linspace(-1, 1, 9)[:, None]
+        with torch.no_grad():
+            return {"val/loss": float((network(x) - 2 * x).square().mean()), "val/more": 1.0}
+
+    def save(self, path: Path, outcome: dict[str, Any]) -> None:
+        save_bundle(path, self.network, LineInfo(outcome), "line/1")
+
+
+def line_of_bundle() -> tuple[nn.Module, LineInfo]:
+    return load_bundle(BUNDLE, "line/1", LineInfo, lambda _: build_seeded(lambda: nn.Linear(1, 1), seed=0))
+
+
+def train_line(task: Line | None = None, *, seed: int = 1, **changes: Any) -> tuple[dict[str, Any], Timing]:
+    settings = SETTINGS.model_copy(update=changes)
+    return train(task or Line(), settings, seed=seed, bundle=BUNDLE, curves=CURVES, checkpoints=CHECKPOINTS)
 
 
 def results() -> dict[str, bytes]:
-    paths = [BUNDLE, *(path for path in JOB.curves_dir.rglob("*") if path.is_file())]
+    paths = [BUNDLE, *(path for path in CURVES.rglob("*") if path.is_file())]
     return {str(path): path.read_bytes() for path in paths}
 
 
 def curve(name: str) -> list[float]:
-    with (JOB.curves_dir / f"plots/metrics/{name}.tsv").open() as file:
+    with (CURVES / f"plots/metrics/{name}.tsv").open() as file:
         return [float(row[name.split("/")[1]]) for row in csv.DictReader(file, delimiter="\t")]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("study")
-    write_dataset(root / DATA, tiny_scan.scan_dataset())
-    return root
-
-
-@pytest.fixture(scope="module")
-def undisturbed(study: Path) -> dict[str, bytes]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Return the files of a training without incident."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(study)
-        patch.setattr(validation, "CROPS", CROPS)
-        patch.setattr(physics_informed, "KEPT_REALISATIONS", KEPT)
-        outcome = train()
-        assert outcome["resumed_from_epoch"] == 0
+        patch.chdir(tmp_path_factory.mktemp("undisturbed"))
+        train_line()
         return results()
 
 
 @pytest.fixture(autouse=True)
-def _in_study(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "CROPS", CROPS)
-    monkeypatch.setattr(physics_informed, "KEPT_REALISATIONS", KEPT)
+def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copy(study / DATA, DATA)
 
 
-def test_outcome_and_bundle_agree() -> None:
-    outcome = train(epochs=2)
-    _, info = load_bundle(BUNDLE)
-    dataset = tiny_scan.scan_dataset()
-    assert (info.frame_side_px, info.support_side_px, info.gridsize) == (32, 28, 2)
-    assert info.photons_per_frame == pytest.approx(float((dataset.amplitude[:] ** 2).sum()) / 81, rel=1e-5)
-    assert info.record == dataset.record
-    for key in ("epochs", "best_epoch", "train_loss", "val_loss"):
-        assert outcome[key] == (2 if key == "epochs" else info.training[key])
-    assert outcome["status"] == "success"
+def test_outcome_and_bundle_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome, timing = train_line()
+    assert outcome["sha256"] == sha256_of(BUNDLE)
     assert outcome["size_bytes"] == BUNDLE.stat().st_size
-    timing = read_timing(Path.cwd(), outcome["sha256"])
-    assert timing is not None
+    assert line_of_bundle()[1].outcome == {
+        key: value for key, value in outcome.items() if key not in ("sha256", "size_bytes")
+    }
+    assert outcome["epochs"] == EPOCHS
+    assert outcome["val_loss"] == min(curve("val/loss"))
+    assert outcome["train_loss"] == curve("train/loss")[outcome["best_epoch"] - 1]
     assert 0 < timing.cpu_seconds < 60
-    assert not list(Path(".dvc/tmp/checkpoints").iterdir())
-
-
-def test_two_trainings_give_equal_bytes(undisturbed: dict[str, bytes]) -> None:
-    train()
-    assert results() == undisturbed
-    assert all(len(curve(name)) == EPOCHS for name in ("train/loss", "val/loss", "val/psnr", "val/ssim"))
+    assert not CHECKPOINTS.exists()
+    told = capsys.readouterr().err
+    assert "line: epoch 6/6: train/loss " in told
+    assert f"line: kept the network of epoch {outcome['best_epoch']}, validation loss" in told
+    assert "resumed" not in told
 
 
 def test_validation_loss_falls() -> None:
-    outcome = train(epochs=4, steps_per_epoch=12, start_iterations=3, learning_rate=0.005)
+    train_line(steps_per_epoch=30)
     losses = curve("val/loss")
-    assert outcome["val_loss"] == min(losses)
-    assert losses[-1] < losses[0] - 0.003
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_every_metric_has_a_curve_and_a_last_value() -> None:
+    train_line()
+    assert all(len(curve(name)) == EPOCHS for name in ("train/loss", "val/loss", "val/more"))
+    last = json.loads((CURVES / "metrics.json").read_text())
+    assert last["val"]["loss"] == curve("val/loss")[-1]
+
+
+def test_two_trainings_give_equal_bytes(undisturbed: dict[str, bytes]) -> None:
+    train_line()
+    assert results() == undisturbed
+
+
+def test_another_seed_gives_another_network(undisturbed: dict[str, bytes]) -> None:
+    train_line(seed=2)
+    assert results()[str(BUNDLE)] != undisturbed[str(BUNDLE)]
+
+
+def test_neither_curves_nor_checkpoints_are_needed(undisturbed: dict[str, bytes]) -> None:
+    train(Line(), SETTINGS, seed=1, bundle=BUNDLE)
+    assert list(Path().iterdir()) == [BUNDLE]
+    assert BUNDLE.read_bytes() == undisturbed[str(BUNDLE)]
 
 
 @pytest.mark.parametrize("finished", [1, 5])
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
-    finished: int,
-    undisturbed: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    finished: int, undisturbed: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    losses, calls = physics_informed.loss_of, 0
-
-    def interrupted(*arguments: Any) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 2 * finished + 2:
-            raise KeyboardInterrupt
-        return losses(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(physics_informed, "loss_of", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train()
+    with pytest.raises(KeyboardInterrupt):
+        train_line(Line({3 * finished + 2: 0.0}))
     assert not BUNDLE.exists()
     capsys.readouterr()
-    assert train()["resumed_from_epoch"] == finished
-    assert f"resumed from the checkpoint of epoch {finished}/{EPOCHS}" in capsys.readouterr().err
+    again = Line()
+    train_line(again)
+    assert again.epochs == list(range(finished, EPOCHS))
+    assert f"line: resumed from the checkpoint of epoch {finished}/{EPOCHS}" in capsys.readouterr().err
     assert results() == undisturbed
 
 
+@pytest.fixture
+def finished_but_not_saved() -> None:
+    """Leave the checkpoints of a training that was interrupted before its bundle was written."""
+
+    class Unsaved(Line):
+        def save(self, path: Path, outcome: dict[str, Any]) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_line(Unsaved())
+
+
+@pytest.mark.usefixtures("finished_but_not_saved")
+def test_a_finished_training_is_only_saved(undisturbed: dict[str, bytes]) -> None:
+    again = Line()
+    train_line(again)
+    assert again.epochs == []
+    assert results() == undisturbed
+
+
+@pytest.mark.usefixtures("finished_but_not_saved")
 def test_a_damaged_checkpoint_costs_one_epoch_and_changes_nothing(
-    undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    undisturbed: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(physics_informed, "save_bundle", _interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train()
-    (last,) = Path(".dvc/tmp/checkpoints").glob("*/last.pt")
+    last = CHECKPOINTS / "last.pt"
     last.write_bytes(last.read_bytes()[:-100])
     capsys.readouterr()
-    assert train()["resumed_from_epoch"] == EPOCHS - 1
+    again = Line()
+    train_line(again)
+    assert again.epochs == [EPOCHS - 1]
     assert "checkpoint last.pt is damaged" in capsys.readouterr().err
     assert results() == undisturbed
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(physics_informed, "save_bundle", _interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train(epochs=1, steps_per_epoch=1)
-    (folder,) = Path(".dvc/tmp/checkpoints").iterdir()
-    CheckpointStore(folder).save({"weights": {}, "spent": {"seconds": 1.0, "cpu_seconds": 1.0}})
-    with pytest.raises(StudyError, match=r"holds a checkpoint that does not fit .*; delete the folder$"):
-        train(epochs=1, steps_per_epoch=1)
-
-
-def test_the_checkpoint_of_another_training_is_not_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(physics_informed, "save_bundle", _interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train(epochs=1, steps_per_epoch=1)
-    assert train(epochs=1, steps_per_epoch=1, seed=9)["resumed_from_epoch"] == 0
-    assert train(epochs=1, steps_per_epoch=1)["resumed_from_epoch"] == 1
+@pytest.mark.usefixtures("finished_but_not_saved")
+@pytest.mark.parametrize("state", [{}, {"weights": {}, "spent": {"seconds": 1.0, "cpu_seconds": 1.0}}])
+def test_a_checkpoint_that_does_not_fit_is_refused(state: dict[str, Any]) -> None:
+    CheckpointStore(CHECKPOINTS).save(state)
+    with pytest.raises(
+        StudyError, match=r"^checkpoints: holds a checkpoint that does not fit .*; delete the folder$"
+    ) as caught:
+        train_line()
+    assert "\n" not in str(caught.value)
 
 
 def test_time_before_an_interruption_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(physics_informed, "save_bundle", _interrupt)
         patch.setattr(trainer, "Stopwatch", hour_old)
         with pytest.raises(KeyboardInterrupt):
-            train(epochs=1)
-    timing = read_timing(Path.cwd(), train(epochs=1)["sha256"])
-    assert timing is not None
+            train_line(Line({5: 0.0}))
+    timing = train_line()[1]
     assert 3600 < timing.seconds < 3900
     assert 1800 < timing.cpu_seconds < 1900
 
@@ -186,85 +230,63 @@ def hour_old() -> Stopwatch:
     return stopwatch
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def diverge_at(call: int, value: float = torch.nan) -> Callable[..., Tensor]:
-    calls = 0
-    losses = physics_informed.loss_of
-
-    def loss_of(*arguments: Any) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return losses(*arguments) * (value if calls == call else 1)
-
-    return loss_of
-
-
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_loss_that_is_not_finite_stops_with_one_line(
-    value: float, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_not_finite_stops_with_one_line(value: float, undisturbed: dict[str, bytes]) -> None:
     message = (
-        rf"^train dense/dose=10000: the loss is {value} in epoch 2, step 2; "
-        r"the last checkpoint is kept; lower train\.learning_rate$"
+        rf"^line: the loss is {value} in epoch 2, step 2; the last checkpoint is kept; lower learning_rate$"
     )
-    with monkeypatch.context() as patch:
-        patch.setattr(physics_informed, "loss_of", diverge_at(4, value))
-        with pytest.raises(StudyError, match=message):
-            train()
+    with pytest.raises(StudyError, match=message):
+        train_line(Line({5: value}))
     assert not BUNDLE.exists()
-    assert train()["resumed_from_epoch"] == 1
+    train_line()
     assert results() == undisturbed
 
 
-def test_a_validation_loss_that_is_not_finite_stops_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "loss_of", diverge_at(1))
-    message = r"^train dense/dose=10000: the validation loss is nan in epoch 1; the last checkpoint is kept"
+def test_a_validation_loss_that_is_not_finite_stops_too() -> None:
+    message = r"^line: the validation loss is nan in epoch 1; the last checkpoint is kept"
     with pytest.raises(StudyError, match=message):
-        train(epochs=1, steps_per_epoch=1)
+        train_line(Line(validation=lambda _: float("nan")))
 
 
-def test_training_stops_without_progress_and_keeps_the_best_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([1.0, 0.5, 0.7, 0.5, 0.1])
-    seen: list[dict[str, Tensor]] = []
-
-    def measure(_: Validation, network: nn.Module) -> dict[str, float]:
-        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-        return {"val/loss": next(losses)}
-
-    monkeypatch.setattr(Validation, "measure", measure)
-    outcome = train(patience=2)
+def test_training_stops_without_progress_and_keeps_the_best_network() -> None:
+    losses = [1.0, 0.5, 0.7, 0.5, 0.1]
+    task = Line(validation=lambda epoch: losses[epoch - 1])
+    outcome = train_line(task, patience=2)[0]
     assert (outcome["epochs"], outcome["best_epoch"], outcome["val_loss"]) == (4, 2, 0.5)
     assert outcome["train_loss"] == curve("train/loss")[1]
-    weights = load_bundle(BUNDLE)[0].state_dict()
-    same = [all(torch.equal(w, epoch[name]) for name, w in weights.items()) for epoch in _plain(seen)]
+    weights = line_of_bundle()[0].state_dict()
+    same = [all(torch.equal(w, epoch[name]) for name, w in weights.items()) for epoch in task.seen]
     assert same == [False, True, False, False]
 
 
-def _plain(seen: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    prefixes = ("_forward_module.", "_original_module.")
-    return [
-        {name.removeprefix(prefixes[0]).removeprefix(prefixes[1]): tensor for name, tensor in state.items()}
-        for state in seen
-    ]
-
-
-@pytest.mark.parametrize("changes", [{"loss": "mae"}, {"target": "same"}, {"start_iterations": 0}])
-def test_options_train(changes: dict[str, Any]) -> None:
-    outcome = train(epochs=1, **changes)
-    assert outcome["status"] == "success"
-    assert 0 < outcome["val_loss"] < 100
-    assert load_bundle(BUNDLE)[1].training.items() >= changes.items()
-
-
-def test_the_number_of_threads_is_restored() -> None:
-    before = torch.get_num_threads()
-    train(epochs=1, steps_per_epoch=1, threads=2 if before == 1 else 1)
-    assert torch.get_num_threads() == before
-
-
 def test_precision_may_be_fixed_or_found() -> None:
-    assert resolve_precision(tiny_scan.train_params(precision="bf16-mixed")) == "bf16-mixed"
-    assert resolve_precision(tiny_scan.train_params(precision="auto")) in {"bf16-mixed", "32-true"}
+    assert resolve_precision(SETTINGS.model_copy(update={"precision": "bf16-mixed"})) == "bf16-mixed"
+    found = resolve_precision(SETTINGS.model_copy(update={"precision": "auto"}))
+    assert found in {"bf16-mixed", "32-true"}
+
+
+@pytest.mark.parametrize(
+    ("tiles", "native", "vendor", "precision"),
+    [
+        (True, True, "GenuineIntel", "bf16-mixed"),
+        (False, True, "GenuineIntel", "32-true"),
+        (False, True, "AuthenticAMD", "bf16-mixed"),
+        (False, False, "AuthenticAMD", "32-true"),
+    ],
+)
+def test_bf16_is_taken_where_it_is_faster(
+    tiles: bool, native: bool, vendor: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(_: Path, encoding: str) -> str:
+        return f"vendor_id : {vendor}"
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(Path, "read_text", said)
+    assert resolve_precision(SETTINGS.model_copy(update={"precision": "auto"})) == precision
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(StudyError, match=r"^device: is cuda, but there is no GPU that torch can use; set it"):
+        train_line(device="cuda")

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ def job(tmp_path: Path) -> Job:
 
 
 def write_state(job: Job, **changes: Any) -> None:
-    fields: dict[str, Any] = {"label": "", "done": 0, "total": 0, "unit": "", "seconds": 0.0}
-    state = State("train", **{**fields, **changes, "pid": changes.get("pid", os.getpid()), "began": 1000.0})
+    state = replace(State("train", "", 0, 0, "", 0.0, os.getpid(), began=1000.0), **changes)
     path = job.folder / STATE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(state)))

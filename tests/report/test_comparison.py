@@ -12,7 +12,8 @@ import pytest
 import factories
 import tiny_scan
 from fly64_dose_overlap.files.npz import NpzReader
-from fly64_dose_overlap.report.comparison import COLUMNS, print_table, write_report
+from fly64_dose_overlap.report.comparison import print_table, write_report
+from fly64_dose_overlap.scores.catalogue import PRINTED
 from fly64_dose_overlap.scores.evaluation import Evaluation, evaluate
 from made_reconstructions import DOSE, NAMES, limit_of, reconstructions
 
@@ -93,13 +94,13 @@ def test_table_has_all_methods_and_columns(
     assert TITLE in printed
     for name in (*NAMES.values(), "limit", "limit with prior"):
         assert name in printed
-    for word in " ".join(COLUMNS).split():
+    for word in " ".join(score.name for score in PRINTED).split():
         assert word in printed
     flat = evaluation.metrics["methods"][FLAT]
     assert f"{flat['phase']['psnr_db']:.2f}" in printed
     assert f"{flat['complex_nrmse']:.4f}" in printed
-    assert f"test half, {evaluation.region.pixels} pixels" in printed
-    assert "peaks are the truth's own range" in printed
+    assert f"Test half only. Region: {evaluation.region.pixels:,} pixels" in printed
+    assert "the truth's own range" in printed
 
 
 def test_a_score_that_does_not_exist_is_a_dash(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import base64
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
 from fly64_dose_overlap.report import figures
-from fly64_dose_overlap.report.figures import Picture
-from fly64_dose_overlap.report.metrics import FRC50, PHASE_PSNR
-from fly64_dose_overlap.report.study import make_study
-from report_runs import BASELINE, COMMIT, DOSES, METHODS, VIEWS, full_study, new_run
+from fly64_dose_overlap.report.figures import MOST_LINES, Chart
+from report_runs import DOSES, METHODS, VIEWS, evaluation, full_study, new_run, study_of
 
 
 @pytest.fixture
@@ -29,86 +31,145 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-def _svg(picture: Picture) -> str:
-    kind, _, content = picture.source.partition(";base64,")
-    assert kind == "data:image/svg+xml"
-    return base64.b64decode(content).decode()
-
-
 def _line(axis: Any, label: str) -> tuple[list[float], list[float]]:
-    """Return x and y of the line that the legend calls by a name."""
+    """Return x and y of the line that a legend would call by a name."""
     handles, labels = axis.get_legend_handles_labels()
     handle = dict(zip(labels, handles, strict=True))[label]
     line = handle if hasattr(handle, "get_xdata") else handle.lines[0]
     return list(line.get_xdata()), list(line.get_ydata())
 
 
+def _axes(drawn: list[Any]) -> list[Any]:
+    return [figure.axes[0] for figure in drawn]
+
+
 def test_dose_response_has_a_panel_per_view_with_the_limit(drawn: list[Any]) -> None:
-    picture = figures.dose_response(full_study(), PHASE_PSNR)
-    axes = drawn[0].axes
+    chart = figures.response_charts(full_study())[0]
+    axes = _axes(drawn)[:3]
     assert [axis.get_title() for axis in axes] == VIEWS
-    assert all(axis.get_xscale() == "log" for axis in axes)
     for axis in axes:
+        assert axis.get_xscale() == "log"
         assert _line(axis, "network") == (DOSES, [24.0] * 3)
         assert _line(axis, "limit") == (DOSES, [28.0] * 3)
-    assert "limit" in picture.caption
+    assert "dashed the limit" in chart.note
+
+
+def test_limit_is_drawn_where_nothing_was_run(drawn: list[Any]) -> None:
+    bounds = {(dose, view): evaluation()["limit"] for dose in DOSES for view in VIEWS}
+    figures.response_charts(study_of(new_run(1000, "dense"), limits=bounds))
+    axes = _axes(drawn)
+    assert _line(axes[0], "limit")[0] == DOSES, "baseline"
+    assert _line(axes[0], "network")[0] == []
+    assert _line(axes[1], "network")[0] == [1000], "dense"
 
 
 def test_score_without_a_limit_has_no_line_of_it(drawn: list[Any]) -> None:
-    figures.dose_response(full_study(), FRC50)
-    assert set(drawn[0].axes[0].get_legend_handles_labels()[1]) == set(METHODS)
+    figures.further_charts(full_study())
+    resolution = next(axis for axis in _axes(drawn) if "FRC50" in axis.get_ylabel())
+    assert _line(resolution, "limit") == ([], [])
 
 
 def test_overlap_response_follows_the_measured_overlap(drawn: list[Any]) -> None:
-    figures.overlap_response(full_study((1000, "dense")), PHASE_PSNR)
-    x, y = _line(drawn[0].axes[0], "rPIE")
+    figures.response_charts(full_study((1000, "dense")))
+    axes = _axes(drawn)[3:]
+    x, y = _line(axes[0], "rPIE")
     assert x == pytest.approx([0.1, 0.3])
     assert y == [21.0, 21.0]
-    assert len(_line(drawn[0].axes[1], "rPIE")[0]) == 3
+    assert len(_line(axes[1], "rPIE")[0]) == 3
 
 
-def test_fluence_response_takes_the_best_iterative_method(drawn: list[Any]) -> None:
-    figures.fluence_response(full_study(), PHASE_PSNR)
-    assert _line(drawn[0].axes[0], "best iterative, sparse") == ([40.0] * 3, [23.0] * 3)
+def test_every_chart_has_the_winner(drawn: list[Any]) -> None:
+    winner = {**METHODS, "refined": ("learned", 26.0, 0.03)}
+    study = study_of(*(new_run(dose, view, methods=winner) for dose in DOSES for view in VIEWS))
+    charts = [*figures.response_charts(study), *figures.further_charts(study)]
+    number = next(line.number for line in figures.lines_of(study) if line.name == "refined")
+    for chart in charts:
+        if chart.title != "Training":
+            assert all(f'class="line-{number}"' in panel for panel in chart.panels), chart.title
+
+
+def test_at_most_six_lines_are_on_the_winner_and_the_limit_among_them() -> None:
+    many = {**METHODS, **{f"m{number}": ("iterative", 10.0 + number, 0.1) for number in range(12)}}
+    lines = figures.lines_of(study_of(new_run(1000, "dense", methods=many)))
+    on = [line.name for line in lines if line.on]
+    assert len(lines) == 17
+    assert len(on) == MOST_LINES
+    assert {"limit", "network", "LSQML"} <= {*on}
+
+
+def test_a_method_has_its_colour_in_every_study() -> None:
+    other = {**METHODS, "LSQML": ("iterative", 12.0, 0.2)}
+    colours = [
+        {line.name: line.colour for line in figures.lines_of(study_of(new_run(1000, "dense", methods=each)))}
+        for each in (METHODS, other)
+    ]
+    assert colours[0] == colours[1]
 
 
 def test_repeats_have_error_bars(drawn: list[Any]) -> None:
     better = {**METHODS, "network": ("learned", 26.0, 0.04)}
-    runs = [new_run(1000, "baseline"), new_run(1000, "baseline", seed=43, methods=better)]
-    figures.dose_response(make_study(COMMIT, "", runs, baseline=BASELINE), PHASE_PSNR)
-    bars = {container.get_label(): container.has_yerr for container in drawn[0].axes[0].containers}
-    assert bars == {"network": True, **dict.fromkeys(("flat object", "LSQML", "rPIE"), False)}
+    figures.response_charts(
+        study_of(new_run(1000, "baseline"), new_run(1000, "baseline", seed=43, methods=better))
+    )
+    bars = {container.get_label(): container.has_yerr for container in _axes(drawn)[0].containers}
+    assert bars == {"limit": False, "network": True, **dict.fromkeys(("flat object", "LSQML", "rPIE"), False)}
 
 
 def test_frc_panels_have_thresholds_and_the_limits_expectation(drawn: list[Any]) -> None:
-    figures.frc_curves(full_study((10000, "sparse")))
-    axes = drawn[0].axes
+    figures.frc_chart(full_study((10000, "sparse")))
+    axes = _axes(drawn)
     assert [axis.get_title() for axis in axes[:3]] == ["1,000, baseline", "1,000, dense", "1,000, sparse"]
+    assert len(axes) == 8
     assert _line(axes[0], "flat object")[1] == [0.9, 0.7, 0.4, 0.1]
-    assert _line(axes[0], "limit, expected")[1] == [1.0] * 4
+    assert _line(axes[0], "limit")[1] == [1.0] * 4
     assert set(_line(axes[0], "threshold 0.5")[1]) == {0.5}
-    assert [text.get_text() for text in axes[5].texts] == ["missing"]
 
 
 def test_training_curves_have_a_line_per_run(drawn: list[Any]) -> None:
-    runs = [new_run(1000, "baseline"), new_run(1000, "baseline", seed=43), new_run(1000, "dense")]
-    figures.training_curves(make_study(COMMIT, "", runs, baseline=BASELINE))
-    assert [axis.get_title() for axis in drawn[0].axes] == ["val/loss", "val/psnr"]
-    assert len(drawn[0].axes[0].lines) == 3
+    figures.training_charts(
+        study_of(new_run(1000, "baseline"), new_run(1000, "baseline", seed=43), new_run(1000, "dense"))
+    )
+    axes = _axes(drawn)
+    assert [axis.get_title() for axis in axes] == ["val/loss", "val/psnr"]
+    assert len(axes[0].lines) == 3
 
 
 def test_study_without_curves_has_no_such_figure() -> None:
     run = new_run(1000, "dense")
     run.frc.clear()
     run.curves.clear()
-    run.evaluation["limit"] = None
-    study = make_study(COMMIT, "", [run], baseline=BASELINE)
-    assert figures.frc_curves(study) is None
-    assert figures.training_curves(study) is None
-    assert figures.fluence_response(study, PHASE_PSNR) is None
+    titles = {chart.title for chart in figures.further_charts(study_of(run))}
+    assert titles.isdisjoint({"Fourier ring correlation", "Training"})
 
 
-def test_same_study_gives_the_same_bytes() -> None:
-    first, second = (_svg(figures.dose_response(full_study(), PHASE_PSNR)) for _ in range(2))
+def _ids(chart: Chart) -> list[str]:
+    return [name for panel in chart.panels for name in re.findall(r' id="([^"]+)"', panel)]
+
+
+def test_same_study_gives_the_same_bytes_and_no_name_twice() -> None:
+    first, second = (figures.response_charts(full_study()) for _ in range(2))
     assert first == second
-    assert "<dc:date>" not in first
+    names = [name for chart in first for name in _ids(chart)]
+    assert len(names) == len({*names})
+    assert "<dc:date>" not in first[0].panels[0]
+
+
+@pytest.mark.parametrize(
+    ("variable", "content"),
+    [
+        ("MPLBACKEND", "module://matplotlib_inline.backend_inline"),
+        ("MATPLOTLIBRC", "text.usetex: True\nfont.size: 31\naxes.prop_cycle: cycler('color', ['r'])\n"),
+    ],
+)
+def test_pictures_do_not_depend_on_how_matplotlib_is_set(variable: str, content: str, tmp_path: Path) -> None:
+    rc = tmp_path / "matplotlibrc"
+    rc.write_text(content)
+    value = str(rc) if variable == "MATPLOTLIBRC" else content
+    code = "from report_runs import *; from fly64_dose_overlap.report.figures import *; import sys; "
+    code += "sys.stdout.write(dose_response_picture(full_study()))"
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent / 'src'}", variable: value}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == figures.dose_response_picture(full_study())

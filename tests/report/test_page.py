@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from fly64_dose_overlap.report.figures import draw_charts, embedded
-from fly64_dose_overlap.report.images import shown_methods
-from fly64_dose_overlap.report.page import conventions, findings, markdown_text, page
-from fly64_dose_overlap.report.study import Study, make_study
-from report_runs import BASELINE, COMMIT, DOSES, METHODS, VIEWS, full_study, new_run
+from fly64_dose_overlap.report.findings import by_interest, conventions, headline
+from fly64_dose_overlap.report.page import divide, markdown_text, page, write_page
+from fly64_dose_overlap.report.study import Study
+from report_runs import METHODS, evaluation, full_study, new_run, pictured_run, study_of
 
 
 class _Balance(HTMLParser):
     """Collect the tags that are opened and not closed in order."""
 
-    VOID = frozenset({"meta", "link", "img", "br"})
+    VOID = frozenset({"meta", "link", "img", "br", "input"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,14 +38,12 @@ class _Balance(HTMLParser):
 
 @pytest.fixture(scope="module")
 def incomplete() -> Study:
-    runs = [new_run(1000, "baseline"), new_run(1000, "dense", state="failed")]
-    return make_study(COMMIT, "", runs, baseline=BASELINE)
+    return study_of(new_run(1000, "baseline"), new_run(1000, "dense", state="failed"))
 
 
 @pytest.fixture(scope="module")
 def whole() -> str:
-    study = full_study()
-    return page([study], {study: draw_charts(study)}, {}, {"network": 2.0})
+    return page([full_study()], {"network": 2.0})
 
 
 def test_page_is_well_formed_and_asks_for_nothing_else(whole: str) -> None:
@@ -53,49 +52,66 @@ def test_page_is_well_formed_and_asks_for_nothing_else(whole: str) -> None:
     assert (parser.open, parser.wrong) == ([], [])
     assert parser.sources
     assert all(source.startswith(("data:", "#")) for source in parser.sources)
-    assert not re.search(r"<script|@import|url\(", whole)
+    assert not re.search(r"<script [^>]*src|@import|url\((?!#)", whole)
 
 
-def test_links_within_the_page_have_their_target(whole: str) -> None:
+def test_links_within_the_page_have_their_target_and_no_name_comes_twice(whole: str) -> None:
     targets = re.findall(r'href="#([^"]+)"', whole)
+    names = re.findall(r' id="([^"]+)"', whole)
     assert targets
-    assert set(targets) <= set(re.findall(r'id="([^"]+)"', whole))
-
-
-def test_every_cell_has_its_section(whole: str) -> None:
-    sections = re.findall(r'<h2 id="s1-(\d+-[a-z]+)">', whole)
-    assert sections == [f"{dose}-{view}" for dose in DOSES for view in VIEWS]
+    assert {*targets} <= {*names}
+    assert len(names) == len({*names})
 
 
 def test_names_are_escaped() -> None:
     name = "<script>alert(1)</script> & 'co'"
-    study = make_study(
-        COMMIT, "", [new_run(1000, "dense", methods={**METHODS, name: METHODS["rPIE"]})], baseline=BASELINE
-    )
-    html = page([study], {}, {}, {})
-    assert "<script" not in html
+    runs = [new_run(dose, "dense", methods={**METHODS, name: METHODS["network"]}) for dose in (1000, 10000)]
+    html = page([study_of(*runs)], {})
+    assert "<script>alert" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#39;co&#39;" in html
 
 
-def test_incomplete_matrix_and_failed_jobs_are_said(incomplete: Study) -> None:
-    html, text = page([incomplete], {}, {}, {}), markdown_text([incomplete], {})
+def test_page_opens_with_one_sentence_then_pictures_then_curves(tmp_path: Path) -> None:
+    study = study_of(pictured_run(tmp_path), new_run(10000, "dense"))
+    html = page([study], {})
+    sentence = "Network leads in all 2 cells of dose and overlap: 1.00 dB above the best iterative method"
+    places = [html.index(text) for text in (sentence, 'class="stage"', "against dose", "<table>")]
+    assert places == sorted(places)
+
+
+def test_incomplete_matrix_is_said_once_and_not_shown_as_empty_columns(incomplete: Study) -> None:
+    html, text = page([incomplete], {}), markdown_text([incomplete], {})
     for content in (html, text):
         assert "incomplete: 1 of 9 cells; failed: 1000-dense; missing: 1000-sparse, 10000-baseline" in content
-    assert '<span class="status incomplete">failed</span>' in html
-    assert html.count('<span class="status incomplete">missing</span>') == 7
+    assert "<td" in html
+    assert 'class="absent">missing' not in html
 
 
-def test_variant_without_any_result_is_shown_as_such() -> None:
-    failed = make_study(
-        COMMIT, "ab12cd", [new_run(1000, "dense", state="failed", epochs=9)], baseline=BASELINE
-    )
-    html = page([full_study(), failed], {}, {}, {})
-    assert html.index("complete: 9 of 9 cells") < html.index("incomplete: 0 of 9 cells")
-    assert "<code>train.epochs: 5 → 9</code>" in html
+def test_trials_are_rows_of_one_table() -> None:
+    trials = [
+        study_of(new_run(1000, "dense", state="failed"), variant="ab12cd", changes=("train.epochs: 5 → 9",)),
+        study_of(new_run(1000, "sparse"), variant="ef34ab"),
+    ]
+    studies = [full_study(), *trials]
+    assert divide(studies) == ([studies[0]], trials)
+    html = page(studies, {})
+    section = html[html.index('<section id="trials">') :]
+    assert section.count('<tr><th scope="row">') == 2
+    assert "train.epochs: 5 → 9" in section
+    assert "## Trials" in markdown_text(studies, {})
+
+
+def test_results_that_are_not_committed_come_first_and_are_marked() -> None:
+    own = study_of(new_run(10000, "dense"), committed=False)
+    own = replace(own, title="working tree, not committed")
+    html = page([own, full_study()], {})
+    assert html.index('<section id="s1">') < html.index("your own cell: 10,000 photons per frame, dense")
+    assert html.index("your own cell") < html.index('<section id="s2">')
+    assert "leads in all 9 cells" in html[: html.index("<nav")], "the sentence is about the larger study"
 
 
 def test_conventions_stand_with_the_numbers() -> None:
-    text = conventions(full_study())
+    text = conventions(full_study().conventions)
     assert "Test half only" in text
     assert "1,200 pixels lit by more than 0.1" in text
     assert "amplitude 0.250, phase 1.000 rad" in text
@@ -105,42 +121,87 @@ def test_conventions_stand_with_the_numbers() -> None:
 def test_conventions_that_differ_are_given_as_a_range() -> None:
     other = new_run(1000, "sparse")
     other.evaluation["conventions"]["peak"]["phase"] = 0.9
-    study = make_study(COMMIT, "", [new_run(1000, "dense"), other], baseline=BASELINE)
-    assert "phase 0.900 to 1.000 rad" in conventions(study)
+    assert "phase 0.900 to 1.000 rad" in conventions(study_of(new_run(1000, "dense"), other).conventions)
 
 
-def test_findings_count_wins_and_print_signs() -> None:
-    assert findings(full_study()) == [
-        "Highest phase PSNR, of 9 cells: network in 9.",
-        "Network minus the best iterative method of each cell, phase PSNR: "
-        "+1.00 to +1.00 dB (positive is better).",
-        "Network minus the physical limit for unbiased estimators: -4.00 to -4.00 dB (positive is better).",
-    ]
-
-
-def test_findings_name_the_learned_method_that_is_best() -> None:
-    methods = {**METHODS, "refined": ("learned", 25.5, 0.04)}
-    study = make_study(COMMIT, "", [new_run(1000, "dense", methods=methods)], baseline=BASELINE)
-    assert findings(study)[0] == "Highest phase PSNR, of 1 cells: refined in 1."
-    assert "Refined minus the best iterative method of each cell, phase PSNR: +2.50 to +2.50 dB" in " ".join(
-        findings(study)
+def test_headline_says_who_leads_by_how_much_and_how_far_from_the_limit() -> None:
+    assert headline(full_study()) == (
+        "Network leads in all 9 cells of dose and overlap: 1.00 dB above the best iterative method (LSQML) "
+        "and 4.00 dB below the physical limit."
     )
-    assert " ".join(findings(study)) in markdown_text([study], {})
+    assert headline(study_of(new_run(1000, "dense"))) == (
+        "Network leads at 1,000 photons per frame, dense, with a phase PSNR of 24.00 dB: "
+        "1.00 dB above the best iterative method (LSQML) and 4.00 dB below the physical limit."
+    )
 
 
-def test_reconstructions_shown_are_the_learned_ones_and_the_best_iterative() -> None:
+def test_headline_compares_with_the_bayesian_limit_where_the_unbiased_one_does_not_apply() -> None:
+    runs = [new_run(1000, "dense"), new_run(10000, "dense")]
+    for run, limit in zip(runs, (20.0, 28.0), strict=True):
+        bayesian = {"phase_psnr_db": limit + 5, "amplitude_psnr_db": 9.0, "nrmse": 0.1}
+        run.evaluation["limit"] = {**evaluation()["limit"], "phase_psnr_db": limit, "bayesian": bayesian}
+    text = headline(study_of(*runs))
+    assert text.endswith("and 9.00 to 1.00 dB below the Bayesian limit (limit with prior).") or text.endswith(
+        "and 1.00 to 9.00 dB below the Bayesian limit (limit with prior)."
+    )
+    html = page([study_of(*runs)], {})
+    assert "A method above it brings prior knowledge" in html
+    assert "Above 1 a prior replaces photons" in html
+
+
+def test_headline_names_what_the_leader_is_compared_with() -> None:
+    strong = {**METHODS, "MAP": ("iterative", 30.0, 0.04)}
+    text = headline(study_of(new_run(1000, "dense", methods=strong), new_run(1000, "sparse")))
+    assert text.startswith("MAP leads in 1 of 2 cells") or text.startswith("Network leads in 1 of 2 cells")
+    only = {"LSQML": METHODS["LSQML"], "flat object": METHODS["flat object"]}
+    assert headline(study_of(new_run(1000, "dense", methods=only))) == (
+        "LSQML leads at 1,000 photons per frame, dense, with a phase PSNR of 23.00 dB: "
+        "5.00 dB below the physical limit."
+    )
+
+
+def test_shown_first_are_the_leader_its_rival_and_methods_that_readers_know() -> None:
     methods = {**METHODS, "refined": ("learned", 20.0, 0.1)}
-    study = make_study(COMMIT, "", [new_run(1000, "dense", methods=methods)], baseline=BASELINE)
-    assert shown_methods(study.cells[1000, "dense"]) == ["network", "refined", "LSQML"]
+    study = study_of(new_run(1000, "dense", methods=methods))
+    assert by_interest(study)[:4] == ["network", "LSQML", "refined", "rPIE"]
 
 
-def test_pictures_are_part_of_the_page() -> None:
-    study = full_study()
-    picture = embedded(b"RIFF", "image/webp", 'a "caption"')
-    html = page([study], {}, {study.cells[1000, "dense"]: picture}, {})
-    assert html.count('<img src="data:image/webp;base64,UklGRg==" alt="a &#34;caption&#34;">') == 1
-    assert html.count("The reconstructions are not here") == 8
+def test_pictures_are_part_of_the_page_with_a_scale_bar(tmp_path: Path) -> None:
+    html = page([study_of(pictured_run(tmp_path))], {})
+    stage = html[html.index('class="stage"') : html.index('class="sides"')]
+    shown = re.findall(r'data-quantity="([^"]+)" data-method="([^"]+)"', stage)
+    assert shown == [
+        ("amplitude", "truth"),
+        ("phase", "truth"),
+        *((quantity, "network") for quantity in ("amplitude", "phase", "phase error")),
+    ]
+    assert re.search(r'style="width: 25\.000%">500 nm<', stage)
+
+
+def test_without_reconstructions_one_line_says_how_to_get_them(capsys: pytest.CaptureFixture[str]) -> None:
+    html = page([full_study()], {})
+    assert html.count("The reconstructions are not on this machine") == 1
+    assert "dvc exp pull" in html
+    assert capsys.readouterr().err.count("no reconstructions are here") == 1
+
+
+def test_files_of_the_report_and_the_same_bytes_again(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_page([full_study()], tmp_path / folder, seconds={})
+    names = ["dose_response.svg", "index.html", "table.csv", "table.md"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_versions_of_a_package_are_named(whole: str) -> None:
     assert re.search(r"Python 3\.\d+\.\d+, fly64-dose-overlap \S+, torch 2\.", whole)
+
+
+def test_a_reference_may_lead_and_a_rival_may_be_absent() -> None:
+    flat = {"flat object": ("reference", 30.0, 0.02)}
+    study = study_of(new_run(1000, "dense", methods=flat))
+    assert headline(study).startswith("Flat object leads at 1,000 photons per frame, dense")
+    other = {"rPIE": METHODS["rPIE"]}
+    text = headline(study_of(new_run(1000, "dense", methods=flat), new_run(10000, "dense", methods=other)))
+    assert "iterative" not in text

@@ -8,19 +8,18 @@ import io
 import pytest
 
 from fly64_dose_overlap.report import tables
-from fly64_dose_overlap.report.metrics import (
-    ALL,
+from fly64_dose_overlap.report.study import Run
+from fly64_dose_overlap.report.tables import Entry, Row, Table, delta_entry
+from fly64_dose_overlap.scores.catalogue import (
     COMPLEX_NRMSE,
-    DELTAS,
     FRC_HALF_BIT,
     PHASE_MAE,
     PHASE_MS_SSIM,
     PHASE_PSNR,
-    Metric,
+    SCORES,
+    Score,
 )
-from fly64_dose_overlap.report.study import Run, make_study
-from fly64_dose_overlap.report.tables import Entry, Row, Table, delta_entry
-from report_runs import BASELINE, COMMIT, METHODS, VIEWS, full_study, new_run
+from report_runs import METHODS, VIEWS, full_study, new_run, study_of
 
 
 def _row(table: Table, head: str) -> Row:
@@ -28,7 +27,7 @@ def _row(table: Table, head: str) -> Row:
 
 
 @pytest.mark.parametrize(
-    ("metric", "first", "second", "expected"),
+    ("score", "first", "second", "expected"),
     [
         (PHASE_MS_SSIM, 0.950, 0.930, Entry("+0.020", "better")),
         (PHASE_MS_SSIM, 0.930, 0.950, Entry("-0.020", "worse")),
@@ -40,16 +39,21 @@ def _row(table: Table, head: str) -> Row:
     ],
 )
 def test_difference_has_its_sign_and_says_whom_it_favours(
-    metric: Metric, first: float, second: float, expected: Entry
+    score: Score, first: float, second: float, expected: Entry
 ) -> None:
-    assert delta_entry(first - second, metric) == expected
+    assert delta_entry(first - second, score) == expected
 
 
-def test_direction_is_stated_for_every_difference() -> None:
-    directions = {metric.key: metric.direction for metric in DELTAS}
-    positive = {key for key, text in directions.items() if text == "positive is better"}
-    assert positive == {key for key in directions if "psnr" in key or "ssim" in key}
-    assert {directions[key] for key in directions.keys() - positive} == {"negative is better"}
+def test_direction_is_stated_for_every_score() -> None:
+    higher = {score.key for score in SCORES if score.direction == "higher is better"}
+    assert {key for key in higher if "psnr" in key or "ssim" in key} == higher - {
+        "frc50_nyquist",
+        "frc_half_bit_nyquist",
+        "frc_one_seventh_nyquist",
+        "dose_efficiency",
+    }
+    assert {score.direction for score in SCORES if score.key not in higher} == {"lower is better"}
+    assert len({score.key for score in SCORES}) == len(SCORES)
 
 
 def test_summary_has_a_row_per_method_and_a_column_per_cell() -> None:
@@ -73,16 +77,16 @@ def test_curve_that_never_crosses_reads_at_least_one() -> None:
 
 def test_cells_without_result_say_why() -> None:
     runs = [new_run(1000, "baseline"), new_run(1000, "dense", state="failed")]
-    table = tables.summary_tables(make_study(COMMIT, "", runs, baseline=BASELINE))[0]
+    table = tables.summary_tables(study_of(*runs))[0]
     entries = _row(table, "network").entries
-    assert entries[:3] == (Entry("24.00", "best"), Entry("failed", "absent"), Entry("missing", "absent"))
+    assert entries == (Entry("24.00", "best"), Entry("failed", "absent"))
 
 
 def test_method_of_one_cell_only_is_blank_in_the_others() -> None:
     more = {**METHODS, "MAP": ("iterative", 25.0, 0.04)}
     runs = [new_run(1000, "baseline"), new_run(1000, "dense", methods=more)]
-    table = tables.summary_tables(make_study(COMMIT, "", runs, baseline=BASELINE))[0]
-    assert [entry.text for entry in _row(table, "MAP").entries[:3]] == ["-", "25.00", "missing"]
+    table = tables.summary_tables(study_of(*runs))[0]
+    assert [entry.text for entry in _row(table, "MAP").entries] == ["-", "25.00"]
 
 
 BETTER = {**METHODS, "network": ("learned", 26.0, 0.04)}
@@ -90,7 +94,7 @@ BETTER = {**METHODS, "network": ("learned", 26.0, 0.04)}
 
 def test_repeats_are_printed_with_spread_and_their_number_once() -> None:
     runs = [new_run(1000, "baseline"), new_run(1000, "baseline", seed=43, methods=BETTER)]
-    study = make_study(COMMIT, "", runs, baseline=BASELINE)
+    study = study_of(*runs)
     table = tables.summary_tables(study)[0]
     assert _row(table, "network").entries[0].text == "25.00 ± 1.41"
     assert table.note.endswith("Mean ± standard deviation of 2 trainings with different seeds.")
@@ -106,28 +110,28 @@ def test_unequal_numbers_of_repeats_stand_with_each_value() -> None:
 
 
 def _texts(runs: list[Run]) -> list[str]:
-    table = tables.summary_tables(make_study(COMMIT, "", runs, baseline=BASELINE))[0]
+    table = tables.summary_tables(study_of(*runs))[0]
     assert "trainings" not in table.note
     return [entry.text for entry in _row(table, "network").entries[:3]]
 
 
 def test_what_no_seed_changes_has_no_spread() -> None:
     runs = [new_run(1000, "baseline", seed=seed) for seed in (42, 43)]
-    table = tables.summary_tables(make_study(COMMIT, "", runs, baseline=BASELINE))[0]
+    table = tables.summary_tables(study_of(*runs))[0]
     assert _row(table, "rPIE").entries[0].text == "21.00"
     assert "trainings" not in table.note
 
 
 def test_csv_holds_every_score_in_full_precision_and_marks_none_as_trained() -> None:
     odd = {**METHODS, "network": ("learned", 24.123456789, 0.05)}
-    study = make_study(COMMIT, "", [new_run(1000, "dense", methods=odd)], baseline=BASELINE)
+    study = study_of(new_run(1000, "dense", methods=odd))
     rows = list(csv.DictReader(io.StringIO(tables.csv_text([study], {}))))
     own = [row for row in rows if row["method"] == "network"]
-    assert [row["metric"] for row in own] == [metric.key for metric in ALL]
+    assert [row["metric"] for row in own] == [score.key for score in SCORES]
     assert float(own[0]["mean"]) == 24.123456789
     lsqml = {row["metric"]: row for row in rows if row["method"] == "LSQML"}
-    assert float(lsqml["phase_psnr_db"]["network_minus_method"]) == pytest.approx(1.123456789)
-    assert float(lsqml["complex_nrmse"]["network_minus_method"]) == pytest.approx(-0.01)
+    assert float(lsqml["phase_psnr_db"]["leader_minus_method"]) == pytest.approx(1.123456789)
+    assert float(lsqml["complex_nrmse"]["leader_minus_method"]) == pytest.approx(-0.01)
     limits = {row["metric"]: float(row["mean"]) for row in rows if row["method"] == "limit"}
     assert limits == {"phase_psnr_db": 28.0, "amplitude_psnr_db": 19.0, "complex_nrmse": 0.03}
     assert "dose_efficiency" not in {row["metric"] for row in rows if row["method"] == "flat object"}
@@ -148,10 +152,9 @@ def test_times_not_measured_are_shown_as_such() -> None:
     methods["network"] |= {"sha256": "a1", "settings": {"model_sha256": "b2"}}
     methods["LSQML"] |= {"sha256": "c3", "settings": {}}
     table = tables.time_table(study, {"a1": 1.2345, "b2": 200.4, "c3": 60.0})
-    assert table.columns[1:3] == (("1,000", "baseline"), ("1,000", "dense"))
-    assert [entry.text for entry in _row(table, "network").entries[:3]] == ["learned", "-", "1.23 + 200"]
-    assert _row(table, "LSQML").entries[2].text == "60"
-    assert _row(table, "rPIE").entries[2].text == "-"
+    assert [entry.text for entry in _row(table, "network").entries[:2]] == ["-", "1.23 + 200"]
+    assert _row(table, "LSQML").entries[1].text == "60"
+    assert _row(table, "rPIE").entries[1].text == "-"
     rows = csv.DictReader(io.StringIO(tables.csv_text([study], {"a1": 1.2345, "b2": 200.4, "c3": 60.0})))
     found = {
         (row["method"], row["metric"]): float(row["mean"]) for row in rows if row["metric"] in tables.TIMES
@@ -165,6 +168,26 @@ def test_times_not_measured_are_shown_as_such() -> None:
 
 def test_failed_experiment_is_listed() -> None:
     runs = [new_run(1000, "baseline"), new_run(1000, "dense", state="failed")]
-    table = tables.runs_table(make_study(COMMIT, "", runs, baseline=BASELINE))
+    table = tables.runs_table(study_of(*runs))
     assert _row(table, "1000-dense").entries[0] == Entry("failed", "worse")
     assert _row(table, "1000-baseline").entries[0] == Entry("success")
+
+
+def test_table_in_short_has_four_rows_the_leader_and_a_limit_among_them() -> None:
+    more = {**METHODS, "refined": ("learned", 27.0, 0.03), "MAP": ("iterative", 25.0, 0.04)}
+    table = tables.brief_table(study_of(new_run(1000, "dense", methods=more)))
+    assert [row.head for row in table.rows] == ["limit", "refined", "MAP", "LSQML"]
+
+
+def test_trials_stand_in_one_table_beside_the_same_cell() -> None:
+    better = {**METHODS, "network": ("learned", 25.0, 0.04)}
+    longer = study_of(
+        new_run(1000, "dense", methods=better), variant="ab12cd", changes=("train.epochs: 5 → 9",)
+    )
+    lost = study_of(new_run(1000, "sparse", state="failed"), variant="ef34ab")
+    table = tables.trials_table([longer, lost], full_study())
+    found = {row.head: [entry.text for entry in row.entries] for row in table.rows}
+    assert found == {
+        "1000-dense": ["train.epochs: 5 → 9", "1,000", "dense", "42", "network", "25.00", "+1.00", "success"],
+        "1000-sparse": ["code or base set", "1,000", "sparse", "42", "-", "-", "-", "failed"],
+    }

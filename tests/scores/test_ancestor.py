@@ -8,11 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, uniform_filter
-
-from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.scores.ancestor import (
+from benchmarks.ancestor import (
     LEAST_SSIM,
     MS_SSIM_EXPONENTS,
     ancestor_frc,
@@ -24,6 +20,10 @@ from fly64_dose_overlap.scores.ancestor import (
     ancestor_scores,
     ancestor_ssim_flat7,
 )
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, uniform_filter
+
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scores.region import Region, scan_region
 from fly64_dose_overlap.scores.scores import score
 from fly64_dose_overlap.seeding import generator

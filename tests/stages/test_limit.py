@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fly64_dose_overlap.physics.fluence import fluence_map
 
 from fly64_dose_overlap.errors import MissingFileError
 from fly64_dose_overlap.files.dataset import write_dataset
-from fly64_dose_overlap.physics.fluence import fluence_map
 from fly64_dose_overlap.pipeline.stages import limit
 from fly64_dose_overlap.scores.limit import read_limit
 from fly64_dose_overlap.scores.region import scan_region

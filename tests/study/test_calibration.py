@@ -12,8 +12,8 @@ import factories
 import tiny_scan
 from fly64_dose_overlap.config import CalibrationParams
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.dataset import Dataset
 from fly64_dose_overlap.provenance import steps
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.calibration import propagate, with_calibration_errors
 from fly64_dose_overlap.study.probe import zone_plate_probe
 
@@ -22,46 +22,46 @@ def params(**changes: Any) -> CalibrationParams:
     return factories.study_params().calibration.model_copy(update=changes)
 
 
-def dataset_with(**changes: Any) -> Dataset:
-    return with_calibration_errors(tiny_scan.scan_dataset(), params(**changes), where="view")
+def scan_with(**changes: Any) -> Scan:
+    return with_calibration_errors(tiny_scan.scan(), params(**changes), where="view")
 
 
 def test_no_error_changes_nothing() -> None:
-    assert dataset_with() is tiny_scan.scan_dataset()
+    assert scan_with() is tiny_scan.scan()
 
 
-def test_frames_and_truth_stay_and_the_errors_are_recorded() -> None:
-    true, told = tiny_scan.scan_dataset(), dataset_with(position_error_px=0.5)
-    assert told.amplitude is true.amplitude
-    assert told.obj is true.obj
+def test_frames_stay_and_the_errors_are_recorded() -> None:
+    true, told = tiny_scan.scan(), scan_with(position_error_px=0.5)
+    assert told.counts is true.counts
+    assert told.object_shape == true.object_shape
     assert steps(told.record)[-1] == "calibration"
     assert told.record["data_transformations"][-1]["parameters"]["position_error_px"] == 0.5
 
 
 def test_photon_scale_is_the_power_of_the_probe() -> None:
-    true, told = tiny_scan.scan_dataset(), dataset_with(photon_scale_error=0.2)
+    true, told = tiny_scan.scan(), scan_with(photon_scale_error=0.2)
     ratio = np.sum(np.abs(told.probe) ** 2) / np.sum(np.abs(true.probe) ** 2)
     assert ratio == pytest.approx(1.2, rel=1e-6)
     np.testing.assert_array_equal(told.positions_px, true.positions_px)
 
 
 def test_positions_err_by_the_deviation_and_keep_their_windows_inside() -> None:
-    true, told = tiny_scan.scan_dataset(), dataset_with(position_error_px=0.5)
+    true, told = tiny_scan.scan(), scan_with(position_error_px=0.5)
     assert np.std(told.positions_px - true.positions_px) == pytest.approx(0.5, rel=0.2)
-    far = dataset_with(position_error_px=90.0).positions_px
-    half = true.probe.shape[0] // 2
+    far = scan_with(position_error_px=90.0).positions_px
+    half = true.side // 2
     assert far.min() >= half
-    assert np.all(far.max(axis=0) <= np.array(true.obj.shape) - half)
+    assert np.all(far.max(axis=0) <= np.array(true.object_shape) - half)
 
 
 def test_the_seed_decides_the_positions() -> None:
-    first, again, other = (dataset_with(position_error_px=0.5, seed=seed).positions_px for seed in (1, 1, 2))
+    first, again, other = (scan_with(position_error_px=0.5, seed=seed).positions_px for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_defocus_keeps_the_power_and_can_be_undone() -> None:
-    probe = tiny_scan.scan_dataset().probe.astype(np.complex128)
+    probe = tiny_scan.scan().probe.astype(np.complex128)
     away = propagate(probe, 50e-6, 1.4e-10, 57e-9)
     assert np.sum(np.abs(away) ** 2) == pytest.approx(np.sum(np.abs(probe) ** 2))
     assert np.abs(away - probe).max() > 0.01 * np.abs(probe).max()
@@ -70,7 +70,7 @@ def test_defocus_keeps_the_power_and_can_be_undone() -> None:
 
 def test_defocus_error_adds_to_the_defocus_of_the_zone_plate() -> None:
     params_of_base = factories.study_params().base
-    told = dataset_with(defocus_error_um=30.0).probe
+    told = scan_with(defocus_error_um=30.0).probe
 
     def likeness(defocus_um: float) -> float:
         expected = zone_plate_probe(tiny_scan.SIDE, defocus_um * 1e-6)
@@ -83,7 +83,7 @@ def test_defocus_error_adds_to_the_defocus_of_the_zone_plate() -> None:
 
 
 def test_defocus_without_a_known_pixel_is_refused() -> None:
-    bare = replace(tiny_scan.scan_dataset(), record={})
+    bare = replace(tiny_scan.scan(), optics=None)
     with pytest.raises(
         StudyError, match=r"^view: calibration\.defocus_error_um needs energy_ev and object_pixel_m"
     ):

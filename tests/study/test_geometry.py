@@ -71,56 +71,66 @@ class TestProbeWidth:
     def test_gaussian(self, sigma_px: float) -> None:
         radius = radius_grid(64, (31.3, 32.4))
         probe = np.exp(-(radius**2) / (4 * sigma_px**2)) * np.exp(0.3j * radius)
-        assert probe_fwhm_px(probe) == pytest.approx(2 * np.sqrt(2 * np.log(2)) * sigma_px, rel=0.02)
+        assert probe_fwhm_px(probe[None]) == pytest.approx(2 * np.sqrt(2 * np.log(2)) * sigma_px, rel=0.02)
 
     def test_ring_is_measured_at_its_outer_rim(self) -> None:
         radius = radius_grid(64, (32, 32))
         ring = np.where((radius > 6) & (radius < 14), 1.0 + 1.0j, 0.0)
-        assert probe_fwhm_px(ring) == pytest.approx(28, abs=0.6)
+        assert probe_fwhm_px(ring[None]) == pytest.approx(28, abs=0.6)
 
     @pytest.mark.parametrize("spot_intensity", [0.0, 1.5, 5.0])
     def test_spot_on_the_axis_does_not_count(self, spot_intensity: float) -> None:
         radius = radius_grid(64, (32, 32))
         ring = np.exp(-(((radius - 12) / 3) ** 2))
         spot = spot_intensity * np.exp(-(radius**2))
-        assert probe_fwhm_px(np.sqrt(ring + spot)) == pytest.approx(
+        assert probe_fwhm_px(np.sqrt(ring + spot)[None]) == pytest.approx(
             2 * (12 + 3 * np.sqrt(np.log(2))), abs=0.2
         )
 
     def test_does_not_depend_on_scale(self) -> None:
-        probe = np.exp(-(radius_grid(32, (16, 16)) ** 2) / 50)
+        probe = np.exp(-(radius_grid(32, (16, 16)) ** 2) / 50)[None]
         assert probe_fwhm_px(1e3j * probe) == pytest.approx(probe_fwhm_px(probe))
 
     def test_probe_without_an_edge_has_no_width(self) -> None:
-        assert probe_fwhm_px(np.ones((16, 16), dtype=complex)) is None
+        assert probe_fwhm_px(np.ones((1, 16, 16), dtype=complex)) is None
+
+    def test_width_is_that_of_all_modes_together(self) -> None:
+        radius = radius_grid(64, (32, 32))
+        modes = np.stack([np.where(radius < 6, 2, 0), np.where((radius >= 6) & (radius < 14), 2, 0)])
+        assert probe_fwhm_px(modes) == pytest.approx(28, abs=0.6)
 
     @pytest.mark.parametrize(
-        "probe", [np.zeros((8, 8)), np.full((8, 8), np.nan), np.ones((3, 8, 8))], ids=["zero", "nan", "modes"]
+        ("probe", "message"),
+        [
+            (np.zeros((1, 8, 8)), "must be finite and not zero, its power is 0"),
+            (np.full((1, 8, 8), np.nan), "must be finite and not zero, its power is nan"),
+            (np.ones((8, 8)), r"must have axes \(mode, y, x\), got shape \(8, 8\)"),
+        ],
     )
-    def test_refuses_what_is_no_probe(self, probe: np.ndarray) -> None:
-        with pytest.raises(StudyError, match="probe: must be 2-D, finite and not zero"):
+    def test_refuses_what_is_no_probe(self, probe: np.ndarray, message: str) -> None:
+        with pytest.raises(StudyError, match=f"probe: {message}"):
             probe_fwhm_px(probe)
 
 
 class TestResolveDiameter:
     def test_parameter_comes_first(self) -> None:
-        assert resolve_diameter(np.ones((64, 64)), 20.0) == (20.0, "parameter")
+        assert resolve_diameter(np.ones((1, 64, 64)), 20.0) == (20.0, "parameter")
 
     def test_measured_width(self) -> None:
-        probe = np.exp(-(radius_grid(32, (16, 16)) ** 2) / 50)
+        probe = np.exp(-(radius_grid(32, (16, 16)) ** 2) / 50)[None]
         diameter_px, source = resolve_diameter(probe, None)
         assert diameter_px == pytest.approx(probe_fwhm_px(probe), abs=1e-4)
         assert source == "full width at half maximum"
 
     def test_dose_does_not_change_the_diameter(self) -> None:
-        probe = np.exp(-(radius_grid(32, (16, 16)) ** 2) / 50).astype(np.complex64)
+        probe = np.exp(-(radius_grid(32, (16, 16)) ** 2) / 50)[None].astype(np.complex64)
         found = {
             resolve_diameter((np.sqrt(dose) * probe).astype(np.complex64), None) for dose in (1e3, 7e3, 1e5)
         }
         assert len(found) == 1
 
     def test_share_of_the_frame_when_there_is_no_width(self) -> None:
-        assert resolve_diameter(np.ones((64, 64)), None) == (pytest.approx(38.4), "0.6 N")
+        assert resolve_diameter(np.ones((1, 64, 64)), None) == (pytest.approx(38.4), "0.6 N")
         assert default_probe_diameter_px(128) == pytest.approx(76.8)
 
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ METADATA_KEY = "bundle"
 DIGEST = "sha256"
 """Entry of the metadata: of the weights and all other entries."""
 
+Width = Annotated[int, Field(ge=4, le=512, multiple_of=4)]
+SupportSide = Annotated[int, Field(ge=4, le=1024)]
+Photons = Annotated[float, Field(gt=0, le=1e15)]
 
 Info = TypeVar("Info")
 Network = TypeVar("Network", bound=nn.Module)
@@ -109,17 +112,18 @@ def load_bundle(
         network = build(info)
         network.load_state_dict(tensors)
     except ValidationError as error:
-        raise _unreadable(path, first_problem(error)) from None
+        raise unreadable(path, first_problem(error)) from None
     except StudyError:
         raise
     except (SafetensorError, OSError, RuntimeError, ValueError, RecursionError) as error:
         if as_refusal(error) is not None:
             raise
-        raise _unreadable(path, str(error)) from None
+        raise unreadable(path, str(error)) from None
     return network.eval(), info
 
 
-def _unreadable(path: Path, why: str) -> StudyError:
+def unreadable(path: Path, why: str) -> StudyError:
+    """Return the error of a bundle that cannot be used."""
     return StudyError(str(path), f"is not a readable model bundle ({why})", "restore it: dvc pull")
 
 

@@ -1,16 +1,16 @@
 """Checkpoints: where training goes on after an interruption.
 
-A file is what `torch.save` makes, a zip archive whose checksums are compared before any of it
-is decoded; nothing in it is executed.
+A file is a SHA-256 and what `torch.save` makes, which is decoded only if that is its digest;
+nothing in it is executed. The checksums of the archive itself leave a good part of it open.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import os
 import shutil
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,8 @@ import torch
 from fly64_dose_overlap.errors import StudyError, as_refusal
 from fly64_dose_overlap.files.atomic import atomic_path
 from fly64_dose_overlap.progress import say
+
+DIGEST_BYTES = 32
 
 
 class _DamagedError(Exception):
@@ -43,8 +45,7 @@ class CheckpointStore:
             return
         last = self.folder / "last.pt"
         with atomic_path(last) as temporary:
-            with temporary.open("wb") as file:
-                torch.save(state, file)
+            temporary.write_bytes(sealed(state))
             if last.exists():
                 os.replace(last, self.folder / "previous.pt")
 
@@ -59,9 +60,11 @@ class CheckpointStore:
         StudyError
             If a file is whole and still no checkpoint: nothing of ours wrote it.
         """
+        if self.folder is None:
+            return None
         found = False
-        paths = [self.folder / "last.pt", self.folder / "previous.pt"] if self.folder else []
-        for path in paths:
+        for name in ("last.pt", "previous.pt"):
+            path = self.folder / name
             if not path.exists():
                 continue
             try:
@@ -84,23 +87,29 @@ class CheckpointStore:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def sealed(state: Any) -> bytes:
+    """Return the content of a checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    return hashlib.sha256(content).digest() + content
+
+
 def _read(path: Path) -> dict[str, Any]:
-    """Return the state in a file whose checksums are right."""
+    """Return the state in a file whose digest is right."""
     if not path.is_file():
         raise _DamagedError("it is no regular file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise _DamagedError(f"it is no whole archive: {error}") from None
+        with path.open("rb") as file:
+            digest, content = file.read(DIGEST_BYTES), file.read()
     except OSError as error:
         if error.errno not in (errno.EIO, errno.EINVAL):
             raise
         raise _DamagedError(f"it cannot be read: {error.strerror}") from None
-    if damaged is not None:
-        raise _DamagedError(f"the checksum of {damaged} is wrong")
+    if hashlib.sha256(content).digest() != digest:
+        raise _DamagedError("its SHA-256 is not the one that it begins with")
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         # These bytes are those that were written: memory has run out, or they were never a checkpoint.
         if as_refusal(error) is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,11 +15,19 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from fly64_dose_overlap.config import FrameSide, first_problem
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.learning.bundle import load_bundle, save_bundle
+from fly64_dose_overlap.learning.bundle import (
+    Photons,
+    SupportSide,
+    Width,
+    load_bundle,
+    save_bundle,
+    unreadable,
+)
 from fly64_dose_overlap.learning.corrector import Corrector, build_corrector, correct_image, input_planes
 from fly64_dose_overlap.learning.estimate import Estimate, GroupedScan, Start, grouped_scan
 from fly64_dose_overlap.learning.examples import (
@@ -28,7 +37,7 @@ from fly64_dose_overlap.learning.examples import (
     realise,
     seen_fraction,
 )
-from fly64_dose_overlap.learning.trainer import Metrics, TrainingSettings, device_of
+from fly64_dose_overlap.learning.trainer import Metrics, TrainingSettings, device_of, split_frames
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 from fly64_dose_overlap.provenance import Record
 from fly64_dose_overlap.scan import Scan
@@ -40,12 +49,7 @@ GOLDEN_RATIO = 0.6180339887498949
 """Multiples of it, modulo one, fill an interval evenly however many there are."""
 VALIDATION_CROPS = 24
 
-Iterations = Annotated[int, Field(ge=0, le=1000)]
 CoarsePhotons = Annotated[float, Field(gt=0, le=10**6)]
-Width = Annotated[int, Field(ge=4, le=512, multiple_of=4)]
-SupportSide = Annotated[int, Field(ge=4, le=1024)]
-FrameSide = Annotated[int, Field(ge=8, le=1024)]
-Photons = Annotated[float, Field(gt=0, le=1e15)]
 
 Monitor = Callable[[NDArray[np.complex64], NDArray[np.int64]], Metrics]
 """Returns scores of an image of a scan where some of its frames lie; they steer nothing."""
@@ -106,11 +110,20 @@ def bundle_name(method: str) -> str:
     return f"fly64-dose-overlap/{method}/6"
 
 
-def load_corrector(path: Path, method: str) -> tuple[Corrector, CorrectorInfo]:
-    """Read a corrector's bundle; see `load_bundle`."""
-    return load_bundle(
-        path, bundle_name(method), CorrectorInfo, lambda info: build_corrector(info.width, seed=0)
-    )
+def load_corrector(
+    path: Path, method: str, start_type: type[Start]
+) -> tuple[Corrector, CorrectorInfo, Start]:
+    """Read a corrector's bundle, and return also what makes its estimates; see `load_bundle`."""
+
+    def build(info: CorrectorInfo) -> Corrector:
+        return build_corrector(info.width, seed=0)
+
+    network, info = load_bundle(path, bundle_name(method), CorrectorInfo, build)
+    try:
+        start = TypeAdapter(start_type).validate_json(json.dumps(info.start))
+    except ValidationError as error:
+        raise unreadable(path, f"start.{first_problem(error)}") from None
+    return network, info, start
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,33 +181,6 @@ def make_imager(
     return Imager(grouped, network.to(device).eval(), start, info.coarse_photons)
 
 
-def split_frames(
-    positions_px: NDArray[np.float64], fraction: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide the frames of a training scan: the last ``fraction`` of the y range validates.
-
-    Returns
-    -------
-    training, validation : (frame,) int64
-        Frame indices.
-
-    Raises
-    ------
-    StudyError
-        If one of the two is empty.
-    """
-    y = positions_px[:, 0]
-    held_back = y > y.max() - fraction * np.ptp(y)
-    training, validation = np.flatnonzero(~held_back), np.flatnonzero(held_back)
-    if not len(training) or not len(validation):
-        raise StudyError(
-            "validation_fraction",
-            f"{fraction} leaves {len(training)} training and {len(validation)} validation frames",
-            "change it, or keep more frames in the view",
-        )
-    return training, validation
-
-
 class CorrectionTask:
     """A corrector trained on thinned counts; see `Task`.
 
@@ -209,8 +195,6 @@ class CorrectionTask:
         With groups.
     start : Start
         Makes the estimate that the network corrects.
-    start_settings : dict
-        Its settings, for the bundle.
     seed : int
     coarse_photons : float or None, photons per pixel
         See `correct`.
@@ -223,7 +207,6 @@ class CorrectionTask:
         settings: CorrectorSettings,
         scan: Scan,
         start: Start,
-        start_settings: dict[str, Any],
         *,
         seed: int,
         coarse_photons: float | None = None,
@@ -233,7 +216,6 @@ class CorrectionTask:
         self._settings = settings
         self._seed = seed
         self._start = start
-        self._start_settings = start_settings
         self._coarse_photons = coarse_photons
         self._grouped = grouped_scan(scan, device_of(settings))
         training, held_back = split_frames(scan.positions_px, settings.validation_fraction)
@@ -315,7 +297,7 @@ class CorrectionTask:
             support_side_px=self._grouped.geometry.support_side,
             gridsize=math.isqrt(self._grouped.groups.shape[1]),
             photons_per_frame=scan.photons_per_frame,
-            start=self._start_settings,
+            start=asdict(self._start),
             training={**self._settings.model_dump(), **outcome},
             record=scan.record,
         )

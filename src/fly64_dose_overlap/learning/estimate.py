@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
 from fly64_dose_overlap.arrays import FrameArray
 from fly64_dose_overlap.errors import StudyError
@@ -17,6 +19,8 @@ from fly64_dose_overlap.scan import Scan
 
 SUPPORT_POWER = 0.995
 """Part of the probe's power inside the support on which the object is reconstructed."""
+
+Iterations = Annotated[int, Field(ge=0, le=1000)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +72,13 @@ class Estimate:
     fluence: NDArray[np.float64]
 
 
-class Start(Protocol):
-    """Makes the estimate that a network corrects."""
+@dataclass(frozen=True)
+class Start(ABC):
+    """Makes the estimate that a network corrects; its fields are what it is made with, JSON-able."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    @abstractmethod
     def __call__(self, grouped: GroupedScan, counts: FrameArray, *, fraction: float, label: str) -> Estimate:
         """Return the estimate from some photons of a scan.
 
@@ -84,7 +92,6 @@ class Start(Protocol):
         label : str
             Names the work in the progress line.
         """
-        ...
 
 
 def covering_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:

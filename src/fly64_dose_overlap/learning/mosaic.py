@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fly64_dose_overlap.arrays import FrameArray
 from fly64_dose_overlap.learning.device_stitch import DeviceStitcher
-from fly64_dose_overlap.learning.estimate import Estimate, GroupedScan
+from fly64_dose_overlap.learning.estimate import Estimate, GroupedScan, Iterations, Start
 from fly64_dose_overlap.learning.stitch import Stitcher
 from fly64_dose_overlap.parallel import available_threads, in_parts
 from fly64_dose_overlap.physics.groups import GroupModel
@@ -24,7 +24,7 @@ from fly64_dose_overlap.progress import track
 
 
 @dataclass(frozen=True)
-class GroupStart:
+class GroupStart(Start):
     """A `Start`: every group by itself, stitched.
 
     Canvases pass through to disk batch by batch, so that memory depends on the object
@@ -37,7 +37,7 @@ class GroupStart:
         Classical iterations on each group.
     """
 
-    iterations: int
+    iterations: Iterations
 
     def __call__(self, grouped: GroupedScan, counts: FrameArray, *, fraction: float, label: str) -> Estimate:
         """Return the mosaic; see `Start`."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from dvclive.live import Live
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -110,6 +111,33 @@ def device_of(settings: TrainingSettings) -> torch.device:
     if settings.device == "cuda" and not gpu:
         raise StudyError("device", "is cuda, but there is no GPU that torch can use", "set it to auto or cpu")
     return torch.device("cuda" if gpu else "cpu")
+
+
+def split_frames(
+    positions_px: NDArray[np.float64], fraction: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide the frames of a training scan: the last ``fraction`` of the y range validates.
+
+    Returns
+    -------
+    training, validation : (frame,) int64
+        Frame indices.
+
+    Raises
+    ------
+    StudyError
+        If one of the two is empty.
+    """
+    y = positions_px[:, 0]
+    held_back = y > y.max() - fraction * np.ptp(y)
+    training, validation = np.flatnonzero(~held_back), np.flatnonzero(held_back)
+    if not len(training) or not len(validation):
+        raise StudyError(
+            "validation_fraction",
+            f"{fraction} leaves {len(training)} training and {len(validation)} validation frames",
+            "change it, or keep more frames in the view",
+        )
+    return training, validation
 
 
 def train(

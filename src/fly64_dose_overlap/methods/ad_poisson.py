@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fly64_dose_overlap.config import Epochs
-from fly64_dose_overlap.methods.base import IterationSettings
+from fly64_dose_overlap.methods.base import settings_of
 from fly64_dose_overlap.methods.ptychi import PtychiIteration
 
 
@@ -16,8 +15,4 @@ class AdPoisson(PtychiIteration):
     batch_frames = 25
     step = 0.04
     background_photons = 0.125
-
-    class Settings(IterationSettings):
-        """Settings of AD Poisson."""
-
-        epochs: Epochs = 30
+    Settings = settings_of(epochs=30)

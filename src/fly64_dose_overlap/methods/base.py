@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import create_model
 
 from fly64_dose_overlap.config import Epochs, Section
+from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.reconstruction import Kind
 from fly64_dose_overlap.methods.held_out import HeldOut, fixed_and_held_out, last_state
 from fly64_dose_overlap.methods.state import Result, State
@@ -24,6 +26,11 @@ class IterationSettings(Section):
 
     epochs: Epochs = 100
     """Epochs that it runs for, where held-out photons do not stop it before."""
+
+
+def settings_of(*, epochs: int) -> type[IterationSettings]:
+    """Return settings of nothing but epochs, with a default for them."""
+    return create_model("Settings", __base__=IterationSettings, epochs=(Epochs, epochs))
 
 
 class Method(ABC):
@@ -65,7 +72,7 @@ class Method(ABC):
 
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
         """Yield what `run` ends with."""
-        state, timing = last_state(self.run(scan, stop.seed))
+        state, timing = last_state(self.run(scan, stop.seed), label=self.label)
         settings = {**self.settings.model_dump(), "seed": stop.seed}
         yield Result(self.name, self.label, self.kind, state, settings, timing=timing)
 
@@ -141,16 +148,22 @@ class Learned(Method):
     ----------
     needs_truth : bool
         Whether `train` is given the true object.
+    model : dict
+        What results say of the model that they were made with.
     """
 
     kind = "learned"
     needs_truth: ClassVar[bool] = False
 
+    def __init__(self, settings: Section | None = None) -> None:
+        super().__init__(settings)
+        self.model: dict[str, Any] = {}
+
     @abstractmethod
     def train(
         self, scan: Scan, training: Training, truth: NDArray[np.complex64] | None = None
     ) -> tuple[dict[str, Any], Timing]:
-        """Train on a scan with groups and write the model.
+        """Train on a scan with groups and write the model; see `learning.trainer.train`.
 
         Parameters
         ----------
@@ -167,7 +180,7 @@ class Learned(Method):
         """
 
     @abstractmethod
-    def load(self, bundle: Path) -> None:
+    def load_model(self, bundle: Path) -> None:
         """Take up a trained model.
 
         Raises
@@ -177,3 +190,13 @@ class Learned(Method):
         StudyError
             If it is damaged, or no model of this method.
         """
+
+    def load(self, bundle: Path) -> None:
+        """Take up a trained model, and keep its digest for the results; see `load_model`."""
+        self.load_model(bundle)
+        self.model = {"model_sha256": sha256_of(bundle)}
+
+    def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
+        """Yield what `run` ends with."""
+        state, timing = last_state(self.run(scan, stop.seed), label=self.label)
+        yield Result(self.name, self.label, self.kind, state, self.model, timing=timing)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fly64_dose_overlap.config import Epochs
-from fly64_dose_overlap.methods.base import IterationSettings
+from fly64_dose_overlap.methods.base import settings_of
 from fly64_dose_overlap.methods.ptychi import PtychiIteration
 
 
@@ -15,8 +14,4 @@ class Epie(PtychiIteration):
     algorithm = "epie"
     batch_frames = 10
     alpha = 0.5
-
-    class Settings(IterationSettings):
-        """Settings of ePIE."""
-
-        epochs: Epochs = 30
+    Settings = settings_of(epochs=30)

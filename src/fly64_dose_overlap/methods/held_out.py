@@ -122,15 +122,21 @@ def snapshots(states: Iterator[State], epochs: set[int], *, label: str) -> dict[
     return kept
 
 
-def last_state(states: Iterator[State]) -> tuple[State, Timing]:
-    """Return the last state that a method yields, and how long it took to come."""
+def last_state(states: Iterator[State], *, label: str) -> tuple[State, Timing]:
+    """Return the last state that a method yields, and how long it took to come.
+
+    Raises
+    ------
+    StudyError
+        If it is not finite.
+    """
     watch = Stopwatch()
     state = None
     for found in states:
         state = found
     if state is None:
-        raise ValueError("a method yielded no state")
-    return state.finite_copy("reconstruction"), watch.read()
+        raise ValueError(f"{label} yielded no state")
+    return state.finite_copy(label), watch.read()
 
 
 def fixed_and_held_out(

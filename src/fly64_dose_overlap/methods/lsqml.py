@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fly64_dose_overlap.config import Epochs
-from fly64_dose_overlap.methods.base import IterationSettings
+from fly64_dose_overlap.methods.base import settings_of
 from fly64_dose_overlap.methods.ptychi import PtychiIteration
 
 
@@ -14,8 +13,4 @@ class Lsqml(PtychiIteration):
     label = "LSQML"
     algorithm = "lsqml"
     batch_frames = 96
-
-    class Settings(IterationSettings):
-        """Settings of LSQML."""
-
-        epochs: Epochs = 100
+    Settings = settings_of(epochs=100)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fly64_dose_overlap.config import Epochs
-from fly64_dose_overlap.methods.base import IterationSettings
+from fly64_dose_overlap.methods.base import settings_of
 from fly64_dose_overlap.methods.ptychi import PtychiIteration
 
 
@@ -16,8 +15,4 @@ class LsqmlCompact(PtychiIteration):
     batch_frames = 100
     compact = True
     momentum = 0.5
-
-    class Settings(IterationSettings):
-        """Settings of LSQML compact."""
-
-        epochs: Epochs = 100
+    Settings = settings_of(epochs=100)

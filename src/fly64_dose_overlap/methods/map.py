@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from fly64_dose_overlap.config import Epochs
-from fly64_dose_overlap.methods.base import Iteration, IterationSettings
+from fly64_dose_overlap.methods.base import Iteration, settings_of
 from fly64_dose_overlap.methods.held_out import Course, HeldOut, follow, snapshots
 from fly64_dose_overlap.methods.posterior import Graduated, going_on, weight_of
 from fly64_dose_overlap.methods.state import Result, State
@@ -26,11 +25,7 @@ class MaximumAPosteriori(Iteration):
 
     name = "map"
     label = "MAP"
-
-    class Settings(IterationSettings):
-        """Settings of maximum a posteriori."""
-
-        epochs: Epochs = 90
+    Settings = settings_of(epochs=90)
 
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
         """Yield the object after every iteration, with the first weight of the search; nothing is random."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fly64_dose_overlap.config import Epochs
-from fly64_dose_overlap.methods.base import Iteration, IterationSettings
+from fly64_dose_overlap.methods.base import Iteration, settings_of
 from fly64_dose_overlap.methods.posterior import Graduated
 from fly64_dose_overlap.methods.state import State
 from fly64_dose_overlap.scan import Scan
@@ -16,11 +15,7 @@ class MaximumLikelihood(Iteration):
 
     name = "ml"
     label = "ML"
-
-    class Settings(IterationSettings):
-        """Settings of maximum likelihood."""
-
-        epochs: Epochs = 60
+    Settings = settings_of(epochs=60)
 
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
         """Yield the object after every iteration; nothing is random."""

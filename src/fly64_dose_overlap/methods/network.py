@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fly64_dose_overlap.config import Epochs
-from fly64_dose_overlap.files.atomic import sha256_of
-from fly64_dose_overlap.learning.correction import (
-    CorrectionTask,
-    CorrectorSettings,
-    Imager,
-    Iterations,
-    load_corrector,
-    make_imager,
-)
+from fly64_dose_overlap.learning.correction import CorrectorSettings, Imager
+from fly64_dose_overlap.learning.estimate import Iterations
 from fly64_dose_overlap.learning.mosaic import GroupStart
-from fly64_dose_overlap.learning.trainer import train
-from fly64_dose_overlap.methods.base import Learned, Training
+from fly64_dose_overlap.methods.corrected import Corrected
 from fly64_dose_overlap.methods.held_out import HeldOut, follow, snapshots
 from fly64_dose_overlap.methods.posterior import Posterior
 from fly64_dose_overlap.methods.state import Result, State
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.timing import Stopwatch, Timing
+from fly64_dose_overlap.timing import Stopwatch
 
 
-class Network(Learned):
+class Network(Corrected):
     """Groups of frames reconstructed one by one, stitched, and corrected by a network."""
 
     name = "network"
     label = "network"
+    start_type = GroupStart
 
     class Settings(CorrectorSettings):
         """Settings of the network on the mosaic."""
@@ -45,48 +34,17 @@ class Network(Learned):
         likelihood_epochs: Epochs = 60
         """Iterations of maximum likelihood from its image on, at most."""
 
-    def train(
-        self, scan: Scan, training: Training, truth: NDArray[np.complex64] | None = None
-    ) -> tuple[dict[str, Any], Timing]:
-        """Train on thinned counts of the scan; see `Learned`."""
-        settings: Network.Settings = self.settings
-        start = {"iterations": settings.iterations}
-        task = CorrectionTask(
-            self.name,
-            settings,
-            scan,
-            GroupStart(settings.iterations),
-            start,
-            seed=training.seed,
-            monitor=training.monitor,
-        )
-        return train(task, settings, **training.places())
-
-    def load(self, bundle: Path) -> None:
-        """Take up a trained model; see `Learned`."""
-        self._network, self._info = load_corrector(bundle, self.name)
-        self._model = {"model_sha256": sha256_of(bundle)}
-
-    def _imager(self, scan: Scan) -> Imager:
-        start = GroupStart(int(self._info.start["iterations"]))
-        return make_imager(scan, self._network, self._info, start, self.settings)
-
-    def run(self, scan: Scan, seed: int) -> Iterator[State]:
-        """Yield the network's image; nothing is random."""
-        imager = self._imager(scan)
-        yield State(imager.image(imager.estimate(scan)))
-
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
         """Yield the mosaic, the network's image, and what maximum likelihood makes of that."""
         watch = Stopwatch()
-        imager = self._imager(scan)
+        imager = self.imager(scan)
         estimate = imager.estimate(scan)
         mosaic = State(torch.from_numpy(estimate.late))
         yield Result("group_start", "group start", "reference", mosaic, {}, timing=watch.read())
         image = imager.image(estimate)
-        yield Result(self.name, self.label, self.kind, State(image), dict(self._model), timing=watch.read())
+        yield Result(self.name, self.label, self.kind, State(image), self.model, timing=watch.read())
         obj, iterations, deviances = self._on_by_likelihood(imager, image, scan, stop)
-        settings = {"epochs": iterations, "stop": "held-out photons", **self._model}
+        settings = {"epochs": iterations, "stop": "held-out photons", **self.model}
         yield Result("network_ml", "network + ML", self.kind, State(obj), settings, deviances, watch.read())
 
     def _on_by_likelihood(

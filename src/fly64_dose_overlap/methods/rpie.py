@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fly64_dose_overlap.config import Epochs
-from fly64_dose_overlap.methods.base import IterationSettings
+from fly64_dose_overlap.methods.base import settings_of
 from fly64_dose_overlap.methods.ptychi import PtychiIteration
 
 
@@ -16,8 +15,4 @@ class Rpie(PtychiIteration):
     batch_frames = 10
     alpha = 0.5
     step = 0.45
-
-    class Settings(IterationSettings):
-        """Settings of rPIE."""
-
-        epochs: Epochs = 30
+    Settings = settings_of(epochs=30)

@@ -11,34 +11,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from fly64_dose_overlap.config import Epochs
+from fly64_dose_overlap.config import Epochs, FrameSide
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.atomic import sha256_of
-from fly64_dose_overlap.learning.bundle import load_bundle, save_bundle
-from fly64_dose_overlap.learning.correction import FrameSide, Photons, SupportSide, Width, split_frames
+from fly64_dose_overlap.learning.bundle import Photons, SupportSide, Width, load_bundle, save_bundle
 from fly64_dose_overlap.learning.estimate import SUPPORT_POWER
 from fly64_dose_overlap.learning.layers import ResidualBlock, build_seeded, set_to_zero
-from fly64_dose_overlap.learning.trainer import Metrics, TrainingSettings, device_of, train
+from fly64_dose_overlap.learning.trainer import Metrics, TrainingSettings, device_of, split_frames, train
 from fly64_dose_overlap.methods.base import Learned, Training
-from fly64_dose_overlap.methods.held_out import HeldOut
-from fly64_dose_overlap.methods.state import Result, State
+from fly64_dose_overlap.methods.state import State
 from fly64_dose_overlap.physics.groups import support_side_px
 from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.provenance import Record
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.seeding import torch_seed
-from fly64_dose_overlap.timing import Stopwatch, Timing
+from fly64_dose_overlap.timing import Timing
 
 BUNDLE = "fly64-dose-overlap/supervised/3"
 FOLD = 4
@@ -89,7 +86,7 @@ class Supervised(Learned):
         """Settings of the supervised network."""
 
         epochs: Epochs = 4
-        width: Annotated[int, Field(ge=4, le=512, multiple_of=4)] = 16
+        width: Width = 16
         """Channels of the network's first scale."""
 
     def train(
@@ -101,23 +98,16 @@ class Supervised(Learned):
         task = SupervisedTask(self.settings, scan, truth, training)
         return train(task, self.settings, **training.places())
 
-    def load(self, bundle: Path) -> None:
+    def load_model(self, bundle: Path) -> None:
         """Take up a trained model; see `Learned`."""
         self._network, self._info = load_bundle(
             bundle, BUNDLE, SupervisedInfo, lambda info: build_supervised(info, seed=0)
         )
-        self._model = {"model_sha256": sha256_of(bundle)}
 
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
         """Yield the mean of what the network predicts for each frame; nothing is random."""
         network = self._network.to(device_of(self.settings))
         yield State(torch.from_numpy(supervised_image(network, self._info, scan)))
-
-    def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
-        """Yield the predicted image."""
-        watch = Stopwatch()
-        (state,) = self.run(scan, stop.seed)
-        yield Result(self.name, self.label, self.kind, state, dict(self._model), timing=watch.read())
 
 
 class SupervisedTask:

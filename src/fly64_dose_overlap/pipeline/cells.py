@@ -64,7 +64,7 @@ def reconstruction_folder(method: str) -> Path:
     return Path("reconstructions") / method
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Cell:
     """One dose with one view and one seed.
 

@@ -24,7 +24,9 @@ from fly64_dose_overlap.pipeline.matrix.results import print_table, write_record
 from fly64_dose_overlap.pipeline.matrix.run import run_in_queue
 from fly64_dose_overlap.pipeline.matrix.slurm import run_on_slurm
 from fly64_dose_overlap.pipeline.matrix.watch import FAILED, Line
+from fly64_dose_overlap.pipeline.repository import repository_root
 from fly64_dose_overlap.pipeline.stages._cli import refusing
+from fly64_dose_overlap.pipeline.timings import cpu_seconds
 from fly64_dose_overlap.pipeline.verify import verify_cache
 from fly64_dose_overlap.progress import say
 
@@ -40,7 +42,7 @@ ViewOption = Annotated[
 GridsizeOption = Annotated[
     list[int] | None, typer.Option(metavar="SIDE", help="Only views of this group side; may be repeated.")
 ]
-SeedsOption = Annotated[int, typer.Option(min=1, help="Repeats of every cell, train.seed counted up.")]
+SeedsOption = Annotated[int, typer.Option(min=1, help="Repeats of every cell, seed counted up.")]
 OverridesOption = Annotated[
     list[str] | None,
     typer.Option("-S", "--set-param", metavar="KEY=VALUE", help="Change a parameter of every cell."),
@@ -184,10 +186,18 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the report goes.")] = REPORTS,
 ) -> None:
-    """Write reports/index.html, table.csv and table.md from all experiments of a commit."""
-    from fly64_dose_overlap.report.page import write_report
+    """Write reports/index.html, table.csv and table.md from all experiments of a commit.
 
-    studies = write_report(Path.cwd(), output, revisions=revision or ("HEAD",))
+    Results of the working tree that are not committed come first. The page needs no network.
+    """
+    from fly64_dose_overlap.pipeline.experiments_read import read_studies
+    from fly64_dose_overlap.report.page import write_page
+
+    root = Path.cwd()
+    studies = read_studies(root, revision or ("HEAD",))
+    write_page(studies, output, seconds=cpu_seconds(repository_root(root)))
+    for study in studies:
+        say(f"{study.title}: {study.status}")
     print(f"report: {output / 'index.html'}")
     failed = [run.name for study in studies for run in study.runs if run.state == "failed"]
     if failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+from collections.abc import Iterator
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from fly64_dose_overlap.methods.registry import method_class
 
 PACKAGE = "fly64_dose_overlap"
 ROOT = Path(fly64_dose_overlap.__file__).parent
-LEFT_OUT = frozenset({f"{PACKAGE}.errors", f"{PACKAGE}.progress"})
-"""Modules that decide what a user reads, and no result."""
+LEFT_OUT = frozenset(f"{PACKAGE}.{name}" for name in ("errors", "progress", "timing", "config"))
+"""Modules that decide what a user reads, and no result.
+
+Of ``config`` a method has the types that its settings are checked against. The values
+themselves are parameters, all of them given by ``params.yaml``, on which stages depend.
+"""
 LIBRARIES = ("numpy", "scipy", "torch")
 
 
@@ -23,18 +28,18 @@ def code_of_method(name: str) -> dict[str, str]:
 
     Modules of this package are followed through their import statements, in whichever
     function. Of a method that another package brings its own module counts, and the version of its
-    distribution.
+    distribution. What the stages do around every method, reading and writing, is among their
+    dependencies in ``dvc.yaml``.
     """
     found = method_class(name)
     module = found.__module__
     code = {library: version(library) for library in LIBRARIES}
-    if module.split(".")[0] != PACKAGE:
-        top = module.split(".")[0]
+    top = module.split(".")[0]
+    if top != PACKAGE:
         for distribution in packages_distributions().get(top, []):
             code[distribution] = version(distribution)
-    else:
-        if any(base.__module__.endswith(".ptychi") for base in found.__mro__):
-            code["ptychi"] = version("ptychi")
+    elif any(base.__module__.endswith(".ptychi") for base in found.__mro__):
+        code["ptychi"] = version("ptychi")
     files = imported_files(module, Path(inspect.getfile(found)))
     return code | {
         name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(files.items())
@@ -54,21 +59,28 @@ def imported_files(module: str, file: Path) -> dict[str, Path]:
     return found
 
 
-def _imports(file: Path) -> list[tuple[str, Path]]:
-    names: set[str] = set()
+def _imports(file: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the modules that a file may import, and the packages that they lie in."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names: list[str] = []
         if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return [(name, path) for name in sorted(names) if (path := _file_of(name))]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                path = _file_of(parts[:end])
+                if path:
+                    yield ".".join(parts[:end]), path
 
 
-def _file_of(module: str) -> Path | None:
-    """Return the file of a module of this package that holds code, or None."""
-    parts = module.split(".")
-    if parts[0] != PACKAGE:
+def _file_of(parts: list[str]) -> Path | None:
+    """Return the file of a module of this package, or None if it is no such module.
+
+    The package itself is none: it only says its version, and hands out what a user asks for.
+    """
+    if parts[0] != PACKAGE or len(parts) == 1:
         return None
-    path = ROOT.joinpath(*parts[1:]).with_suffix(".py") if len(parts) > 1 else ROOT / "__init__.py"
-    return path if path.is_file() else None
+    stem = ROOT.joinpath(*parts[1:])
+    return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)

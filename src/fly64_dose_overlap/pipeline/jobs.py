@@ -86,7 +86,11 @@ class Job:
     def command(self, params_file: Path) -> list[str]:
         """Return the command line of the job's process."""
         chosen = [self.task, self.method, str(self.data), str(self.folder), str(self.gridsize)]
-        return [sys.executable, "-m", __spec__.name, "one", *chosen, "--params", str(params_file)]
+        options = ["--params", str(params_file)]
+        model = ROOT[0] / self.folder.parents[1].relative_to(self.folder.parents[3]) / "train" / self.method
+        if self.task == "reconstruct" and (model / BUNDLE).is_file():
+            options += ["--model", str(model / BUNDLE)]
+        return [sys.executable, "-m", __spec__.name, "one", *chosen, *options]
 
     def describe(self) -> dict[str, Any]:
         """Return the job as JSON-able values, its paths relative to the working folder."""
@@ -281,12 +285,19 @@ def _relative(path: Path) -> str:
 
 
 def one(
-    task: str, method: str, data: Path, folder: Path, gridsize: int, params_file: ParamsOption = PARAMS_FILE
+    task: str,
+    method: str,
+    data: Path,
+    folder: Path,
+    gridsize: int,
+    model: Path | None = None,
+    params_file: ParamsOption = PARAMS_FILE,
 ) -> None:
     """Run one job in this process and write result.json beside what it makes."""
     from fly64_dose_overlap.pipeline.code import code_of_method
-    from fly64_dose_overlap.pipeline.work import reconstruct_by, train_method
-    from fly64_dose_overlap.results.repository import work_key
+    from fly64_dose_overlap.pipeline.reconstruction import reconstruct_by
+    from fly64_dose_overlap.pipeline.repository import work_key
+    from fly64_dose_overlap.pipeline.training import train_method
 
     end_with_parent(os.getppid())
     params = load_params(params_file)
@@ -299,13 +310,12 @@ def one(
             say("finished before")
             return
     result: dict[str, Any] = {"key": key}
-    bundle = folder / BUNDLE
     if task == "train":
         result["bundle"] = BUNDLE
         result |= train_method(
             made,
             data,
-            bundle,
+            folder / BUNDLE,
             folder / "curves",
             seed=params.seed,
             calibration=params.calibration,
@@ -313,15 +323,7 @@ def one(
             neighbor_count=params.overlap.neighbor_count,
         )
     else:
-        model = folder.parents[3] / ROOT[0].name / bundle
-        reconstruct_by(
-            made,
-            data,
-            folder,
-            stops=params.stops,
-            calibration=params.calibration,
-            bundle=model if model.is_file() else None,
-        )
+        reconstruct_by(made, data, folder, stops=params.stops, calibration=params.calibration, bundle=model)
     write_json_atomic(result_file, result)
 
 

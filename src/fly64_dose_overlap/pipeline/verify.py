@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.pipeline.lock import LOCK_NAME, parse_lock, read_lock
 from fly64_dose_overlap.progress import track
-from fly64_dose_overlap.results.lock import LOCK_NAME, parse_lock, read_lock
 
 FOLDER_SUFFIX = ".dir"
 TREE = "the working tree"
@@ -63,12 +63,8 @@ def verify_cache(root: Path) -> Verified:
 
     Looked at are the dvc.lock of the working tree, of the last commit and of every
     experiment, and the files of the working tree that DVC would not hash again itself.
-    Objects that are not in the cache are no rot: DVC says so and fetches them.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of dvc.yaml.
+    Objects that are not in the cache are no rot: DVC says so and fetches them. ``root`` is the
+    folder of dvc.yaml.
 
     Raises
     ------

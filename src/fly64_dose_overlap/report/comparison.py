@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,15 @@ from fly64_dose_overlap.files.atomic import atomic_path, write_json_atomic
 from fly64_dose_overlap.files.npz_writer import write_npz
 from fly64_dose_overlap.files.stream import ArrayStream
 from fly64_dose_overlap.provenance import Record, dumps
-from fly64_dose_overlap.scores.evaluation import Evaluation
+from fly64_dose_overlap.report.findings import conventions
+from fly64_dose_overlap.report.picture import comparison_picture, frc_picture
+from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, LIMIT, PREFERRED
+from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, PHASE_PSNR, PRINTED
+from fly64_dose_overlap.scores.evaluation import Evaluation, pixel_nm
 from fly64_dose_overlap.scores.limit import Limit
-from fly64_dose_overlap.scores.picture import comparison_picture, frc_picture
 
-PICTURED = ("network", "refined", "supervised", "map", "lsqml", "group_start", "flat_object")
-"""Short names of the methods in the pictures, as far as they are there: all would not fit."""
-UNCURVED = ("flat_object",)
-
-COLUMNS = {
-    "amp PSNR dB": ("amplitude", "psnr_db", ".2f"),
-    "phase PSNR dB": ("phase", "psnr_db", ".2f"),
-    "amp SSIM": ("amplitude", "ssim", ".3f"),
-    "phase SSIM": ("phase", "ssim", ".3f"),
-    "amp MS-SSIM": ("amplitude", "ms_ssim", ".3f"),
-    "phase MS-SSIM": ("phase", "ms_ssim", ".3f"),
-    "FRC50 / Nyquist": ("frc", "frc50", ".3f"),
-    "NRMSE": ("complex_nrmse", None, ".4f"),
-    "dose efficiency": ("dose_efficiency", None, ".2f"),
-}
-"""Columns of the table: title, keys of the score and format."""
+MOST_PICTURED = 5
+"""More would not be legible at the width of README.md."""
 
 
 def write_report(
@@ -74,57 +64,56 @@ def write_report(
     members["region"] = evaluation.region.mask
     members["_metadata"] = np.array(dumps(record))
     write_npz(reports_dir / "reconstruction.npz", members)
-    labels = {scores["key"]: name for name, scores in evaluation.metrics["methods"].items()}
-    shown = [key for key in PICTURED if key in labels]
-    captions = {labels[key]: _caption(evaluation.metrics["methods"][labels[key]]) for key in shown}
-    fields = {labels[key]: evaluation.aligned[key] for key in shown}
+    methods = {scores["key"]: name for name, scores in evaluation.metrics["methods"].items()}
+    labels = {key: methods[key] for key in pictured(list(methods))}
+    captions = {name: _caption(evaluation.metrics["methods"][name]) for name in labels.values()}
+    fields = {name: evaluation.aligned[key] for key, name in labels.items()}
     picture = reports_dir / "comparison.png"
-    comparison_picture(picture, truth, fields, evaluation.region, title=title, captions=captions)
-    curves = {labels[key]: evaluation.curves[key] for key in shown if key not in UNCURVED}
+    comparison_picture(
+        picture,
+        truth,
+        fields,
+        evaluation.region,
+        title=title,
+        captions=captions,
+        pixel_nm=pixel_nm(record),
+    )
+    curves = {name: evaluation.curves[key] for key, name in labels.items()}
     frc_picture(reports_dir / "frc.png", curves, title=title)
     return picture
+
+
+def pictured(keys: Sequence[str]) -> list[str]:
+    """Return the short names of the methods that are drawn: the preferred ones, then others as they come.
+
+    Examples
+    --------
+    >>> pictured(["flat_object", "map", "refined"])
+    ['refined', 'map', 'flat_object']
+    """
+    return sorted(keys, key=lambda key: PREFERRED.index(key) if key in PREFERRED else len(PREFERRED))[
+        :MOST_PICTURED
+    ]
 
 
 def print_table(metrics: dict[str, Any], title: str) -> None:
     """Print the scores, one line a method, and the conventions behind them."""
     table = Table(title=title)
-    table.add_column("method")
-    for name in COLUMNS:
-        table.add_column(name, justify="right")
+    table.add_column("method", no_wrap=True)
+    for score in PRINTED:
+        table.add_column(score.label, justify="right")
     for method, scores in metrics["methods"].items():
-        table.add_row(method, *(_cell(scores, *keys) for keys in COLUMNS.values()))
-    for name, bound in (("limit", metrics["limit"]), ("limit with prior", metrics["limit"]["bayesian"])):
-        table.add_row(name, *(_bound(bound, *keys) for keys in COLUMNS.values()), style="dim")
+        table.add_row(method, *(score.write(score.of(scores)) for score in PRINTED))
+    for name, bounds in ((LIMIT, metrics["limit"]), (BAYESIAN_LIMIT, metrics["limit"]["bayesian"])):
+        table.add_row(name, *(score.write(score.bound(bounds)) for score in PRINTED), style="dim")
     console = Console(width=None if Console().is_terminal else 150)
     console.print(table)
-    conventions = metrics["conventions"]
-    region, peak = conventions["region"], conventions["peak"]
-    console.print(
-        f"test half, {region['pixels']} pixels ({region['covered_fraction']:.0%} of the scan's box) "
-        f"with more than {region['illumination_threshold']:g} of the largest illumination; "
-        "peaks are the truth's own range: "
-        f"amplitude {peak['amplitude']:.3f}, phase {peak['phase']:.3f} rad; "
-        f"MS-SSIM on {conventions['ms_ssim_scales']} scales; "
-        f"all methods aligned alike: {conventions['alignment']}",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _cell(scores: dict[str, Any], first: str, second: str | None, style: str) -> str:
-    value = scores[first] if second is None else scores[first][second]
-    return "-" if value is None else format(value, style)
-
-
-def _bound(bound: dict[str, Any], first: str, second: str | None, style: str) -> str:
-    """Return the physical limit of a score, a dash where there is none."""
-    key = "nrmse" if first == "complex_nrmse" else f"{first}_{second}"
-    value = bound.get(key)
-    return "-" if value is None else format(value, style)
+    console.print(conventions([metrics["conventions"]]), soft_wrap=True, highlight=False)
 
 
 def _caption(scores: dict[str, Any]) -> str:
-    return f"phase PSNR {_cell(scores, 'phase', 'psnr_db', '.1f')} dB, NRMSE {scores['complex_nrmse']:.3f}"
+    psnr, nrmse = (score.write(score.of(scores)) for score in (PHASE_PSNR, COMPLEX_NRMSE))
+    return f"{psnr} dB\nNRMSE {nrmse}"
 
 
 def _write_curves(path: Path, evaluation: Evaluation, limit: NDArray[np.float64]) -> None:

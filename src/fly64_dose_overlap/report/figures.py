@@ -1,10 +1,14 @@
-"""Curves of a study as SVG pictures. The same study gives the same bytes."""
+"""Curves of a study as SVG. The same study gives the same bytes.
+
+On the page every panel is a drawing of its own, so that they stand side by side on a wide
+screen and below each other on a phone. All lines of a method carry its class, by which the
+reader switches them on and off.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -12,319 +16,302 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from fly64_dose_overlap.report.metrics import COMPLEX_NRMSE, FRC50, PHASE_PSNR, Metric
-from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, LIMIT, NETWORK, Cell, Study
+from fly64_dose_overlap.report.drawing import figure, svg_text
+from fly64_dose_overlap.report.findings import by_interest, capital
+from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, ITERATIVE, LEARNED, LIMIT, LIMITS, Cell, Study
+from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, FRC50, PHASE_PSNR, Score
 
-_WIDTH_IN = 11.0
-_PANEL_HEIGHT_IN = 3.0
-_LEGEND_COLUMNS = 5
-_TRAINING_COLUMNS = 4
-_LEGEND_LINE_IN = 0.2
-_BOLD, _THIN = 2.2, 1.1
-_LIMIT_STYLES = {LIMIT: "--", BAYESIAN_LIMIT: ":"}
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_LINES = 6
+"""Lines that are shown until the reader switches others on."""
+
+_PANEL_IN = (3.7, 2.9)
+_MARGINS = {"left": 0.16, "right": 0.97, "bottom": 0.16, "top": 0.9}
 _LEARNED_COLOURS = ("#c8102e", "#e67700", "#7b2d8e", "#d6539b")
 _ITERATIVE_COLOURS = (
     "#1f5fa8", "#2a9d8f", "#5a7d1e", "#8c5a2b", "#3aa0d8", "#17405c",
     "#6b6bb5", "#9a8a00", "#4fae4f", "#b07aa1", "#5f9ea0",
 )  # fmt: skip
-_REFERENCE_LINES = (":", "-.", (0, (1, 3)))
-_BEST = "best iterative"
-_HALF = 0.5
+_REFERENCE_COLOURS = ("#777777", "#a0a0a0", "#5a5a5a")
+_LIMIT_LINES = {LIMIT: "--", BAYESIAN_LIMIT: ":"}
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_AUTOMATIC_ID = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
+_LINE_ID = re.compile(r'<g id="line-(\d+)"')
+_DECIMALS = re.compile(r"(\.\d\d)\d+")
+_FRC_NOTE = (
+    "Threshold 0.5 is the one against a noise-free truth; half-bit and 1/7 are those for two noisy halves."
+)
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that is part of the page.
+class Line:
+    """How a method or a limit is drawn, and whether it is on from the beginning."""
 
-    Attributes
-    ----------
-    source : str
-        Data URI.
-    caption : str
-        What it shows; also its text for those who do not see it.
-    """
+    name: str
+    number: int
+    colour: str
+    style: str
+    width: float
+    marker: str
+    on: bool
 
-    source: str
-    caption: str
+
+@dataclass(frozen=True)
+class Chart:
+    """Panels that belong together, each the text of an SVG."""
+
+    title: str
+    note: str
+    panels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Cells along an axis, in groups whose points are joined."""
+
+    title: str
+    groups: Sequence[Sequence[tuple[float, Cell]]]
 
     @property
-    def content(self) -> bytes:
-        """What a file of the picture holds."""
-        return base64.b64decode(self.source.partition(",")[2])
+    def points(self) -> Iterator[tuple[float, Cell]]:
+        return (point for group in self.groups for point in group)
 
 
-@dataclass(frozen=True)
-class Charts:
-    """Curves of a study; None where nothing was recorded to draw."""
+def lines_of(study: Study) -> list[Line]:
+    """Return the lines of a study: limits, then methods, the winner of most cells first.
 
-    responses: tuple[Picture, ...] = ()
-    frc: Picture | None = None
-    training: Picture | None = None
-
-
-def draw_charts(study: Study) -> Charts:
-    """Draw all curves of a study that has a result."""
-    pictures = (
-        dose_response(study, PHASE_PSNR),
-        dose_response(study, COMPLEX_NRMSE),
-        overlap_response(study, PHASE_PSNR),
-        overlap_response(study, FRC50),
-        fluence_response(study, PHASE_PSNR),
-    )
-    responses = tuple(picture for picture in pictures if picture)
-    return Charts(responses, frc_curves(study), training_curves(study))
-
-
-def embedded(content: bytes, media_type: str, caption: str) -> Picture:
-    """Return the content of a picture as a part of the page."""
-    return Picture(f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}", caption)
+    At most `MOST_LINES` are on: the limits, and the methods of most interest.
+    """
+    on = [*study.limits, *by_interest(study)][:MOST_LINES]
+    cycles = {LEARNED: cycle(_LEARNED_COLOURS), ITERATIVE: cycle(_ITERATIVE_COLOURS)}
+    greys = cycle(_REFERENCE_COLOURS)
+    # Never by rank, so that a method has its colour in every study.
+    names = dict.fromkeys([*study.known, *sorted(study.methods)])
+    colours = {name: next(cycles.get(study.methods[name], greys)) for name in names}
+    found = [
+        Line(name, number, "#111111", _LIMIT_LINES[name], 1.8, "", name in on)
+        for number, name in enumerate(study.limits)
+    ]
+    for number, (name, kind) in enumerate(study.methods.items(), start=len(found)):
+        marker = _MARKERS[number % len(_MARKERS)]
+        width = 2.2 if kind == LEARNED else 1.3
+        found.append(Line(name, number, colours[name], "-", width, marker, name in on))
+    return found
 
 
-def dose_response(study: Study, metric: Metric) -> Picture:
-    """Draw a score against the dose, one panel per view, with the physical limit."""
-    panels = [(view, [cell for cell in study.done if cell.view == view]) for view in study.views]
-    with _figure(len(panels), legend=len(study.methods) + 2) as (figure, axes, content):
-        for axis, (view, cells) in zip(axes, panels, strict=True):
-            _response(axis, study, cells, metric, [float(cell.dose) for cell in cells])
-            axis.set(xscale="log", xlabel="photons per frame", title=view)
-        _finish(figure, axes, metric.title)
-    caption = f"{metric.title} against the dose, by overlap view. {_limit_note(study, metric)}"
-    return embedded(content.getvalue(), "image/svg+xml", caption)
+def response_charts(study: Study) -> list[Chart]:
+    """Return what dose and overlap do to the phase PSNR."""
+    return [_dose_response(study, PHASE_PSNR), _overlap_response(study, PHASE_PSNR)]
 
 
-def overlap_response(study: Study, metric: Metric) -> Picture:
-    """Draw a score against the measured overlap, one panel per dose, with the physical limit."""
-    panels = [(dose, [cell for cell in study.done if cell.dose == dose]) for dose in study.doses]
-    with _figure(len(panels), legend=len(study.methods) + 2) as (figure, axes, content):
-        for axis, (dose, found) in zip(axes, panels, strict=True):
-            measured = [(cell, x) for cell in found if (x := cell.overlap()) is not None]
-            measured.sort(key=lambda pair: pair[1])
-            _response(axis, study, [cell for cell, _ in measured], metric, [x for _, x in measured])
-            axis.set(xlabel="measured overlap of images (metric 2)", title=f"{dose:,} photons per frame")
-        _finish(figure, axes, metric.title)
-    caption = f"{metric.title} against the measured overlap, by dose. {_limit_note(study, metric)}"
-    return embedded(content.getvalue(), "image/svg+xml", caption)
+def further_charts(study: Study) -> list[Chart]:
+    """Return the other scores, the fluence, Fourier ring correlations and training curves."""
+    return [
+        _dose_response(study, COMPLEX_NRMSE),
+        _overlap_response(study, FRC50),
+        _fluence_response(study, PHASE_PSNR),
+        *([frc_chart(study)] if any(cell.first.frc for cell in study.done) else []),
+        *training_charts(study),
+    ]
 
 
-def fluence_response(study: Study, metric: Metric) -> Picture | None:
-    """Draw network, best iterative method and limit against the photons per pixel, all cells in one panel."""
-    cells = [(cell, x) for cell in study.done if (x := cell.photons_per_pixel())]
-    if not cells:
-        return None
-    with _figure(1, legend=9) as (figure, axes, content):
-        for view, marker in zip(study.views, _marks(study.views), strict=True):
-            own = sorted(((x, cell) for cell, x in cells if cell.view == view), key=lambda pair: pair[0])
-            for name, colour in (
-                (NETWORK, _LEARNED_COLOURS[0]),
-                (_BEST, _ITERATIVE_COLOURS[0]),
-                (LIMIT, "0.2"),
-            ):
-                points = [(x, y) for x, cell in own if (y := _height(cell, name, metric)) is not None]
-                axes[0].plot(
-                    *np.reshape(points, (-1, 2)).T,
-                    color=colour,
-                    marker=marker,
-                    markersize=5,
-                    linestyle="--" if name == LIMIT else "-",
-                    linewidth=_THIN,
-                    label=f"{name}, {view}",
-                )
-        axes[0].set(xscale="log", xlabel="photons per object pixel")
-        _finish(figure, axes, metric.title)
-    caption = (
-        f"{metric.title} against the photons per object pixel, which dose and thinning of the scan share. "
-        f"Best iterative: the one with the highest phase PSNR in the cell. {_limit_note(study, metric)}"
-    )
-    return embedded(content.getvalue(), "image/svg+xml", caption)
+def dose_response_picture(study: Study) -> str:
+    """Return the dose response of the lines that are on as one SVG with a legend, for other documents."""
+    panels = _by_view(study)
+    lines = [line for line in lines_of(study) if line.on]
+    with figure(9.0, 3.6, svg__fonttype="path", font__size=10) as drawn:
+        axes = drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axis, panel in zip(axes, panels, strict=True):
+            x_range = _widened([x for x, _ in panel.points], "log")
+            axis.set(xscale="log", xlim=x_range, title=panel.title, xlabel="photons per frame")
+            _draw(axis, panel, lines, PHASE_PSNR, _range(panels, lines, PHASE_PSNR))
+        axes[0].set_ylabel(PHASE_PSNR.label)
+        handles, labels = axes[0].get_legend_handles_labels()
+        drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        return svg_text(drawn)
 
 
-def frc_curves(study: Study) -> Picture | None:
-    """Draw the Fourier ring correlations of every cell, rows by dose, columns by view."""
-    if not any(cell.first.frc for cell in study.done):
-        return None
-    shape = (len(study.doses), len(study.views))
-    with _figure(*reversed(shape), legend=len(study.methods) + 3) as (figure, axes, content):
-        for axis, cell in zip(axes, study.cells.values(), strict=True):
-            axis.set(title=f"{cell.dose:,}, {cell.view}", xlabel="spatial frequency / Nyquist", xlim=(0, 1))
-            if cell.runs:
-                _frc_panel(axis, study, cell)
-            else:
-                _say_absent(axis, cell)
-        _finish(figure, axes, "FRC")
-    caption = (
-        "Fourier ring correlation of each method with the truth. Threshold 0.5 is the one against a "
-        "noise-free truth; half-bit and 1/7 are those for two noisy halves."
-    )
-    return embedded(content.getvalue(), "image/svg+xml", caption)
+def _by_view(study: Study) -> list[_Panel]:
+    """Return a panel per view along the dose; cells without a result may still have a limit."""
+    return [
+        _Panel(view, [[(float(dose), study.cells[dose, view]) for dose in study.doses]])
+        for view in study.views
+    ]
 
 
-def training_curves(study: Study) -> Picture | None:
-    """Draw the training curves, one panel per quantity, one line per run."""
-    names = list(dict.fromkeys(name for cell in study.done for run in cell.runs for name in run.curves))
-    if not names:
-        return None
-    colours = dict(
-        zip(study.doses, mpl.colormaps["viridis"](np.linspace(0, 0.85, len(study.doses))), strict=True)
-    )
-    marks = dict(zip(study.views, _marks(study.views), strict=True))
-    across = min(len(names), _TRAINING_COLUMNS)
-    down = -(-len(names) // across)
-    with _figure(across, down, legend=len(study.cells), panels=len(names), shared=False) as drawing:
-        figure, axes, content = drawing
-        for axis, name in zip(axes, names, strict=True):
-            for cell in study.done:
-                for run in cell.runs:
-                    steps, values = np.reshape(run.curves.get(name, []), (-1, 2)).T
-                    label = f"{cell.dose:,}, {cell.view}"
-                    axis.plot(
-                        steps,
-                        values,
-                        color=colours[cell.dose],
-                        marker=marks[cell.view],
-                        markersize=4,
-                        linewidth=_THIN,
-                        label=label if run is cell.first else None,
-                    )
-            axis.set(title=name, xlabel="epoch")
-        _finish(figure, axes, "")
-    return embedded(content.getvalue(), "image/svg+xml", "Training curves of every run, by dose and view.")
+def _dose_response(study: Study, score: Score) -> Chart:
+    panels = _response(study, _by_view(study), score, "photons per frame", xscale="log")
+    return Chart(f"{score.label} against dose", _note(study, score, "A panel per overlap view."), panels)
 
 
-@contextmanager
-def _figure(
-    across: int, down: int = 1, *, legend: int, panels: int | None = None, shared: bool = True
-) -> Generator[tuple[Any, list[Any], io.BytesIO]]:
-    """Yield a figure with its panels, written as SVG when the block ends."""
-    height = down * _PANEL_HEIGHT_IN + _LEGEND_LINE_IN * -(-legend // _LEGEND_COLUMNS) + 0.3
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "report",
-        "svg.fonttype": "path",
-        "font.size": 9,
-        "axes.titlesize": 10,
-    }
-    content = io.BytesIO()
-    with mpl.rc_context(settings):
-        figure: Any = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = list(figure.subplots(down, across, squeeze=False, sharex=shared, sharey=shared).ravel())
-        for unused in axes[panels:] if panels else ():
-            unused.set_visible(False)
-        yield figure, axes[:panels], content
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+def _overlap_response(study: Study, score: Score) -> Chart:
+    measured = {view: x for view in study.views if (x := study.overlap(view)) is not None}
+    views = sorted(measured, key=lambda view: measured[view])
+    panels = [
+        _Panel(f"{dose:,} photons per frame", [[(measured[view], study.cells[dose, view]) for view in views]])
+        for dose in study.doses
+    ]
+    note = "A panel per dose; overlap is that of neighbouring frames, measured on the test half (metric 2)."
+    drawn = _response(study, panels, score, "measured overlap")
+    return Chart(f"{score.label} against overlap", _note(study, score, note), drawn)
 
 
-def _finish(figure: Any, axes: Sequence[Any], label: str) -> None:
-    """Add what all panels share: grid, label of y, one legend."""
-    entries: dict[str, Any] = {}
-    for axis in axes:
-        axis.grid(visible=True, linewidth=0.3)
-        axis.set_ylabel(label)
-        if label:
-            axis.label_outer()
-        handles, labels = axis.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    if entries:
-        figure.legend(
-            entries.values(),
-            entries.keys(),
-            loc="outside lower center",
-            ncols=_LEGEND_COLUMNS,
-            fontsize=8,
-            frameon=False,
-        )
+def _fluence_response(study: Study, score: Score) -> Chart:
+    """Draw a score against the photons per pixel, which dose and thinning of the scan share."""
+    found = [(x, cell) for cell in study.done if (x := (cell.bounds or {}).get("photons_per_pixel"))]
+    groups = [sorted((p for p in found if p[1].view == view), key=lambda p: p[0]) for view in study.views]
+    panels = _response(study, [_Panel("all views", groups)], score, "photons per object pixel", xscale="log")
+    return Chart(f"{score.label} against fluence", _note(study, score, "A line per view."), panels)
 
 
-def _response(axis: Any, study: Study, cells: Sequence[Cell], metric: Metric, x: Sequence[float]) -> None:
-    if metric is COMPLEX_NRMSE:
+def _note(study: Study, score: Score, text: str) -> str:
+    known = study.limits if score.limit else []
+    signs = {LIMIT: "dashed", BAYESIAN_LIMIT: "dotted"}
+    shown = " and ".join(f"{signs[name]} the {name}" for name in known)
+    return f"{text} {capital(score.direction)}." + (f" Black: {shown}." if shown else "")
+
+
+def _response(
+    study: Study, panels: Sequence[_Panel], score: Score, x_label: str, *, xscale: str = "linear"
+) -> tuple[str, ...]:
+    lines = lines_of(study)
+    known = [panel for panel in panels if any(cell.bounds or cell.runs for _, cell in panel.points)]
+    if not known:
+        return ()
+    span = _range(known, lines, score)
+    x_range = _widened([x for panel in known for x, _ in panel.points], xscale)
+    drawn: list[str] = []
+    for panel in known:
+        with _panel(study.title, x_label, score.key, panel.title) as (shown, axis):
+            axis.set(title=panel.title, xlabel=x_label, ylabel=score.label, xscale=xscale, xlim=x_range)
+            _draw(axis, panel, lines, score, span)
+            drawn.append(_inline(svg_text(shown)))
+    return tuple(drawn)
+
+
+def _widened(values: Sequence[float], scale: str) -> tuple[float, float]:
+    """Return the ends of an axis that holds some values."""
+    low, high = min(values), max(values)
+    if scale == "log":
+        return low / 1.5, high * 1.5
+    margin = 0.06 * (high - low) or 0.05
+    return low - margin, high + margin
+
+
+def _draw(
+    axis: Any, panel: _Panel, lines: Sequence[Line], score: Score, span: tuple[float, float] | None
+) -> None:
+    if score is COMPLEX_NRMSE:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
-    for name, style in _styles(study).items():
-        values = [cell.value(name, metric) for cell in cells]
-        there = [(at, value) for at, value in zip(x, values, strict=True) if value]
-        axis.errorbar(
-            [at for at, _ in there],
-            [value.mean for _, value in there],
-            yerr=[value.spread or 0.0 for _, value in there] if any(v.spread for _, v in there) else None,
-            markersize=3.5,
-            capsize=2,
-            label=name,
-            **style,
-        )
-    for name in study.limits if metric.limit else ():
-        points = [
-            (at, y) for at, cell in zip(x, cells, strict=True) if (y := cell.limit(metric, name)) is not None
-        ]
-        axis.plot(
-            *np.reshape(points, (-1, 2)).T,
-            color="black",
-            linestyle=_LIMIT_STYLES[name],
-            linewidth=1.8,
-            label=name,
-        )
+    for line in lines:
+        for number, group in enumerate(panel.groups):
+            found = [(x, value) for x, cell in group if (value := cell.height(line.name, score))]
+            spread = [value.spread or 0.0 for _, value in found]
+            container = axis.errorbar(
+                [x for x, _ in found],
+                [value.mean for _, value in found],
+                yerr=spread if any(spread) else None,
+                label=line.name if not number else None,
+                marker=_MARKERS[number] if line.marker and len(panel.groups) > 1 else line.marker,
+                color=line.colour,
+                linestyle=line.style,
+                linewidth=line.width,
+                markersize=3.5,
+                capsize=2,
+                zorder=3 if line.width > 2 else 2,
+            )
+            for artist in (container.lines[0], *container.lines[1], *container.lines[2]):
+                artist.set_gid(f"line-{line.number}")
+    if span:
+        axis.set_ylim(span)
+    axis.grid(visible=True, linewidth=0.3)
 
 
-def _frc_panel(axis: Any, study: Study, cell: Cell) -> None:
-    frc = cell.first.frc
-    x = frc["nyquist_fraction"]
-    for name, style in _styles(study).items():
-        if (key := cell.first.key(name)) in frc:
-            axis.plot(x, frc[key], label=name, **{**style, "marker": ""})
-    if LIMIT in frc:
-        axis.plot(x, frc[LIMIT], color="black", linestyle="--", linewidth=1.8, label=f"{LIMIT}, expected")
-    grey = {"color": "0.4", "linewidth": 0.9}
-    axis.axhline(_HALF, linestyle=(0, (6, 2)), label="threshold 0.5", **grey)
-    axis.plot(x, frc["half_bit"], linestyle="-.", label="threshold half-bit", **grey)
-    axis.axhline(1 / 7, linestyle=":", label="threshold 1/7", **grey)
-    axis.set_ylim(-0.1, 1.05)
+def _range(panels: Sequence[_Panel], lines: Sequence[Line], score: Score) -> tuple[float, float] | None:
+    """Return the range of y that all panels share: that of the methods that are on, and limits near it."""
+    cells = [cell for panel in panels for _, cell in panel.points]
+    found = [
+        value.mean
+        for line in lines
+        if line.on and line.name not in LIMITS
+        for cell in cells
+        if (value := cell.height(line.name, score))
+    ]
+    if not found:
+        return None
+    if score is COMPLEX_NRMSE:
+        return _widened(found, "log")
+    limits = [x for cell in cells if (x := cell.limit(score)) is not None and x > min(found)]
+    return _widened([*found, *limits], "linear")
 
 
-def _styles(study: Study) -> dict[str, dict[str, Any]]:
-    """Return colour and line of each method: learned ones bold, references grey."""
-    learned = cycle(_LEARNED_COLOURS)
-    iterative = cycle(_ITERATIVE_COLOURS)
-    reference = cycle(_REFERENCE_LINES)
-    styles: dict[str, dict[str, Any]] = {}
-    for number, (name, kind) in enumerate(study.methods.items()):
-        marker = _MARKERS[number % len(_MARKERS)]
-        if kind == "learned":
-            styles[name] = {"color": next(learned), "linewidth": _BOLD, "marker": marker, "zorder": 3}
-        elif kind == "iterative":
-            styles[name] = {"color": next(iterative), "linewidth": _THIN, "marker": marker}
-        else:
-            styles[name] = {
-                "color": "0.55",
-                "linewidth": _THIN,
-                "linestyle": next(reference),
-                "marker": marker,
-            }
-    return styles
+def frc_chart(study: Study) -> Chart:
+    """Draw the Fourier ring correlation of each method with the truth, a panel per cell."""
+    lines = lines_of(study)
+    panels: list[str] = []
+    for cell in study.done:
+        frc = cell.first.frc
+        x = frc.get("nyquist_fraction", [])
+        with _panel(study.title, cell.title) as (shown, axis):
+            for line in lines:
+                key = LIMIT if line.name == LIMIT else cell.first.key(line.name)
+                if key in frc:
+                    style = {"color": line.colour, "linestyle": line.style, "linewidth": line.width}
+                    axis.plot(x, frc[key], label=line.name, gid=f"line-{line.number}", **style)
+            grey = {"color": "0.4", "linewidth": 0.9}
+            axis.axhline(0.5, linestyle=(0, (6, 2)), label="threshold 0.5", **grey)
+            axis.plot(x, frc.get("half_bit", x), linestyle="-.", label="threshold half-bit", **grey)
+            axis.axhline(1 / 7, linestyle=":", label="threshold 1/7", **grey)
+            axis.set(title=f"{cell.dose:,}, {cell.view}", xlim=(0, 1), ylim=(-0.1, 1.05))
+            axis.set(xlabel="spatial frequency / Nyquist", ylabel="FRC")
+            axis.grid(visible=True, linewidth=0.3)
+            panels.append(_inline(svg_text(shown)))
+    note = f"A panel per cell: each method with the truth, the limit as expected. {_FRC_NOTE}"
+    return Chart("Fourier ring correlation", note, tuple(panels))
 
 
-def _marks(names: Sequence[str]) -> list[str]:
-    return [_MARKERS[number % len(_MARKERS)] for number in range(len(names))]
+def training_charts(study: Study) -> list[Chart]:
+    """Draw the training curves, a panel per quantity, a line per run; none if none was recorded."""
+    runs = [run for cell in study.done for run in cell.runs]
+    names = list(dict.fromkeys(name for run in runs for name in run.curves))
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(study.doses)))
+    colours = dict(zip(study.doses, shades, strict=True))
+    strokes = dict(zip(study.views, cycle(("-", "--", ":", "-.")), strict=False))
+    panels: list[str] = []
+    for name in names:
+        with _panel(study.title, name) as (shown, axis):
+            for run in runs:
+                steps, values = np.reshape(run.curves.get(name, []), (-1, 2)).T
+                axis.plot(steps, values, strokes[run.view], color=colours[run.dose], linewidth=1.0)
+            axis.set(title=name, xlabel="epoch")
+            axis.grid(visible=True, linewidth=0.3)
+            panels.append(_inline(svg_text(shown)))
+    shown = ", ".join(f"{stroke} {view}" for view, stroke in strokes.items())
+    note = f"A line per run: darker at a lower dose; {shown}."
+    return [Chart("Training", note, tuple(panels))] if panels else []
 
 
-def _height(cell: Cell, name: str, metric: Metric) -> float | None:
-    if name == LIMIT:
-        return cell.limit(metric)
-    method = cell.best_iterative() if name == _BEST else name
-    value = cell.value(method, metric) if method else None
-    return value.mean if value else None
+@contextmanager
+def _panel(*names: str) -> Generator[tuple[Any, Any]]:
+    """Yield a figure with one axis, whose text stays text; its names give its parts ids of their own."""
+    settings: dict[str, Any] = {
+        # By hand: there are dozens of panels, and finding margins takes longer than drawing.
+        "figure__constrained_layout__use": False,
+        **{f"figure__subplot__{side}": part for side, part in _MARGINS.items()},
+        "svg__fonttype": "none",
+        "svg__hashsalt": "/".join(names),
+        "font__size": 9,
+        "axes__titlesize": 10,
+    }
+    with figure(*_PANEL_IN, **settings) as drawn:
+        yield drawn, drawn.subplots()
 
 
-def _say_absent(axis: Any, cell: Cell) -> None:
-    axis.text(0.5, 0.5, cell.state, ha="center", va="center", color="0.4", transform=axis.transAxes)
-    axis.set_ylim(-0.1, 1.05)
-
-
-def _limit_note(study: Study, metric: Metric) -> str:
-    if not (study.limits and metric.limit):
-        return ""
-    return "Black: the physical limit, which binds unbiased estimators; prior knowledge can beat it."
+def _inline(text: str) -> str:
+    """Return an SVG as part of a page, where names of its elements must not occur twice."""
+    body = _AUTOMATIC_ID.sub("", text[text.index("<svg") :])
+    return _LINE_ID.sub(r'<g class="line-\1"', _DECIMALS.sub(r"\1", body))

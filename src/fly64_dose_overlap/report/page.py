@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,82 +12,38 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fly64_dose_overlap.files.atomic import write_text_atomic
-from fly64_dose_overlap.progress import say
-from fly64_dose_overlap.report import tables
-from fly64_dose_overlap.report.collect import collect_studies
-from fly64_dose_overlap.report.figures import Charts, Picture, draw_charts
-from fly64_dose_overlap.report.images import reconstructions
-from fly64_dose_overlap.report.metrics import PHASE_PSNR
-from fly64_dose_overlap.report.study import LIMIT, NETWORK, Cell, Study
-from fly64_dose_overlap.results.repository import repository_root
-from fly64_dose_overlap.results.timings import cpu_seconds
+from fly64_dose_overlap.progress import say, track
+from fly64_dose_overlap.report import figures, findings, tables
+from fly64_dose_overlap.report.study import Cell, Study
+from fly64_dose_overlap.report.viewer import Viewer, viewer_of
+from fly64_dose_overlap.scores.catalogue import PRINTED
 
-PACKAGES = ("fly64-dose-overlap", "torch", "numpy", "scipy", "scikit-image", "ptychi", "dvc")
-MOST_PICTURE_CHARACTERS = 5_000_000
-"""Reconstructions stop here; with their curves, a full study and some variants stay below 8 MB."""
+PACKAGES = ("fly64-dose-overlap", "torch", "numpy", "scipy", "scikit-image", "ptychi")
+HOW_TO_GET = "dvc exp pull origin, or run the cell here: dvc repro"
 _TEMPLATE = "report.html.j2"
 
 
-def write_report(
-    root: Path,
-    out: Path,
-    *,
-    revisions: Sequence[str] = ("HEAD",),
-) -> list[Study]:
-    """Write index.html, table.csv, table.md and dose_response.svg of all experiments of some commits.
-
-    The picture is the first chart of the first study that has a result.
+def write_page(studies: Sequence[Study], out: Path, *, seconds: Mapping[str, float]) -> None:
+    """Write index.html, table.csv, table.md and dose_response.svg.
 
     Parameters
     ----------
-    root : Path
-        Folder of the repository.
+    studies : sequence of Study
+        Those of the working tree first; the picture is of the largest one.
     out : Path
         Folder to write to.
-    revisions : sequence of str
-        Commits that the experiments started from.
-
-    Returns
-    -------
-    list of Study
-        What was found, failed runs included.
-
-    Raises
-    ------
-    StudyError
-        If there is no result, or a file is damaged.
+    seconds : mapping of str to float
+        Time on the processor by the SHA-256 of what was made.
     """
-    studies = collect_studies(root, revisions)
-    seconds = cpu_seconds(repository_root(root))
+    largest = max(studies, key=lambda study: len(study.done))
     write_text_atomic(out / "table.csv", tables.csv_text(studies, seconds))
     write_text_atomic(out / "table.md", markdown_text(studies, seconds))
-    charts = {study: draw_charts(study) for study in studies if study.done}
-    picture = next(iter(charts.values())).responses[0].content
-    write_text_atomic(out / "dose_response.svg", picture.decode())
-    write_text_atomic(out / "index.html", page(studies, charts, _images(root, studies), seconds))
-    for study in studies:
-        say(f"{study.title}: {study.status}")
-    return studies
+    write_text_atomic(out / "dose_response.svg", figures.dose_response_picture(largest))
+    write_text_atomic(out / "index.html", page(studies, seconds))
 
 
-def _images(root: Path, studies: Sequence[Study]) -> dict[Cell, Picture]:
-    found: dict[Cell, Picture] = {}
-    size = 0
-    for cell in (cell for study in studies for cell in study.done):
-        picture = reconstructions(root, cell) if size < MOST_PICTURE_CHARACTERS else None
-        if picture:
-            found[cell] = picture
-            size += len(picture.source)
-    return found
-
-
-def page(
-    studies: Sequence[Study],
-    charts: Mapping[Study, Charts],
-    images: Mapping[Cell, Picture],
-    timings: Mapping[str, float],
-) -> str:
-    """Return the page as HTML, with those charts and images that are given."""
+def page(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
+    """Return the page as HTML."""
     environment = Environment(
         loader=PackageLoader(__package__ or "", package_path=""),
         autoescape=True,
@@ -96,134 +51,90 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    contents = [_content(study, charts, images, timings) for study in studies]
-    return environment.get_template(_TEMPLATE).render(studies=contents, versions=versions())
-
-
-def _content(
-    study: Study,
-    charts: Mapping[Study, Charts],
-    images: Mapping[Cell, Picture],
-    timings: Mapping[str, float],
-) -> dict[str, Any]:
-    """Return what the template shows of a study."""
-    content: dict[str, Any] = {"study": study, "runs": tables.runs_table(study)}
-    if not study.done:
-        return content
-    return content | {
-        "findings": findings(study),
-        "conventions": conventions(study),
-        "summary": tables.summary_tables(study),
-        "deltas": tables.delta_tables(study),
-        "charts": charts.get(study, Charts()),
-        "measured": [tables.dose_table(study), tables.overlap_table(study)],
-        "time": tables.time_table(study, timings),
-        "cells": [
-            {
-                "cell": cell,
-                "picture": images.get(cell),
-                "tables": [tables.cell_table(cell), tables.cell_delta_table(cell)] if cell.runs else [],
-                "conventions": cell_conventions(cell) if cell.runs else "",
-            }
-            for cell in study.cells.values()
+    shown, trials = divide(studies)
+    plain = next((study for study in shown if study.committed), None)
+    largest = max(shown, key=lambda study: len(study.done))
+    return environment.get_template(_TEMPLATE).render(
+        lead=findings.headline(largest),
+        beyond=findings.beyond(largest),
+        pictured=_pictured(shown),
+        how_to_get=HOW_TO_GET,
+        studies=[
+            _content(study, seconds) for study in track(shown, total=len(shown), label="draw", unit="part")
         ],
+        trials=tables.trials_table(trials, plain) if trials else None,
+        limit_note=findings.LIMIT_NOTE,
+        efficiency_note=findings.EFFICIENCY_NOTE,
+        versions=versions(),
+    )
+
+
+def divide(studies: Sequence[Study]) -> tuple[list[Study], list[Study]]:
+    """Return the studies that have a section of their own, and those whose runs share one table."""
+    shown = [study for study in studies if study.done and not study.is_trial]
+    return shown, [study for study in studies if study not in shown]
+
+
+def _pictured(studies: Sequence[Study]) -> tuple[Study, Cell, Viewer] | None:
+    """Return the first cell whose reconstructions are at hand, with its pictures."""
+    for study in studies:
+        for cell in study.done:
+            if viewer := viewer_of(study, cell):
+                return study, cell, viewer
+    say(f"report: no reconstructions are here to be shown; get them: {HOW_TO_GET}")
+    return None
+
+
+def _content(study: Study, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return what the template shows of a study."""
+    overview, *summary = tables.summary_tables(study)
+    several = len(study.done) > 1
+    return {
+        "study": study,
+        "headline": findings.headline(study),
+        "conventions": findings.conventions(study.conventions),
+        "lines": figures.lines_of(study),
+        "most_lines": figures.MOST_LINES,
+        "charts": figures.response_charts(study) if several else [],
+        "further": figures.further_charts(study) if several else [],
+        "overview": overview if several else tables.cell_table(study.done[0], PRINTED),
+        "summary": summary if several else [],
+        "deltas": tables.delta_tables(study),
+        "cells": [tables.cell_table(cell) for cell in study.done],
+        "measured": [
+            tables.dose_table(study),
+            tables.overlap_table(study),
+            tables.time_table(study, seconds),
+        ],
+        "runs": tables.runs_table(study),
         "params": yaml.safe_dump(study.done[0].first.params, sort_keys=False),
-        "hashes": _hashes(study),
+        "data": dict(sorted(pair for cell in study.done for pair in cell.first.data.items())),
     }
 
 
-def findings(study: Study) -> list[str]:
-    """Say in a few sentences what the table of the phase PSNR shows.
-
-    Compared are the network and every other learned method that is the best somewhere.
-    """
-    wins = Counter(name for cell in study.done for name in cell.best(PHASE_PSNR))
-    shown = ", ".join(f"{name} in {count}" for name, count in wins.most_common())
-    found = [f"Highest phase PSNR, of {len(study.done)} cells: {shown}."]
-    for method in dict.fromkeys([NETWORK, *(name for name in wins if study.methods[name] == "learned")]):
-        best = "the best iterative method of each cell, phase PSNR"
-        limit = "the physical limit for unbiased estimators"
-        found += _range(method, best, _margins(study, method, Cell.best_iterative_psnr))
-        found += _range(method, limit, _margins(study, method, lambda cell: cell.limit(PHASE_PSNR, LIMIT)))
-    return found
-
-
-def _margins(study: Study, method: str, other: Callable[[Cell], float | None]) -> list[float]:
-    """Return by how much the phase PSNR of a method is above another value, where both are there."""
-    pairs = [(cell.value(method, PHASE_PSNR), other(cell)) for cell in study.done]
-    return [value.mean - reference for value, reference in pairs if value and reference is not None]
-
-
-def _range(method: str, other: str, margins: Sequence[float]) -> list[str]:
-    if not margins:
-        return []
-    least, most = min(margins), max(margins)
-    name = method[0].upper() + method[1:]
-    return [f"{name} minus {other}: {least:+.2f} to {most:+.2f} dB (positive is better)."]
-
-
-def conventions(study: Study) -> str:
-    """Say how the scores of a study were taken."""
-    found = [cell.first.evaluation["conventions"] for cell in study.done]
-    regions = [item["region"] for item in found]
-    peaks = [item["peak"] for item in found]
-    return (
-        f"Test half only. Region: {_span([r['pixels'] for r in regions], ',')} pixels lit by more than "
-        f"{_span([r['illumination_threshold'] for r in regions], 'g')} of the largest illumination. "
-        f"Peak of PSNR and SSIM: the truth's own range in that region, "
-        f"amplitude {_span([p['amplitude'] for p in peaks], '.3f')}, "
-        f"phase {_span([p['phase'] for p in peaks], '.3f')} rad. "
-        f"Every method is aligned alike: {'; '.join(dict.fromkeys(item['alignment'] for item in found))}. "
-        f"MS-SSIM on {_span([item['ms_ssim_scales'] for item in found], 'd')} scales."
-    )
-
-
-def cell_conventions(cell: Cell) -> str:
-    """Say how the scores of one cell were taken."""
-    found = cell.first.evaluation["conventions"]
-    region, peak = found["region"], found["peak"]
-    return (
-        f"Test half; rows {region['rows'][0]} to {region['rows'][1]}, columns {region['columns'][0]} to "
-        f"{region['columns'][1]}, {region['pixels']:,} pixels; peaks {peak['amplitude']:.4f} (amplitude) and "
-        f"{peak['phase']:.4f} rad (phase); alignment: {found['alignment']}."
-    )
-
-
-def _span(values: Sequence[float], style: str) -> str:
-    texts = list(dict.fromkeys(format(value, style) for value in (min(values), max(values))))
-    return " to ".join(texts)
-
-
-def markdown_text(studies: Sequence[Study], timings: Mapping[str, float]) -> str:
-    """Return summary, differences, measured values and times of every study as Markdown."""
-    parts: list[str] = ["# Dose and overlap"]
-    for study in studies:
-        parts += [f"## {study.title.capitalize()}", f"{study.status}."]
+def markdown_text(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
+    """Return headline, summary, differences, measured values and times of every study as Markdown."""
+    shown, trials = divide(studies)
+    parts = ["# Dose and overlap"]
+    for study in shown:
+        parts += [f"## {findings.capital(study.title)}", f"{study.status}.", findings.headline(study)]
         parts += [f"Changed parameters: {', '.join(study.changes)}."] if study.changes else []
-        if study.done:
-            parts += [" ".join(findings(study)), conventions(study)]
-            for table in (
-                *tables.summary_tables(study),
-                *tables.delta_tables(study),
-                tables.dose_table(study),
-                tables.overlap_table(study),
-                tables.time_table(study, timings),
-            ):
-                parts += [f"### {table.title}", *filter(None, [table.note]), tables.markdown(table)]
+        parts.append(findings.conventions(study.conventions))
+        for table in (
+            tables.brief_table(study),
+            *tables.summary_tables(study),
+            *tables.delta_tables(study),
+            tables.dose_table(study),
+            tables.overlap_table(study),
+            tables.time_table(study, seconds),
+        ):
+            parts += [f"### {table.title}", *filter(None, [table.note]), tables.markdown(table)]
+    if trials:
+        table = tables.trials_table(trials, next((study for study in shown if study.committed), None))
+        parts += ["## Trials", table.note, tables.markdown(table)]
     return "\n\n".join(parts) + "\n"
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and the packages that count, in this environment."""
     return {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
-def _hashes(study: Study) -> dict[str, str]:
-    """Return the hash of every dataset of the study."""
-    outputs = {
-        path: digest
-        for cell in study.done
-        for path, digest in cell.first.outputs.items()
-        if path.startswith("data/")
-    }
-    return dict(sorted(outputs.items()))

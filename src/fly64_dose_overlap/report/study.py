@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.report.metrics import PHASE_PSNR, Metric
+from fly64_dose_overlap.scores.catalogue import PHASE_PSNR, SCORES, Score
 
-NETWORK = "network"
-"""The method that all others are compared with."""
 LIMIT = "limit"
 BAYESIAN_LIMIT = "limit with prior"
+LIMITS = (LIMIT, BAYESIAN_LIMIT)
 
-KINDS = ("learned", "iterative", "reference")
+PREFERRED = ("refined", "map", "lsqml", "ml", "network", "supervised")
+"""Short names of methods that are shown before others where not all have room."""
 
-SUCCESS = "success"
-MISSING = "missing"
+LEARNED, ITERATIVE, REFERENCE = "learned", "iterative", "reference"
+
+SUCCESS, FAILED, MISSING = "success", "failed", "missing"
 
 Curve = list[tuple[float, float]]
+Bounds = dict[str, Any]
+"""Physical limit of one dose and view, as in metrics/evaluation.json."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One experiment, or the commit itself.
+    """One cell that was run, or that was to be.
 
     Attributes
     ----------
     name, revision : str
-        Name in DVC, ``commit`` for the commit itself; git revision.
+        What a reader knows it by, and where its files are kept.
     state : str
         ``success``, ``queued``, ``running``, ``failed``, or why its result does not count.
+    dose : int
+        Nominal photons per frame.
+    view : str
+    seed : int
+        Of the training.
     params : dict
-        Content of params.yaml.
+        All parameters.
     evaluation : dict
         Content of metrics/evaluation.json; empty without a result.
     frc : dict of list of float
@@ -43,35 +54,26 @@ class Run:
         Training curves by name.
     measured_dose, measured_overlap : dict
         Content of metrics/dose/<dose>.json and metrics/overlap/<dose>-<view>.json.
-    outputs : dict of str
-        Hash that dvc.lock gives for each output.
+    data : dict of str
+        Hash of each dataset.
+    reconstruction : Path or None
+        The file with its aligned reconstructions, if that is at hand.
     """
 
     name: str
     revision: str
     state: str
+    dose: int
+    view: str
+    seed: int
     params: dict[str, Any]
     evaluation: dict[str, Any] = field(default_factory=dict[str, Any])
     frc: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
     measured_dose: dict[str, Any] = field(default_factory=dict[str, Any])
     measured_overlap: dict[str, Any] = field(default_factory=dict[str, Any])
-    outputs: dict[str, str] = field(default_factory=dict[str, str])
-
-    @property
-    def dose(self) -> int:
-        """Nominal photons per frame."""
-        return int(self.params["dose"])
-
-    @property
-    def view(self) -> str:
-        """Name of the view."""
-        return str(self.params["view"])
-
-    @property
-    def seed(self) -> int:
-        """Seed of the training."""
-        return int(self.params["train"]["seed"])
+    data: dict[str, str] = field(default_factory=dict[str, str])
+    reconstruction: Path | None = None
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
@@ -85,16 +87,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Value:
-    """Mean of a score over repeats.
-
-    Attributes
-    ----------
-    mean : float
-    spread : float or None
-        Standard deviation over the repeats (n - 1 in the denominator); None for a single one.
-    n : int
-        Number of repeats that have the score.
-    """
+    """Mean of a score over ``n`` repeats; the standard deviation (n - 1) of a single one is None."""
 
     mean: float
     spread: float | None
@@ -128,143 +121,172 @@ class Cell:
         Nominal photons per frame.
     view : str
     runs : tuple of Run
-        Those with a result, by seed: repeats, which differ in ``train.seed`` only.
+        Those with a result, by seed: repeats, which differ in the seed of training only.
     state : str
         ``success``, ``missing``, or the state of the runs that have no result.
+    bounds : dict or None
+        The physical limit, which may be known before anything is run.
     """
 
     dose: int
     view: str
     runs: tuple[Run, ...]
     state: str
+    bounds: Bounds | None
+
+    @property
+    def title(self) -> str:
+        """Dose and view in words."""
+        return f"{self.dose:,} photons per frame, {self.view}"
 
     @property
     def first(self) -> Run:
         """The run of the lowest seed, whose curves and pictures stand for the cell."""
         return self.runs[0]
 
-    @property
+    @cached_property
     def methods(self) -> dict[str, str]:
-        """Kind of each method, by kind as in `KINDS` and then in the files' order."""
-        found = {
-            name: str(scores.get("kind", KINDS[-1]))
+        """Kind of each method, that of the highest phase PSNR first."""
+        kinds = {
+            name: str(scores.get("kind", REFERENCE))
             for run in self.runs
             for name, scores in run.methods.items()
         }
-        return dict(sorted(found.items(), key=lambda item: KINDS.index(item[1])))
+        return {name: kinds[name] for name in sorted(kinds, key=self._height, reverse=True)}
 
-    def value(self, method: str, metric: Metric) -> Value | None:
+    def _height(self, method: str) -> float:
+        value = self.value(method, PHASE_PSNR)
+        return value.mean if value else float("-inf")
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str], Value | None]:
+        names = dict.fromkeys(name for run in self.runs for name in run.methods)
+        return {
+            (name, score.key): average([score.of(run.methods.get(name, {})) for run in self.runs])
+            for name in names
+            for score in SCORES
+        }
+
+    def value(self, method: str, score: Score) -> Value | None:
         """Return a score of a method, averaged over the repeats."""
-        return average([metric.of(run.methods.get(method, {})) for run in self.runs])
+        return self._values.get((method, score.key))
 
-    def limit(self, metric: Metric, name: str = LIMIT) -> float | None:
-        """Return the physical limit, which no repeat changes; None where there is none."""
-        found: Any = self.first.evaluation.get("limit") if self.runs else None
-        if name == BAYESIAN_LIMIT and found:
-            found = found.get("bayesian")
-        value = found.get(metric.limit) if found and metric.limit else None
-        return None if value is None else float(value)
+    def limit(self, score: Score, name: str = LIMIT) -> float | None:
+        """Return the physical limit of a score, None where there is none."""
+        bounds = self.bounds or {}
+        return score.bound(bounds.get("bayesian") if name == BAYESIAN_LIMIT else bounds)
 
-    def photons_per_pixel(self) -> float | None:
-        """Return the fluence that the limit belongs to."""
-        found: Any = self.first.evaluation.get("limit") if self.runs else None
-        return found.get("photons_per_pixel") if found else None
+    def height(self, name: str, score: Score) -> Value | None:
+        """Return a score of a method, or of a limit, by its name."""
+        return average([self.limit(score, name)]) if name in LIMITS else self.value(name, score)
 
-    def overlap(self) -> float | None:
-        """Return metric 2 of the overlap, image to image, measured on the test half."""
-        test = self.first.measured_overlap.get("test", {}) if self.runs else {}
-        return test.get("metric_2_image_based_avg")
-
-    def best(self, metric: Metric) -> set[str]:
+    def best(self, score: Score) -> set[str]:
         """Return the methods with the best value as it is printed; several if they tie."""
-        found = {name: self.value(name, metric) for name in self.methods}
-        written = {name: metric.write(value.mean) for name, value in found.items() if value}
-        values = {name: value.mean for name, value in found.items() if value}
+        values = {name: value.mean for name in self.methods if (value := self.value(name, score))}
         if not values:
             return set()
-        best = max(values, key=lambda name: values[name] if metric.higher_is_better else -values[name])
-        return {name for name, text in written.items() if text == written[best]}
+        best = (max if score.higher_is_better else min)(values.values())
+        return {name for name, value in values.items() if score.write(value) == score.write(best)}
 
-    def best_iterative(self) -> str | None:
-        """Return the iterative method of the highest phase PSNR."""
-        values = {
-            name: value.mean
-            for name, kind in self.methods.items()
-            if kind == "iterative" and (value := self.value(name, PHASE_PSNR))
-        }
-        return max(values, key=lambda name: values[name], default=None)
-
-    def best_iterative_psnr(self) -> float | None:
-        """Return the highest phase PSNR of an iterative method, in dB."""
-        best = self.best_iterative()
-        value = self.value(best, PHASE_PSNR) if best else None
-        return value.mean if value else None
-
-    def delta(self, method: str, metric: Metric) -> float | None:
-        """Return network minus method, from the means over repeats."""
-        first, second = self.value(NETWORK, metric), self.value(method, metric)
-        return first.mean - second.mean if first and second else None
+    def strongest(self, kinds: Collection[str]) -> str | None:
+        """Return the method of the highest phase PSNR among some kinds."""
+        return next((name for name, kind in self.methods.items() if kind in kinds), None)
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """All cells of one commit and one variant.
+    """Cells that differ in dose, view and seed only.
 
     Attributes
     ----------
+    title : str
     commit : str
-        Git revision that the experiments start from.
+        Git revision that the runs start from.
     variant : str
-        Digest that tells experiments with other parameters or code; empty for the plain ones.
+        Digest that tells runs with other parameters or code; empty for the plain ones.
     changes : tuple of str
-        Parameters in which the variant differs from the commit.
+        Parameters in which they differ from the commit.
     runs : tuple of Run
         In whatever state.
     cells : dict of Cell
         By dose and view, doses ascending; cells without a result too.
+    committed : bool
+        False for the results of the working tree.
     """
 
+    title: str
     commit: str
     variant: str
     changes: tuple[str, ...]
     runs: tuple[Run, ...]
     cells: dict[tuple[int, str], Cell]
+    committed: bool = True
 
-    @property
-    def title(self) -> str:
-        """Name of the study."""
-        plain = f"commit {self.commit[:7]}"
-        return f"{plain}, variant {self.variant}" if self.variant else plain
-
-    @property
+    @cached_property
     def doses(self) -> list[int]:
         """Doses, ascending."""
         return list(dict.fromkeys(dose for dose, _ in self.cells))
 
-    @property
+    @cached_property
     def views(self) -> list[str]:
         """Views, in the order of params.yaml."""
         return list(dict.fromkeys(view for _, view in self.cells))
 
-    @property
+    @cached_property
     def done(self) -> list[Cell]:
         """Cells with a result."""
         return [cell for cell in self.cells.values() if cell.runs]
 
     @property
-    def methods(self) -> dict[str, str]:
-        """Kind of each method of any cell, in the files' order."""
-        longest_first = sorted(self.done, key=lambda cell: -len(cell.methods))
-        return {name: kind for cell in longest_first for name, kind in cell.methods.items()}
+    def is_trial(self) -> bool:
+        """Whether these are single runs with parameters of their own, and no matrix to be filled."""
+        return bool(self.variant) and 2 * len(self.done) < len(self.cells)
 
-    @property
+    @cached_property
+    def methods(self) -> dict[str, str]:
+        """Kind of each method of any cell: those that win the most cells first, then by phase PSNR."""
+        kinds = {name: kind for cell in self.done for name, kind in cell.methods.items()}
+        wins = Counter(name for cell in self.done for name in cell.best(PHASE_PSNR))
+
+        def rank(name: str) -> tuple[int, float]:
+            found = average([v.mean for cell in self.done if (v := cell.value(name, PHASE_PSNR))])
+            return wins[name], found.mean if found else float("-inf")
+
+        return {name: kinds[name] for name in sorted(kinds, key=rank, reverse=True)}
+
+    @cached_property
+    def leader(self) -> str:
+        """The method that has the highest phase PSNR in most cells."""
+        return next(iter(self.methods))
+
+    @cached_property
     def limits(self) -> list[str]:
         """Names of the limits that any cell has."""
-        return [
-            name
-            for name in (LIMIT, BAYESIAN_LIMIT)
-            if any(cell.limit(PHASE_PSNR, name) is not None for cell in self.done)
-        ]
+        cells = self.cells.values()
+        return [n for n in LIMITS if any(cell.limit(PHASE_PSNR, n) is not None for cell in cells)]
+
+    @property
+    def known(self) -> list[str]:
+        """The methods of `PREFERRED` that are there, in its order."""
+        keys = {name: self.done[0].first.key(name) for name in self.methods}
+        return [name for key in PREFERRED for name in keys if keys[name] == key]
+
+    @property
+    def conventions(self) -> list[dict[str, Any]]:
+        """How the scores of each cell were taken."""
+        return [cell.first.evaluation["conventions"] for cell in self.done]
+
+    def delta(self, cell: Cell, method: str, score: Score) -> float | None:
+        """Return leader minus method in a cell, from the means over repeats."""
+        first, second = cell.value(self.leader, score), cell.value(method, score)
+        return first.mean - second.mean if first and second else None
+
+    def overlap(self, view: str) -> float | None:
+        """Return metric 2 of a view's overlap, image to image, measured on the test half at any dose."""
+        for cell in self.done:
+            if cell.view == view and (measured := cell.first.measured_overlap.get("test")):
+                return measured.get("metric_2_image_based_avg")
+        return None
 
     @property
     def status(self) -> str:
@@ -275,27 +297,39 @@ class Study:
         for state in dict.fromkeys(cell.state for cell in without):
             names = [f"{cell.dose}-{cell.view}" for cell in without if cell.state == state]
             text += f"; {state}: {', '.join(names)}"
-        failed = [
-            run.name for run in self.runs if run.state == "failed" and self.cells[run.dose, run.view].runs
-        ]
+        failed = [r.name for r in self.runs if r.state == FAILED and self.cells[r.dose, r.view].runs]
         return f"{text}; failed repeats: {', '.join(failed)}" if failed else text
 
 
-def make_study(commit: str, variant: str, runs: Sequence[Run], *, baseline: dict[str, Any]) -> Study:
-    """Gather the runs of one variant into cells.
+def make_study(
+    title: str,
+    commit: str,
+    runs: Sequence[Run],
+    *,
+    doses: Collection[int] = (),
+    views: Sequence[str] = (),
+    variant: str = "",
+    changes: tuple[str, ...] = (),
+    limits: Mapping[tuple[int, str], Bounds] | None = None,
+    committed: bool = True,
+) -> Study:
+    """Gather runs into cells.
 
     Parameters
     ----------
-    commit, variant : str
+    title, commit, variant, changes, committed
+        As in `Study`.
     runs : sequence of Run
         An earlier one stands for later ones of the same cell and seed.
-    baseline : dict
-        Parameters of the commit, which say which cells there should be.
+    doses, views
+        Which cells there should be, besides those of the runs.
+    limits : mapping, optional
+        Physical limits that are known, by dose and view; a result brings its own.
 
     Raises
     ------
     StudyError
-        If a result is not of the test half, or lacks the network.
+        If a result is not of the test half, or has no method.
     """
     kept: list[Run] = []
     for run in runs:
@@ -304,22 +338,26 @@ def make_study(commit: str, variant: str, runs: Sequence[Run], *, baseline: dict
             if any(_key(run) == _key(other) and other.state == SUCCESS for other in kept):
                 continue
         kept.append(run)
-    doses = sorted({*baseline["doses"], *(run.dose for run in kept)})
-    views = list(dict.fromkeys([*baseline["overlap"]["views"], *(run.view for run in kept)]))
-    cells = {(dose, view): _cell(dose, view, kept) for dose in doses for view in views}
-    changes = next((_changes(baseline, run.params) for run in kept), ()) if variant else ()
-    return Study(commit, variant, changes, tuple(kept), cells)
+    all_doses = sorted({*doses, *(run.dose for run in kept)})
+    all_views = dict.fromkeys([*views, *(run.view for run in kept)])
+    known = limits or {}
+    cells = {
+        (dose, view): _cell(dose, view, kept, known.get((dose, view)))
+        for dose in all_doses
+        for view in all_views
+    }
+    return Study(title, commit, variant, changes, tuple(kept), cells, committed)
 
 
 def _key(run: Run) -> tuple[int, str, int]:
     return run.dose, run.view, run.seed
 
 
-def _cell(dose: int, view: str, runs: Sequence[Run]) -> Cell:
+def _cell(dose: int, view: str, runs: Sequence[Run], known: Bounds | None) -> Cell:
     own = [run for run in runs if (run.dose, run.view) == (dose, view)]
     done = sorted((run for run in own if run.state == SUCCESS), key=lambda run: run.seed)
     state = SUCCESS if done else next((run.state for run in own), MISSING)
-    return Cell(dose, view, tuple(done), state)
+    return Cell(dose, view, tuple(done), state, done[0].evaluation.get("limit") if done else known)
 
 
 def _check(run: Run) -> None:
@@ -327,26 +365,5 @@ def _check(run: Run) -> None:
     split = run.evaluation["conventions"]["split"]
     if split != "test":
         raise StudyError(where, f"must be of the test half, got {split!r}")
-    if NETWORK not in run.methods:
-        raise StudyError(where, f"has no method {NETWORK!r}, only {', '.join(run.methods) or 'nothing'}")
-
-
-def settings(params: dict[str, Any]) -> dict[str, Any]:
-    """Return all parameters by dotted name, without those that tell the cells of one study apart."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            flat[prefix] = value
-
-    walk("", params)
-    return {key: value for key, value in flat.items() if key not in ("dose", "doses", "view", "train.seed")}
-
-
-def _changes(baseline: dict[str, Any], params: dict[str, Any]) -> tuple[str, ...]:
-    before, after = settings(baseline), settings(params)
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return tuple(f"{key}: {before.get(key)} → {after.get(key)}" for key in keys)
+    if not run.methods:
+        raise StudyError(where, "has no method", "evaluate it again")

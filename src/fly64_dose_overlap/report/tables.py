@@ -4,56 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from fly64_dose_overlap.report.metrics import (
-    ALL,
-    AMPLITUDE_PSNR,
-    COMPLEX_NRMSE,
-    DELTAS,
-    DOSE_EFFICIENCY,
+from fly64_dose_overlap.report.findings import by_interest, capital
+from fly64_dose_overlap.report.study import FAILED, LIMITS, MISSING, Cell, Run, Study, Value
+from fly64_dose_overlap.scores.catalogue import (
+    COMPARED,
     FRC50,
     FRC50_NM,
-    MISSING,
-    PHASE_MAE,
-    PHASE_MS_SSIM,
     PHASE_PSNR,
-    PHASE_SSIM,
-    Metric,
+    SCORES,
+    SUMMARY,
+    Score,
 )
-from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, LIMIT, NETWORK, Cell, Study, Value
+from fly64_dose_overlap.scores.catalogue import MISSING as DASH
 
-SUMMARY = (PHASE_PSNR, AMPLITUDE_PSNR, COMPLEX_NRMSE, FRC50, DOSE_EFFICIENCY)
-DELTA_SUMMARY = (PHASE_PSNR, PHASE_SSIM, PHASE_MS_SSIM, COMPLEX_NRMSE, PHASE_MAE)
 CSV_HEAD = (
-    "commit",
-    "variant",
-    "dose",
-    "view",
-    "method",
-    "kind",
-    "metric",
-    "mean",
-    "standard_deviation",
-    "n",
-    "network_minus_method",
+    *("commit", "variant", "dose", "view", "method", "kind"),
+    *("metric", "mean", "standard_deviation", "n", "leader_minus_method"),
 )
-
 TIMES = ("cpu_seconds", "training_cpu_seconds")
 """Times in the CSV, of the run of the lowest seed."""
+BRIEF_ROWS = 4
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A field of a table.
-
-    Attributes
-    ----------
-    text : str
-    mark : str
-        ``best``, ``better``, ``worse``, ``absent`` or empty.
-    """
+    """A field of a table; its mark is ``best``, ``better``, ``worse``, ``absent`` or empty."""
 
     text: str
     mark: str = ""
@@ -79,33 +58,28 @@ class Table:
         How it is to be read.
     corner : str
         Title of the first column.
-    columns : tuple of (str, str)
+    columns : sequence of (str, str)
         Group and title of each further column; groups of equal name stand side by side.
-    rows : tuple of Row
+    rows : sequence of Row
     """
 
     title: str
     note: str
     corner: str
-    columns: tuple[tuple[str, str], ...]
-    rows: tuple[Row, ...]
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[Row]
 
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Groups of columns with their number of columns; empty if no column has a group."""
-        found: list[tuple[str, int]] = []
-        for group, _ in self.columns:
-            if found and found[-1][0] == group:
-                found[-1] = (group, found[-1][1] + 1)
-            else:
-                found.append((group, 1))
+        found = [(group, len([*columns])) for group, columns in groupby(self.columns, key=lambda c: c[0])]
         return found if any(group for group, _ in found) else []
 
 
-def write_value(value: Value | None, metric: Metric, *, count: bool = True) -> str:
+def write_value(value: Value | None, score: Score, *, count: bool = True) -> str:
     """Return a mean, with spread and number of repeats where they differ.
 
-    A method that no network is part of gives the same with every seed of training.
+    A method that no training is part of gives the same with every seed.
 
     Examples
     --------
@@ -113,100 +87,87 @@ def write_value(value: Value | None, metric: Metric, *, count: bool = True) -> s
     ('24.10 ± 0.25 (n = 3)', '24.10')
     """
     if value is None:
-        return MISSING
-    text = metric.write(value.mean)
+        return DASH
+    text = score.write(value.mean)
     if value.spread:
-        text += f" ± {value.spread:{metric.style}}" + (f" (n = {value.n})" if count else "")
+        text += f" ± {value.spread:{score.style}}" + (f" (n = {value.n})" if count else "")
     return text
 
 
 def summary_tables(study: Study) -> list[Table]:
-    """Return one table for each headline score: methods by cells, with the physical limit."""
-    return [_summary(study, metric) for metric in SUMMARY]
+    """Return one table for each headline score: methods by cells, under the physical limits."""
+    return [_summary(study, score) for score in SUMMARY]
 
 
-def _summary(study: Study, metric: Metric) -> Table:
-    found = [cell.value(method, metric) for cell in study.done for method in cell.methods]
-    values = [value for value in found if value]
-    repeats = {value.n for value in values}
+def brief_table(study: Study) -> Table:
+    """Return the phase PSNR of a few methods: the leader, its strongest rival, those that readers know."""
+    table = _summary(study, PHASE_PSNR)
+    wanted = [*study.limits[-1:], *by_interest(study)][:BRIEF_ROWS]
+    rows = [row for row in table.rows if row.head in wanted]
+    return Table("In short", f"{capital(PHASE_PSNR.label)}. {table.note}", table.corner, table.columns, rows)
+
+
+def _summary(study: Study, score: Score) -> Table:
+    found = [value for cell in study.done for name in cell.methods if (value := cell.value(name, score))]
+    repeats = {value.n for value in found}
 
     def entry(cell: Cell, method: str) -> Entry:
-        text = write_value(cell.value(method, metric), metric, count=len(repeats) > 1)
-        if metric is FRC50 and (half_period := cell.value(method, FRC50_NM)):
+        text = write_value(cell.value(method, score), score, count=len(repeats) > 1)
+        if score is FRC50 and (half_period := cell.value(method, FRC50_NM)):
             text += f" ({FRC50_NM.write(half_period.mean)} nm)"
-        return Entry(text, "best" if method in cell.best(metric) else "")
+        return Entry(text, "best" if method in cell.best(score) else "")
 
-    rows = _limit_rows(study, metric) + _method_rows(study, list(study.methods), entry)
-    way = "Higher is better" if metric.higher_is_better else "Lower is better"
-    note = f"{way}; the best method of each cell is marked."
-    if len(repeats) == 1 and any(value.spread for value in values):
+    note = f"{capital(score.direction)}; the best method of each cell is marked."
+    if len(repeats) == 1 and any(value.spread for value in found):
         note += f" Mean ± standard deviation of {repeats.pop()} trainings with different seeds."
-    return Table(metric.title, note, "method", *_grid(study, rows))
+    return _by_cell(study, score.label, note, _method_rows(study, study.methods, entry, score))
 
 
 def delta_tables(study: Study) -> list[Table]:
-    """Return one table for each score: network minus every other method, by cells."""
-    return [_delta(study, metric) for metric in DELTA_SUMMARY]
+    """Return one table for each compared score: the leader minus every other method, by cells."""
+    others = [method for method in study.methods if method != study.leader]
+
+    def table(score: Score) -> Table:
+        def entry(cell: Cell, method: str) -> Entry:
+            return delta_entry(study.delta(cell, method, score), score)
+
+        note = f"{capital(score.direction)}; green favours {study.leader}."
+        title = f"{score.label}: {study.leader} minus method"
+        return _by_cell(study, title, note, _method_rows(study, others, entry))
+
+    return [table(score) for score in COMPARED] if others else []
 
 
-def _delta(study: Study, metric: Metric) -> Table:
-    others = [method for method in study.methods if method != NETWORK]
-    rows = _method_rows(study, others, lambda cell, method: delta_entry(cell.delta(method, metric), metric))
-    title = f"{metric.title}: {NETWORK} minus method"
-    return Table(title, f"{metric.direction.capitalize()}.", "method", *_grid(study, rows))
-
-
-def delta_entry(value: float | None, metric: Metric) -> Entry:
-    """Return a difference, marked by whether it favours the network.
+def delta_entry(value: float | None, score: Score) -> Entry:
+    """Return a difference, marked by whether it favours the first method.
 
     Examples
     --------
-    >>> delta_entry(-0.005, COMPLEX_NRMSE)
-    Entry(text='-0.0050', mark='better')
+    >>> delta_entry(-0.5, PHASE_PSNR)
+    Entry(text='-0.50', mark='worse')
     """
-    text = metric.write_delta(value)
+    text = score.write_delta(value)
     if value is None or float(text) == 0:
         return Entry(text)
-    return Entry(text, "better" if metric.is_better(value, 0) else "worse")
+    return Entry(text, "better" if score.is_better(value, 0) else "worse")
 
 
-def cell_table(cell: Cell) -> Table:
-    """Return all scores of all methods in one cell."""
-    limits = [
-        Row(name, "limit", tuple(Entry(metric.write(cell.limit(metric, name))) for metric in ALL))
-        for name in (LIMIT, BAYESIAN_LIMIT)
+def cell_table(cell: Cell, scores: Sequence[Score] = SCORES) -> Table:
+    """Return scores of all methods in one cell."""
+    best = {score.key: cell.best(score) for score in scores}
+
+    def entry(method: str, score: Score) -> Entry:
+        text = write_value(cell.value(method, score), score, count=False)
+        return Entry(text, "best" if method in best[score.key] else "")
+
+    rows = [
+        Row(name, "limit", tuple(Entry(score.write(cell.limit(score, name))) for score in scores))
+        for name in LIMITS
         if cell.limit(PHASE_PSNR, name) is not None
     ]
-    best = {metric.key: cell.best(metric) for metric in ALL}
-    rows = [
-        Row(
-            method,
-            kind,
-            tuple(
-                Entry(
-                    write_value(cell.value(method, metric), metric, count=False),
-                    "best" if method in best[metric.key] else "",
-                )
-                for metric in ALL
-            ),
-        )
-        for method, kind in cell.methods.items()
-    ]
-    columns = tuple(("", metric.title) for metric in ALL)
-    return Table(
-        "All scores", "The best method of each column is marked.", "method", columns, (*limits, *rows)
-    )
-
-
-def cell_delta_table(cell: Cell) -> Table:
-    """Return network minus every other method for all scores of one cell."""
-    rows = tuple(
-        Row(method, kind, tuple(delta_entry(cell.delta(method, metric), metric) for metric in DELTAS))
-        for method, kind in cell.methods.items()
-        if method != NETWORK
-    )
-    columns = tuple((metric.direction, metric.title) for metric in DELTAS)
-    return Table("Network minus method", "", "method", columns, rows)
+    rows += [Row(n, kind, tuple(entry(n, score) for score in scores)) for n, kind in cell.methods.items()]
+    columns = [("", score.label) for score in scores]
+    return Table(f"Scores at {cell.title}", "The best of each column is marked.", "method", columns, rows)
 
 
 def dose_table(study: Study) -> Table:
@@ -215,52 +176,33 @@ def dose_table(study: Study) -> Table:
     for dose in study.doses:
         found = next((cell.first.measured_dose for cell in study.done if cell.dose == dose), {})
         test, whole = found.get("test", {}), found.get("whole", {})
-        fields = [
-            test.get("photons_per_frame_mean"),
-            test.get("photons_per_frame_min"),
-            test.get("photons_per_frame_max"),
-            test.get("frames"),
-            whole.get("photons_per_frame_mean"),
-        ]
-        rows.append(Row(f"{dose:,}", "", tuple(map(_number, fields))))
-    columns = (
-        ("test half, photons per frame", "mean"),
-        ("test half, photons per frame", "min"),
-        ("test half, photons per frame", "max"),
-        ("test half", "frames"),
-        ("whole scan, photons per frame", "mean"),
-    )
+        fields = [*(test.get(f"photons_per_frame_{key}") for key in ("mean", "min", "max"))]
+        fields += [test.get("frames"), whole.get("photons_per_frame_mean")]
+        rows.append(Row(f"{dose:,}", "", _numbers(fields)))
+    per_frame = "test half, photons per frame"
+    columns = [(per_frame, "mean"), (per_frame, "min"), (per_frame, "max"), ("test half", "frames")]
+    columns.append(("whole scan, photons per frame", "mean"))
     note = "Nominal and measured; one factor scales the whole scan."
-    return Table("Measured dose", note, "nominal", columns, tuple(rows))
+    return Table("Measured dose", note, "nominal", columns, rows)
 
 
 def overlap_table(study: Study) -> Table:
     """Return the measured overlap of the test halves."""
-    keys = (
-        "gridsize",
-        "n_images_subsampled",
-        "n_training_groups",
-        "metric_1_group_based_avg",
-        "metric_2_image_based_avg",
-        "metric_3_group_to_group_avg",
-    )
+    titles = {
+        "gridsize": ("", "group side"),
+        "n_images_subsampled": ("", "frames"),
+        "n_training_groups": ("", "groups"),
+        "metric_1_group_based_avg": ("overlap", "1: in groups"),
+        "metric_2_image_based_avg": ("overlap", "2: of images"),
+        "metric_3_group_to_group_avg": ("overlap", "3: of groups"),
+    }
     rows: list[Row] = []
     for cell in study.done:
         test = cell.first.measured_overlap.get("test", {})
-        fluence = test.get("fluence", {})
-        values = [*(test.get(key) for key in keys), fluence.get("photons_per_pixel_mean")]
-        rows.append(Row(f"{cell.dose:,} {cell.view}", "", tuple(map(_number, values))))
-    columns = (
-        ("", "group side"),
-        ("", "frames"),
-        ("", "groups"),
-        ("overlap", "1: in groups"),
-        ("overlap", "2: of images"),
-        ("overlap", "3: of groups"),
-        ("", "photons per pixel"),
-    )
+        fluence = test.get("fluence", {}).get("photons_per_pixel_mean")
+        rows.append(Row(f"{cell.dose:,} {cell.view}", "", _numbers([*map(test.get, titles), fluence])))
     note = "Test half; overlap as the area fraction of probe discs, averaged over neighbours."
-    return Table("Measured overlap", note, "cell", columns, tuple(rows))
+    return Table("Measured overlap", note, "cell", [*titles.values(), ("", "photons per pixel")], rows)
 
 
 def time_table(study: Study, seconds: Mapping[str, float]) -> Table:
@@ -272,20 +214,18 @@ def time_table(study: Study, seconds: Mapping[str, float]) -> Table:
     seconds : mapping of str to float
         Time on the processor by the SHA-256 of what was made.
     """
-    rows = tuple(
-        Row(method, kind, (Entry(kind), *(Entry(_time(cell, method, seconds)) for cell in study.done)))
-        for method, kind in study.methods.items()
+
+    def entry(cell: Cell, method: str) -> Entry:
+        own, training = _seconds(cell, method, seconds)
+        if own is None:
+            return Entry(DASH)
+        return Entry(f"{own:.3g} + {training:.3g}" if training is not None else f"{own:.3g}")
+
+    note = (
+        "Seconds on the processor for the test half; for networks the training of the cell is added. "
+        f'"{DASH}" was not measured on this machine.'
     )
-    columns = (("", "kind"), *((f"{cell.dose:,}", cell.view) for cell in study.done))
-    note = "Seconds on the processor for the test half; for networks the training of the cell is added."
-    return Table("Method time", note, "method", columns, rows)
-
-
-def _time(cell: Cell, method: str, seconds: Mapping[str, float]) -> str:
-    own, training = _seconds(cell, method, seconds)
-    if own is None:
-        return MISSING
-    return f"{own:.3g} + {training:.3g}" if training is not None else f"{own:.3g}"
+    return _by_cell(study, "Method time", note, _method_rows(study, study.methods, entry))
 
 
 def _seconds(cell: Cell, method: str, seconds: Mapping[str, float]) -> tuple[float | None, float | None]:
@@ -295,15 +235,47 @@ def _seconds(cell: Cell, method: str, seconds: Mapping[str, float]) -> tuple[flo
     return seconds.get(scores.get("sha256", "")), seconds.get(model) if model else None
 
 
-def runs_table(study: Study) -> Table:
-    """Return every experiment with its state, seeds and git revision."""
+def trials_table(trials: Sequence[Study], plain: Study | None) -> Table:
+    """Return single runs with parameters of their own, each beside the plain study's same cell."""
     rows: list[Row] = []
-    for run in study.runs:
-        fields = (run.state, f"{run.dose:,}", run.view, str(run.seed), run.revision[:10])
-        mark = "worse" if run.state == "failed" else ""
-        rows.append(Row(run.name, "", (Entry(fields[0], mark), *map(Entry, fields[1:]))))
-    columns = tuple(("", title) for title in ("state", "dose", "view", "train.seed", "git revision"))
-    return Table("Experiments", "", "experiment", columns, tuple(rows))
+    for trial in trials:
+        for run in trial.runs:
+            done = next((cell for cell in trial.done if run in cell.runs), None)
+            best = next(iter(done.methods)) if done else DASH
+            value = PHASE_PSNR.of(run.methods[best]) if done else None
+            there = plain.cells.get((run.dose, run.view)) if plain else None
+            before = there.value(best, PHASE_PSNR) if there else None
+            gain = value - before.mean if value is not None and before else None
+            changed = "; ".join(trial.changes) or "code or base set"
+            texts = (changed, f"{run.dose:,}", run.view, str(run.seed), best, PHASE_PSNR.write(value))
+            entries = (*map(Entry, texts), delta_entry(gain, PHASE_PSNR), _state(run))
+            rows.append(Row(run.name, "", entries))
+    titles = (
+        "changed",
+        "dose",
+        "view",
+        "seed",
+        "best method",
+        PHASE_PSNR.label,
+        "difference",
+        "state",
+    )
+    note = "Runs with other parameters; the difference is to the same method in the study's same cell."
+    return Table("Trials", note, "experiment", [("", title) for title in titles], rows)
+
+
+def runs_table(study: Study) -> Table:
+    """Return every run with its state, seed and git revision."""
+    rows = [
+        Row(r.name, "", (_state(r), *map(Entry, (f"{r.dose:,}", r.view, str(r.seed), r.revision[:10]))))
+        for r in study.runs
+    ]
+    columns = [("", title) for title in ("state", "dose", "view", "seed", "git revision")]
+    return Table("Experiments", "", "experiment", columns, rows)
+
+
+def _state(run: Run) -> Entry:
+    return Entry(run.state, "worse" if run.state == FAILED else "")
 
 
 def markdown(table: Table) -> str:
@@ -314,12 +286,8 @@ def markdown(table: Table) -> str:
         f"|---|{'---:|' * len(titles)}",
     ]
     for row in table.rows:
-        texts = (_escaped(entry.text) for entry in row.entries)
-        marked = [
-            f"**{text}**" if entry.mark == "best" else text
-            for text, entry in zip(texts, row.entries, strict=True)
-        ]
-        lines.append(f"| {_escaped(row.head)} | {' | '.join(marked)} |")
+        texts = [f"**{_escaped(e.text)}**" if e.mark == "best" else _escaped(e.text) for e in row.entries]
+        lines.append(f"| {_escaped(row.head)} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
@@ -331,60 +299,59 @@ def csv_text(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
     for study in studies:
         for cell in study.done:
             head = (study.commit, study.variant, cell.dose, cell.view)
-            for name in (LIMIT, BAYESIAN_LIMIT):
-                for metric in ALL:
-                    limit = cell.limit(metric, name)
-                    if limit is not None:
-                        writer.writerow([*head, name, "limit", metric.key, limit, None, None, None])
+            for name, score in ((name, score) for name in LIMITS for score in SCORES):
+                if (limit := cell.limit(score, name)) is not None:
+                    writer.writerow([*head, name, "limit", score.key, limit, None, None, None])
             for method, kind in cell.methods.items():
-                for metric in ALL:
-                    value = cell.value(method, metric)
-                    if value:
-                        delta = cell.delta(method, metric)
-                        scores = (metric.key, value.mean, value.spread, value.n, delta)
-                        writer.writerow([*head, method, kind, *scores])
+                for score in SCORES:
+                    if value := cell.value(method, score):
+                        fields = (score.key, value.mean, value.spread, value.n)
+                        writer.writerow([*head, method, kind, *fields, study.delta(cell, method, score)])
                 for name, time in zip(TIMES, _seconds(cell, method, seconds), strict=True):
                     if time is not None:
                         writer.writerow([*head, method, kind, name, time, None, 1, None])
     return file.getvalue()
 
 
-def _grid(study: Study, rows: Sequence[Row]) -> tuple[tuple[tuple[str, str], ...], tuple[Row, ...]]:
-    columns = tuple((f"{cell.dose:,} photons per frame", cell.view) for cell in study.cells.values())
-    return columns, tuple(rows)
+def _by_cell(study: Study, title: str, note: str, rows: Sequence[Row]) -> Table:
+    columns = [(f"{cell.dose:,} photons per frame", cell.view) for cell in _columns(study)]
+    return Table(title, note, "method", columns, rows)
 
 
-def _method_rows(study: Study, methods: Sequence[str], entry: Callable[[Cell, str], Entry]) -> list[Row]:
-    kinds = study.methods
-    return [
-        Row(
-            method,
-            kinds[method],
-            tuple(
-                entry(cell, method) if cell.runs else Entry(cell.state, "absent")
-                for cell in study.cells.values()
-            ),
-        )
-        for method in methods
+def _columns(study: Study) -> list[Cell]:
+    """Return the cells that were tried; what is missing is said once and not in every table."""
+    return [cell for cell in study.cells.values() if cell.state != MISSING]
+
+
+def _method_rows(
+    study: Study,
+    methods: Iterable[str],
+    entry: Callable[[Cell, str], Entry],
+    score: Score | None = None,
+) -> list[Row]:
+    """Return a row per method, under those of the limits of a score."""
+    cells = _columns(study)
+    limits = study.limits if score and score.limit else []
+    rows = [
+        Row(n, "limit", tuple(Entry(score.write(cell.limit(score, n))) for cell in cells) if score else ())
+        for n in limits
     ]
+    for method in methods:
+        entries = (entry(cell, method) if cell.runs else Entry(cell.state, "absent") for cell in cells)
+        rows.append(Row(method, study.methods[method], tuple(entries)))
+    return rows
 
 
-def _limit_rows(study: Study, metric: Metric) -> list[Row]:
-    if not metric.limit:
-        return []
-    cells = study.cells.values()
-    return [
-        Row(name, "limit", tuple(Entry(metric.write(cell.limit(metric, name))) for cell in cells))
-        for name in study.limits
-    ]
+def _numbers(values: Iterable[float | None]) -> tuple[Entry, ...]:
+    return tuple(Entry(_number(value)) for value in values)
 
 
-def _number(value: float | None) -> Entry:
+def _number(value: float | None) -> str:
     if value is None:
-        return Entry(MISSING)
-    return Entry(
-        f"{value:,}" if isinstance(value, int) else f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}"
-    )
+        return DASH
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
 def _escaped(text: str) -> str:

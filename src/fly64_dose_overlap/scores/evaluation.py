@@ -112,7 +112,7 @@ def evaluate(
             **scores,
             "key": result.method,
             "kind": result.kind,
-            "frc": _cutoffs(curves[result.method], _pixel_nm(scan)),
+            "frc": _cutoffs(curves[result.method], pixel_nm(scan.record)),
             "alignment": found.parameters(),
             "dose_efficiency": limit.dose_efficiency("complex", error, dose),
             "settings": result.settings,
@@ -121,7 +121,7 @@ def evaluate(
     metrics = {
         **_headline(methods),
         "methods": methods,
-        "limit": _limit_at(limit, dose),
+        "limit": limit_at(limit, dose),
         "conventions": {
             **conventions,
             "split": "test",
@@ -164,7 +164,7 @@ def _flat_object(scan: Scan) -> Reconstruction:
     )
 
 
-def _limit_at(limit: Limit, dose: int) -> dict[str, Any]:
+def limit_at(limit: Limit, dose: int) -> dict[str, Any]:
     """Return the bounds at a dose, without and with a prior."""
 
     def bounds(prior: bool) -> dict[str, Any]:
@@ -193,8 +193,10 @@ def _require_same_region(limit: Limit, region: Region) -> None:
         )
 
 
-def _pixel_nm(scan: Scan) -> float | None:
-    return None if scan.optics is None else scan.optics.object_pixel_m * 1e9
+def pixel_nm(record: dict[str, Any]) -> float | None:
+    """Return the side of an object pixel from the record of a dataset, None where it is not known."""
+    pixel_m = record.get("physics_parameters", {}).get("object_pixel_m")
+    return None if pixel_m is None else float(pixel_m) * 1e9
 
 
 def _cutoffs(curve: FrcCurve, pixel_nm: float | None) -> dict[str, float | None]:

@@ -23,7 +23,9 @@ def in_standard_gauge(base: BaseSet) -> BaseSet:
     """Return the base set with an object of mean modulus 1, without mean phase and phase ramp.
 
     All three are those of the object where more than a tenth of the largest illumination
-    falls; the ramp is the mean phase step from pixel to pixel. They go into the probe.
+    falls; the ramp is the mean phase step from pixel to pixel. They go into the probe. Of a
+    probe that reaches the edge of its frame, where it is taken to go on at the other side,
+    a ramp changes how it goes on, and so faintly the frames.
 
     Parameters
     ----------
@@ -32,11 +34,13 @@ def in_standard_gauge(base: BaseSet) -> BaseSet:
     Returns
     -------
     BaseSet
-        With a step in its provenance; the same frames, to rounding.
+        With a step in its provenance; the same frames, to rounding, if the probe lies inside
+        its own.
     """
     obj = base.obj.astype(np.complex128)
     rows, columns = obj.shape
-    light = illumination(base.probe, base.positions_px, (rows, columns))
+    # At whole positions no ramp of the probe changes which pixels count as lit.
+    light = illumination(base.probe, np.rint(base.positions_px), (rows, columns))
     lit = light > LIT_FRACTION_OF_MAXIMUM * light.max()
     modulus = float(np.abs(obj[lit]).mean())
     if not modulus > 0:

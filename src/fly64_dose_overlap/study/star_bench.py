@@ -1,10 +1,8 @@
 """The star bench: one Siemens star and three rasters, on which iterative solvers were measured.
 
 Object, probe and pitches follow a test case of which scores of pty-chi's solvers and of a
-maximum a posteriori solver are known at three doses. Its frames were interpolated
-otherwise: bilinear patches take 2 % of the light away at the spokes' edges, so that the
-same counts need that much more light. The whole scan is reconstructed, not a half of it,
-and scored on `SCORED_PX`.
+maximum a posteriori solver are known at three doses. The whole scan is reconstructed, not a
+half of it, and scored on `SCORED_PX`.
 """
 
 from __future__ import annotations

@@ -58,17 +58,8 @@ def cluster_jobs(
 ) -> list[CellJob]:
     """Describe cells for nodes that know nothing but git and the remote storage.
 
-    Parameters
-    ----------
-    experiments : sequence of Experiment
-    commit : str
-        The commit that they start from; the git remote must have it.
-    git_remote : str
-        Name of the git remote that nodes clone from and push to.
-    scratch : Path
-        Folder on the nodes for clones and logs.
-    cache : Path or None
-        DVC cache that the nodes share.
+    Nodes clone from the git remote, which must have the commit, and push to it; ``scratch`` is
+    their folder for clones and logs, ``cache`` a DVC cache that they share.
 
     Raises
     ------
@@ -81,6 +72,7 @@ def cluster_jobs(
             changed[0][3:], "differs from the commit, which is all that nodes see", "commit and push it"
         )
     url = run_command("git", "remote", "get-url", git_remote).strip()
+    subfolder = run_command("git", "rev-parse", "--show-prefix").strip()
     settings = _remote_settings()
     return [
         CellJob(
@@ -91,7 +83,7 @@ def cluster_jobs(
             remote_config=settings,
             scratch=str(scratch.absolute()),
             cache=None if cache is None else str(cache.absolute()),
-            subfolder=run_command("git", "rev-parse", "--show-prefix").strip(),
+            subfolder=subfolder,
         )
         for each in experiments
     ]

@@ -20,12 +20,6 @@ def restore(experiments: Sequence[Experiment], tree: Params) -> None:
     params.yaml does not list, or overrides that change the data, which are then made in the
     experiment, as was asked for. What decides a dataset is what dvc.yaml says.
 
-    Parameters
-    ----------
-    experiments : sequence of Experiment
-    tree : Params
-        Parameters of the working tree.
-
     Raises
     ------
     StudyError

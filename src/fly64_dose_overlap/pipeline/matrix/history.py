@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
+from fly64_dose_overlap.config import PARAMS_FILE, Params, parse_params, parse_yaml
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.cells import BASE_FILE
-from fly64_dose_overlap.results.lock import LOCK_NAME, parse_lock, read_lock
+from fly64_dose_overlap.pipeline.lock import LOCK_NAME, parse_lock, read_lock
 
 PACKAGE = "src/fly64_dose_overlap"
 WITHOUT_RESULTS = (
@@ -58,10 +57,8 @@ def result_of(commit: str, name: str, path: Path) -> Any:
 
 def committed_params() -> Params:
     """Return the parameters of the commit that experiments start from."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / PARAMS_FILE.name
-        copy.write_text(run_command("git", "show", f"HEAD:./{PARAMS_FILE}"), encoding="utf-8")
-        return load_params(copy)
+    where = f"HEAD:./{PARAMS_FILE}"
+    return parse_params(parse_yaml(run_command("git", "show", where), where=where), where=where)
 
 
 def code_change() -> str:

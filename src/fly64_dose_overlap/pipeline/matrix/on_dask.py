@@ -60,9 +60,12 @@ def run_on_dask(
     import dask.config
 
     with ExitStack() as stack:
-        # No cell waits at a worker, where it would share the blame if that one dies.
-        allowed = {"allowed-failures": retries, "worker-saturation": 1.0}
-        stack.enter_context(dask.config.set({"distributed.scheduler": allowed}))
+        settings = {
+            "distributed.scheduler.allowed-failures": retries,
+            # No cell waits at a worker, where it would share the blame if that one dies.
+            "distributed.scheduler.worker-saturation": 1.0,
+        }
+        stack.enter_context(dask.config.set(settings))
         target: Any = address
         if jobqueue and not address:
             target = stack.enter_context(_jobqueue_cluster(jobqueue, cluster or {}))

@@ -80,12 +80,7 @@ def parse_dose(text: str) -> int:
 def every_method(content: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, list[str]]:
     """Return lists ``learned`` and ``iterative`` of all methods that parameters have settings for.
 
-    Parameters
-    ----------
-    content : mapping
-        Of params.yaml; without a section ``methods`` there are no such lists.
-    kinds : mapping
-        "learned" or "iterative" by method; others are left out.
+    ``content`` is that of params.yaml, ``kinds`` says which of the two lists a method belongs to.
     """
     found: dict[str, list[str]] = {}
     for method in content.get("methods", {}):
@@ -108,9 +103,8 @@ def plan(
     ----------
     selection : Selection
     committed : Params
-        Parameters of the commit that the experiments start from.
+        Of the commit that the experiments start from; ``params_file`` may have edits.
     params_file : Path
-        Parameters in the working tree, with edits.
     code_change : str
         Any text that names how code or data differ from that commit; empty if they do not.
     methods : mapping, optional
@@ -129,10 +123,10 @@ def plan(
     common = (*lists, *selection.overrides)
     params = overridden(params_file, common)
     candidates = cells(params, doses=selection.doses, seeds=selection.seeds)
-    wanted = {"dose": selection.doses, "view": selection.views, "gridsize": selection.gridsizes}
+    chosen = choose(candidates, dose=selection.doses, view=selection.views, gridsize=selection.gridsizes)
     usual = _settings(committed, methods or {})
     experiments: list[Experiment] = []
-    for cell in choose(candidates, **wanted):
+    for cell in chosen:
         overrides = (*common, *_own(cell, params, selection.doses))
         found = overridden(params_file, overrides)
         settings = _settings(found, {SEED: params.seed})

@@ -34,20 +34,8 @@ def run_in_queue(
     Jobs that an earlier call left running are waited for; those that it left queued or
     lost, to a reboot say, are queued anew. Training goes on from its checkpoint.
 
-    Parameters
-    ----------
-    experiments : sequence of Experiment
-    commit : str
-        The commit that they start from.
-    workers : int
-        Jobs at a time.
-    flags : sequence of str
-        Of ``dvc exp run``.
-
-    Returns
-    -------
-    list of Line
-        One per cell, all of them settled.
+    ``commit`` is what the experiments start from, ``workers`` how many run at a time, and
+    ``flags`` are those of ``dvc exp run``. The lines that are returned, one per cell, are settled.
     """
     done = finished(commit)
     lines = [Line(each.name, KEPT if each.name in done else QUEUED) for each in experiments]

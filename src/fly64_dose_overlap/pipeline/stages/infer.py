@@ -13,7 +13,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     The method's model is models/METHOD, trained on the other half.
     """
     # torch takes seconds to import, which --help and refused arguments need not wait for.
-    from fly64_dose_overlap.pipeline.work import reconstruct_by
+    from fly64_dose_overlap.pipeline.reconstruction import reconstruct_by
 
     params = load_params(params_file)
     reconstruct_by(

@@ -13,7 +13,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     Repeated after an interruption, it goes on from the last finished epoch.
     """
     # torch takes seconds to import, which --help and refused arguments need not wait for.
-    from fly64_dose_overlap.pipeline.work import train_method, write_manifest
+    from fly64_dose_overlap.pipeline.training import train_method, write_manifest
 
     params = load_params(params_file)
     made = method_of(method, params.methods, params_file)

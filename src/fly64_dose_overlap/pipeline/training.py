@@ -1,26 +1,21 @@
-"""Train a method on a dataset, and reconstruct a dataset by it: what stages and jobs have in common."""
+"""Train a learned method on a dataset: what the stage and jobs outside DVC have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fly64_dose_overlap.config import CalibrationParams, StopParams
+from fly64_dose_overlap.config import CalibrationParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
 from fly64_dose_overlap.files.dataset import read_scan, read_truth
-from fly64_dose_overlap.files.product import write_products
-from fly64_dose_overlap.files.reconstruction import Reconstruction, write_reconstructions
 from fly64_dose_overlap.methods.base import Learned, Method, Training
-from fly64_dose_overlap.methods.held_out import HeldOut
-from fly64_dose_overlap.methods.run import one_torch_thread, run_method
+from fly64_dose_overlap.methods.run import one_torch_thread
 from fly64_dose_overlap.pipeline.code import code_of_method
-from fly64_dose_overlap.results.repository import repository_root, work_key
-from fly64_dose_overlap.results.timings import record_timing
+from fly64_dose_overlap.pipeline.repository import repository_root, work_key
+from fly64_dose_overlap.pipeline.timings import record_timing
 from fly64_dose_overlap.scores.monitor import TruthMonitor
 from fly64_dose_overlap.study.calibration import with_calibration_errors
-from fly64_dose_overlap.timing import Timing
 
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
 
@@ -88,44 +83,3 @@ def write_manifest(path: Path, method: str, data: Path, outcome: dict[str, Any])
     """Write what was trained on what, and what came of it; equal results give equal bytes."""
     content = {"method": method, "data": data.as_posix(), "bundle": "model.safetensors", **outcome}
     write_json_atomic(path, content)
-
-
-def reconstruct_by(
-    method: Method,
-    data: Path,
-    folder: Path,
-    *,
-    stops: StopParams,
-    calibration: CalibrationParams,
-    bundle: Path | None = None,
-) -> None:
-    """Write everything that a method makes of a dataset, as NPZ files and as products.
-
-    Parameters
-    ----------
-    method : Method
-    data : Path
-        Dataset, of which the method sees no object.
-    folder : Path
-        Of the results.
-    stops : StopParams
-    calibration : CalibrationParams
-        Errors of what the method is told.
-    bundle : Path, optional
-        Model of a learned method.
-    """
-    scan = with_calibration_errors(read_scan(data), calibration, where=str(data))
-    if isinstance(method, Learned) and bundle is not None:
-        method.load(bundle)
-    stop = HeldOut(stops.held_out_fraction, stops.patience, stops.seed)
-    timings: dict[str, Timing] = {}
-
-    def results() -> Iterator[Reconstruction]:
-        for reconstruction, timing in run_method(method, scan, stop):
-            timings[reconstruction.method] = timing
-            yield reconstruction
-
-    write_reconstructions(folder, results())
-    write_products(folder)
-    for name, timing in timings.items():
-        record_timing(repository_root(Path.cwd()), sha256_of(folder / f"{name}.npz"), timing)

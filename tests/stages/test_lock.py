@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.results.lock import parse_lock
+from fly64_dose_overlap.pipeline.lock import parse_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKSUM = "0123456789abcdef0123456789abcdef"

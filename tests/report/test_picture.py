@@ -1,4 +1,4 @@
-"""Pictures: the right panels, one scale per row, the same bytes each time."""
+"""Pictures: the right panels, one scale per column, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
-from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.arrays import spool
-from fly64_dose_overlap.scores import picture
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.report import picture
+from fly64_dose_overlap.report.picture import comparison_picture, frc_picture
 from fly64_dose_overlap.scores.frc import FrcCurve, fourier_ring_correlation
-from fly64_dose_overlap.scores.picture import comparison_picture, frc_picture
 from fly64_dose_overlap.scores.region import Region, scan_region
 
 Complex = NDArray[np.complex128]
@@ -51,7 +52,7 @@ def _is_png(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_comparison_has_truth_first_and_one_scale_per_row(
+def test_comparison_has_truth_first_and_one_scale_per_column(
     truth: Complex, region: Region, tmp_path: Path, drawn: list[Any]
 ) -> None:
     path = tmp_path / "new" / "comparison.png"
@@ -60,17 +61,16 @@ def test_comparison_has_truth_first_and_one_scale_per_row(
     assert _is_png(path)
     assert [p.name for p in path.parent.iterdir()] == ["comparison.png"]
     axes = np.reshape([a for a in drawn[0].axes if a.get_label() != "<colorbar>"], (3, 3))
-    assert [a.get_title() for a in axes[0]] == ["truth", "network", "flat"]
-    assert [a.get_xlabel() for a in axes[2]] == ["", "21.0 dB", ""]
+    assert [a.get_ylabel() for a in axes[:, 0]] == ["truth", "network\n21.0 dB", "flat"]
     amplitude = np.abs(truth[region.mask])
-    for row, expected in zip(
-        axes, [(amplitude.min(), amplitude.max()), (None, None), (-0.5, 0.5)], strict=True
+    for column, expected in zip(
+        axes.T, [(amplitude.min(), amplitude.max()), (None, None), (-0.5, 0.5)], strict=True
     ):
-        limits = {a.images[0].get_clim() for a in row}
+        limits = {a.images[0].get_clim() for a in column}
         assert len(limits) == 1
         if expected[0] is not None:
             assert limits.pop() == pytest.approx(expected, abs=5e-3)
-    shown = axes[2, 1].images[0].get_array()
+    shown = axes[1, 2].images[0].get_array()
     assert shown.shape == region.shape
     np.testing.assert_array_equal(np.ma.getmaskarray(shown), ~region.mask[region.rectangle])
     np.testing.assert_allclose(shown.compressed(), 0.1)
@@ -99,7 +99,7 @@ def test_fields_may_lie_on_disk(truth: Complex, region: Region, tmp_path: Path) 
 def test_a_large_field_is_thinned_out(
     truth: Complex, region: Region, tmp_path: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(picture, "_MOST_PIXELS", 20)
+    monkeypatch.setattr(picture, "MOST_PIXELS", 20)
     comparison_picture(tmp_path / "a.png", truth, {"same": truth}, region, title="cell")
     rows, columns = region.shape
     shown = drawn[0].axes[0].images[0].get_array()
@@ -139,3 +139,19 @@ def test_bad_input_is_refused_and_nothing_is_written(truth: Complex, region: Reg
     with pytest.raises(StudyError, match="curves must share their rings, got 4 of 'b' and 8"):
         frc_picture(path, {"a": long, "b": short}, title="")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scale_bar_has_a_round_length_in_micrometres(
+    truth: Complex, region: Region, tmp_path: Path, drawn: list[Any]
+) -> None:
+    comparison_picture(tmp_path / "a.png", truth, {"same": truth}, region, title="cell", pixel_nm=57.2)
+    bar = drawn[0].axes[0].artists[0]
+    assert bar.txt_label.get_text() == "500 nm"
+    assert bar.size_bar.get_children()[0].get_width() == pytest.approx(500 / 57.2)
+
+
+def test_colours_are_those_of_the_colour_bar(truth: Complex, region: Region, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    comparison_picture(path, truth, {"same": truth}, region, title="cell")
+    with Image.open(path) as image:
+        assert image.mode == "RGBA"

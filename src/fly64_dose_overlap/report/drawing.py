@@ -1,0 +1,60 @@
+"""How every figure is drawn and written: the same on every machine, whatever matplotlib is set to there."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fly64_dose_overlap.files.atomic import atomic_path
+
+DPI = 120
+
+
+@contextmanager
+def figure(width_in: float, height_in: float, **settings: Any) -> Generator[Any]:
+    """Yield an empty figure, drawn with matplotlib's defaults and ``settings`` until the block ends.
+
+    A setting's name has ``__`` for its dots: ``font__size``.
+
+    A user's matplotlibrc, ``text.usetex`` and MPLBACKEND change nothing: neither the bytes,
+    nor whether it can be drawn at all.
+    """
+    own: dict[str, Any] = {"figure.constrained_layout.use": True, "svg.hashsalt": "report"}
+    own |= {key.replace("__", "."): value for key, value in settings.items()}
+    with matplotlib.style.context(["default", own]):
+        drawn: Any = Figure(figsize=(width_in, height_in), dpi=DPI)
+        FigureCanvasAgg(drawn)
+        yield drawn
+
+
+def write_png(drawn: Any, path: Path | str) -> None:
+    """Write a figure without matplotlib's version stamp, which would change the bytes."""
+    with atomic_path(path) as temporary:
+        drawn.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def svg_text(drawn: Any) -> str:
+    """Return a figure as SVG without the date, which would change the bytes."""
+    content = io.BytesIO()
+    drawn.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    return content.getvalue().decode()
+
+
+def round_length(most: float) -> float:
+    """Return the largest length of 1, 2 or 5 times a power of ten that is not above ``most``.
+
+    Examples
+    --------
+    >>> round_length(0.7), round_length(3200), round_length(10)
+    (0.5, 2000.0, 10.0)
+    """
+    power = 10.0 ** math.floor(math.log10(most))
+    return max(step * power for step in (1, 2, 5) if step * power <= most)

@@ -1,0 +1,157 @@
+"""What the scores of a study say, in sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from fly64_dose_overlap.report.study import (
+    BAYESIAN_LIMIT,
+    ITERATIVE,
+    LEARNED,
+    LIMIT,
+    Cell,
+    Study,
+)
+from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
+
+LIMIT_NOTE = (
+    "The limit is the Cramér-Rao bound for a known probe, from the Fisher information of the test half's own "
+    "scan. It holds for estimators without bias, which know nothing of the object but its frames. "
+    "A method above it brings prior knowledge: MAP that neighbouring pixels are alike, a trained network "
+    "what such objects look like. The limit with prior is the Bayesian bound for a method that knows of "
+    "each pixel how far it varies, but nothing of how pixels depend on each other; knowledge of that can "
+    "lie above this bound too."
+)
+EFFICIENCY_NOTE = (
+    "Dose efficiency: the dose at which the limit without prior equals the method's complex error, over the "
+    "dose spent. A method at 1 uses all that the photons tell. Above 1 a prior replaces photons: at 4, "
+    "a method without prior would need four times the dose for the same error."
+)
+
+
+def headline(study: Study) -> str:
+    """Say in one sentence who leads, by how much, and how far from the physical limit."""
+    leader, cells = study.leader, study.done
+    led = [cell for cell in cells if leader in cell.best(PHASE_PSNR)]
+    if len(cells) == 1:
+        value = PHASE_PSNR.write(_psnr(cells[0], leader))
+        text = f"{capital(leader)} leads at {cells[0].title}, with a phase PSNR of {value} dB"
+    else:
+        count = f"all {len(cells)}" if len(led) == len(cells) else f"{len(led)} of {len(cells)}"
+        text = f"{capital(leader)} leads in {count} cells of dose and overlap"
+    parts = [part for part in (_lead(study), _distance(study)) if part]
+    return text + (f": {' and '.join(parts)}" if parts else "") + "."
+
+
+def beyond(study: Study) -> str:
+    """Say why the leader may lie above the limit that it is compared with; empty if it does not."""
+    if not any(distance > 0 for distance in _distances(study, limit_of(study))):
+        return ""
+    return (
+        "Above that limit it knows something that the limit does not allow for, such as how "
+        "neighbouring pixels depend on each other."
+    )
+
+
+def limit_of(study: Study) -> str:
+    """Return the limit to compare the leader with: the one with a prior, if it needs one anywhere."""
+    needs_prior = any(distance > 0 for distance in _distances(study, LIMIT))
+    return BAYESIAN_LIMIT if needs_prior and BAYESIAN_LIMIT in study.limits else LIMIT
+
+
+def _distances(study: Study, limit: str) -> list[float]:
+    """Return how far the leader lies above a limit in each cell that has it, dB of phase PSNR."""
+    pairs = [(_psnr(cell, study.leader), cell.limit(PHASE_PSNR, limit)) for cell in study.done]
+    return [psnr - bound for psnr, bound in pairs if psnr is not None and bound is not None]
+
+
+def by_interest(study: Study) -> list[str]:
+    """Return the methods in the order in which to show them where not all have room.
+
+    The leader, its strongest rival, those that readers know, and then by rank.
+    """
+    rivals = [rival for cell in study.done if (rival := rival_of(study, cell))]
+    return list(dict.fromkeys([study.leader, *rivals[:1], *study.known, *study.methods]))
+
+
+def rival_of(study: Study, cell: Cell) -> str | None:
+    """Return the strongest method of the other kind than the leader's."""
+    return cell.strongest((_rival_kind(study)[0],))
+
+
+def _rival_kind(study: Study) -> tuple[str, str]:
+    """Return the kind of method that the leader is compared with, and its strongest in words."""
+    if study.methods[study.leader] == ITERATIVE:
+        return LEARNED, "the best learned method"
+    return ITERATIVE, "the best iterative method"
+
+
+def _lead(study: Study) -> str:
+    rivals = [(cell, rival) for cell in study.done if (rival := rival_of(study, cell))]
+    found = [study.delta(cell, rival, PHASE_PSNR) for cell, rival in rivals]
+    margins = [margin for margin in found if margin is not None]
+    if not margins:
+        return ""
+    usual, count = Counter(rival for _, rival in rivals).most_common(1)[0]
+    which = usual if count == len(rivals) else f"{usual} in {count} of {len(rivals)}"
+    return f"{_span(margins)} {_rival_kind(study)[1]} ({which})"
+
+
+def _distance(study: Study) -> str:
+    name = limit_of(study)
+    found = _distances(study, name)
+    shown = "the Bayesian limit (limit with prior)" if name == BAYESIAN_LIMIT else "the physical limit"
+    return f"{_span(found)} {shown}" if found else ""
+
+
+def _span(differences: Sequence[float]) -> str:
+    """Return a range of differences in words.
+
+    Examples
+    --------
+    >>> _span([0.4, 1.23]), _span([-0.1, 0.2]), _span([-3.0])
+    ('0.40 to 1.23 dB above', '0.10 dB below to 0.20 dB above', '3.00 dB below')
+    """
+    low, high = min(differences), max(differences)
+    if (low < 0) != (high < 0):
+        return f"{-low:.2f} dB below to {high:.2f} dB above"
+    least, most = sorted((f"{abs(low):.2f}", f"{abs(high):.2f}"), key=float)
+    return f"{least if least == most else f'{least} to {most}'} dB {'below' if low < 0 else 'above'}"
+
+
+def _psnr(cell: Cell, method: str) -> float | None:
+    value = cell.value(method, PHASE_PSNR)
+    return value.mean if value else None
+
+
+def capital(text: str) -> str:
+    """Return text as a sentence begins; a name with capitals of its own, as rPIE, stays as it is.
+
+    Examples
+    --------
+    >>> capital("phase PSNR"), capital("rPIE"), capital("refined")
+    ('Phase PSNR', 'rPIE', 'Refined')
+    """
+    first = text.split(" ", 1)[0]
+    return text[0].upper() + text[1:] if first.islower() else text
+
+
+def conventions(found: Sequence[dict[str, Any]]) -> str:
+    """Say how scores were taken, from what one or more evaluations hold about it."""
+    regions = [item["region"] for item in found]
+    peaks = [item["peak"] for item in found]
+    return (
+        f"Test half only. Region: {_range([r['pixels'] for r in regions], ',')} pixels lit by more than "
+        f"{_range([r['illumination_threshold'] for r in regions], 'g')} of the largest illumination. "
+        f"Peak of PSNR and SSIM: the truth's own range in that region, "
+        f"amplitude {_range([p['amplitude'] for p in peaks], '.3f')}, "
+        f"phase {_range([p['phase'] for p in peaks], '.3f')} rad. "
+        f"Every method is aligned alike: {'; '.join(dict.fromkeys(item['alignment'] for item in found))}. "
+        f"MS-SSIM on {_range([item['ms_ssim_scales'] for item in found], 'd')} scales."
+    )
+
+
+def _range(values: Sequence[float], style: str) -> str:
+    return " to ".join(dict.fromkeys(format(value, style) for value in (min(values), max(values))))

@@ -1,0 +1,222 @@
+"""Pictures of one cell: reconstructions beside the truth, and Fourier ring correlations.
+
+The same arrays give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.arrays import DiskArray
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.report.drawing import figure, round_length, write_png
+from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName
+from fly64_dose_overlap.scores.region import Region
+from fly64_dose_overlap.scores.scores import phase_and_error
+
+TRUTH = "truth"
+MOST_PIXELS = 1200
+"""Pixels drawn along an axis, more than twice those of a panel: a larger image is thinned out."""
+
+_WIDTH_IN = 8.5
+_LEAST_HALF_RANGE = 1e-3
+_BACKGROUND = "0.85"
+_BAR_PART = 0.25
+_THRESHOLD_STYLES: dict[ThresholdName, tuple[str, str]] = {
+    "half": ("0.5", "--"),
+    "half-bit": ("half-bit", "-."),
+    "one-seventh": ("1/7", ":"),
+}
+
+Field = NDArray[np.complexfloating]
+Limits = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is shown of a complex field, with its unit and its colours in matplotlib."""
+
+    name: str
+    unit: str
+    colours: str
+
+    @property
+    def label(self) -> str:
+        """Name with unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+QUANTITIES = (
+    Quantity("amplitude", "", "gray"),
+    Quantity("phase", "rad", "viridis"),
+    Quantity("phase error", "rad", "RdBu_r"),
+)
+
+
+def comparison_picture(
+    path: Path | str,
+    truth: Field,
+    methods: Mapping[str, Field | DiskArray],
+    region: Region,
+    *,
+    title: str,
+    captions: Mapping[str, str] | None = None,
+    pixel_nm: float | None = None,
+) -> None:
+    """Write a PNG of the truth and each method, a row each: amplitude, phase and phase error.
+
+    One colour scale serves a whole column. Those of amplitude and phase span the truth over
+    the region; that of the error is symmetric, half the truth's phase range to either side.
+    Pixels outside the mask are grey.
+
+    Parameters
+    ----------
+    path : Path or str
+        File to write; it appears whole or not at all.
+    truth : (y, x) complex
+    methods : mapping of name to (y, x) complex
+        Aligned reconstructions, in memory or on disk, drawn in the mapping's order.
+    region : Region
+        Its rectangle is shown.
+    title : str
+    captions : mapping of name to str, optional
+        Scores to print beside the row of that name.
+    pixel_nm : float, optional
+        Side of an object pixel, for the scale bar; without it the bar counts pixels.
+
+    Raises
+    ------
+    StudyError
+        If there is no method, a shape differs, or a caption belongs to no method.
+    """
+    notes = dict(captions or {})
+    _check(truth, methods, notes, region)
+    rows = images(truth, methods, region)
+    limits = colour_limits(rows[TRUTH])
+    height_in = _WIDTH_IN / len(QUANTITIES) * region.shape[0] / region.shape[1]
+    with figure(_WIDTH_IN, len(rows) * (height_in + 0.1) + 1.1, font__size=9) as drawn:
+        axes: NDArray[Any] = np.asarray(drawn.subplots(len(rows), len(QUANTITIES), squeeze=False))
+        for i, (name, shown) in enumerate(rows.items()):
+            for axis, image, (low, high), quantity in zip(axes[i], shown, limits, QUANTITIES, strict=True):
+                axis.set(facecolor=_BACKGROUND, xticks=[], yticks=[])
+                axis.imshow(image, cmap=quantity.colours, vmin=low, vmax=high)
+            axes[i, 0].set_ylabel(f"{name}\n{notes.get(name, '')}".strip(), fontsize=9)
+        for column, quantity in zip(axes.T, QUANTITIES, strict=True):
+            bar = drawn.colorbar(column[-1].images[0], ax=list(column), location="bottom", extend="both")
+            bar.set_label(quantity.label)
+        axes[0, -1].set_visible(False)
+        length_px, text = scale_bar(region.shape[1], pixel_nm)
+        axes[0, 0].add_artist(AnchoredSizeBar(axes[0, 0].transData, length_px, text, "lower right"))
+        drawn.suptitle(title, fontsize=11)
+        write_png(drawn, path)
+
+
+def frc_picture(path: Path | str, curves: Mapping[str, FrcCurve], *, title: str) -> None:
+    """Write a PNG of Fourier ring correlations with their thresholds.
+
+    Parameters
+    ----------
+    path : Path or str
+        File to write; it appears whole or not at all.
+    curves : mapping of name to FrcCurve
+        Curves on the same rings, drawn in the mapping's order.
+    title : str
+
+    Raises
+    ------
+    StudyError
+        If there is no curve, or two have different rings.
+    """
+    if not curves:
+        raise StudyError("FRC picture", "needs at least one curve, got none")
+    first = next(iter(curves.values()))
+    for name, curve in curves.items():
+        if not np.array_equal(curve.frequency, first.frequency):
+            raise StudyError(
+                "FRC picture",
+                f"curves must share their rings, got {len(curve.frc)} of {name!r} and {len(first.frc)}",
+            )
+    lowest = min(float(curve.frc.min()) for curve in curves.values())
+    with figure(6.0, 4.0) as drawn:
+        axes = drawn.subplots()
+        for name, curve in curves.items():
+            axes.plot(curve.nyquist_fraction, curve.frc, label=name, linewidth=1.4)
+        for name, (label, style) in _THRESHOLD_STYLES.items():
+            grey = {"color": "0.4", "linewidth": 0.9}
+            axes.plot(first.nyquist_fraction, first.threshold(name), linestyle=style, label=label, **grey)
+        axes.set(
+            xlim=(0, 1),
+            ylim=(min(-0.05, lowest - 0.05), 1.05),
+            xlabel="spatial frequency / Nyquist",
+            ylabel="Fourier ring correlation",
+            title=title,
+        )
+        axes.grid(visible=True, linewidth=0.3)
+        axes.legend(fontsize=9)
+        write_png(drawn, path)
+
+
+def images(
+    truth: Field, methods: Mapping[str, Field | DiskArray], region: Region
+) -> dict[str, list[NDArray[np.float64]]]:
+    """Return the `QUANTITIES` of the truth and of each method, NaN outside the mask."""
+    rows, across = region.rectangle
+    mask = region.mask[rows, across]
+    every = -(-max(region.shape) // MOST_PIXELS)
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    for name, field in {TRUTH: truth, **methods}.items():
+        part = field[rows][:, across]
+        phase, error = phase_and_error(truth[rows, across], part, mask)
+        shown = (np.abs(part).astype(np.float64), phase + error, error)
+        found[name] = [np.where(mask, image, np.nan)[::every, ::every].copy() for image in shown]
+    return found
+
+
+def colour_limits(truth: list[NDArray[np.float64]]) -> list[Limits]:
+    """Return the range of colours of each of the `QUANTITIES`, from those of the truth."""
+    spans: list[Limits] = []
+    for image in truth[:2]:
+        low, high = float(np.nanmin(image)), float(np.nanmax(image))
+        middle, half = (low + high) / 2, max((high - low) / 2, _LEAST_HALF_RANGE)
+        spans.append((middle - half, middle + half))
+    half_phase = (spans[1][1] - spans[1][0]) / 2
+    return [*spans, (-half_phase, half_phase)]
+
+
+def scale_bar(width_px: int, pixel_nm: float | None) -> tuple[float, str]:
+    """Return a round length below a quarter of an image's width, in pixels and in words.
+
+    Examples
+    --------
+    >>> scale_bar(479, 57.24)
+    (87.3515024458421, '5 µm')
+    >>> scale_bar(479, None)
+    (100.0, '100 px')
+    """
+    if pixel_nm is None:
+        length_px = round_length(_BAR_PART * width_px)
+        return length_px, f"{length_px:g} px"
+    length_nm = round_length(_BAR_PART * width_px * pixel_nm)
+    text = f"{length_nm / 1000:g} µm" if length_nm >= 1000 else f"{length_nm:g} nm"
+    return length_nm / pixel_nm, text
+
+
+def _check(
+    truth: Field, methods: Mapping[str, Field | DiskArray], captions: Mapping[str, str], region: Region
+) -> None:
+    if not methods:
+        raise StudyError("comparison picture", "needs at least one method, got none")
+    if TRUTH in methods:
+        raise StudyError("comparison picture", "no method may be called 'truth', the first row's name")
+    unknown = sorted(set(captions) - set(methods))
+    if unknown:
+        raise StudyError("comparison picture", f"captions for no method: {', '.join(unknown)}")
+    for name, field in {TRUTH: truth, **methods}.items():
+        region.require_shape(name, field)

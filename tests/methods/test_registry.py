@@ -1,0 +1,196 @@
+"""Methods by their names: those of the package and those that others bring."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Generator, Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import factories
+import tiny_scan
+from fly64_dose_overlap.config import Section
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.methods import registry
+from fly64_dose_overlap.methods.base import Iteration, IterationSettings, Learned, Method
+from fly64_dose_overlap.methods.held_out import HeldOut
+from fly64_dose_overlap.methods.registry import make_method, method_class, method_names
+from fly64_dose_overlap.methods.state import State
+from fly64_dose_overlap.scan import Scan
+
+FOLDER = factories.ROOT / "src/fly64_dose_overlap/methods"
+NAMES = method_names()
+"""Found here, since libraries that come with them draw random numbers when they are imported."""
+SECTIONS = factories.study_params().methods
+OWN = {
+    "network": "learned",
+    "refined": "learned",
+    "supervised": "learned",
+    "map": "iterative",
+    "ml": "iterative",
+    "lsqml": "iterative",
+    "lsqml_compact": "iterative",
+    "rpie": "iterative",
+    "epie": "iterative",
+    "ad_poisson": "iterative",
+}
+
+
+class Flat(Method):
+    """A method of another package: the empty object, brightened."""
+
+    name = "flat"
+    label = "flat"
+    kind = "iterative"
+
+    class Settings(Section):
+        """Settings of the flat object."""
+
+        brightness: float = 1.0
+
+    def run(self, scan: Scan, seed: int) -> Iterator[State]:
+        del seed
+        yield State(self.settings.brightness * torch.ones(scan.object_shape, dtype=torch.complex64))
+
+
+def not_a_method() -> None:
+    """Stand in for an entry point that somebody got wrong."""
+
+
+@pytest.fixture
+def _elsewhere(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Let another package bring some entry points."""
+    module = types.ModuleType("elsewhere")
+    vars(module).update(Flat=Flat, not_a_method=not_a_method)
+    monkeypatch.setitem(sys.modules, "elsewhere", module)
+    values = {
+        "flat": "elsewhere:Flat",
+        "ml": "elsewhere:Flat",
+        "other_name": "elsewhere:Flat",
+        "function": "elsewhere:not_a_method",
+        "gone": "nowhere:Method",
+        "misspelt": "elsewhere:Flaat",
+    }
+
+    def entry_points(*, group: str) -> list[EntryPoint]:
+        assert group == "fly64_dose_overlap.methods"
+        return [EntryPoint(name, value, group) for name, value in values.items()]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    method_class.cache_clear()
+    vars(registry)["_foreign"].cache_clear()
+
+
+def test_every_method_is_found_by_the_name_of_its_file() -> None:
+    assert OWN.keys() <= set(NAMES)
+    for name, kind in OWN.items():
+        found = method_class(name)
+        assert (found.name, found.kind) == (name, kind)
+        assert Path(sys.modules[found.__module__].__file__ or "").name == f"{name}.py"
+        assert issubclass(found, Iteration if kind == "iterative" else Learned)
+        assert found.label
+        assert found.__doc__
+        assert make_method(name).settings == found.Settings()
+
+
+def test_every_file_is_a_method_or_what_methods_share() -> None:
+    shared = {"__init__", "_torchvision", "base", "corrected", "held_out", "posterior", "ptychi"}
+    shared |= {"registry", "run", "state"}
+    assert {file.stem for file in FOLDER.glob("*.py")} == shared | {*OWN}
+    assert not shared & set(NAMES)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_settings_are_those_of_the_parameters(name: str) -> None:
+    """Every one is given there, and its value is the default in Python."""
+    assert list(method_class(name).Settings.model_fields) == list(SECTIONS[name])
+    made = make_method(name, SECTIONS[name])
+    assert made.settings.model_dump() == SECTIONS[name]
+    assert made.settings == make_method(name).settings
+
+
+def test_the_parameters_have_a_section_for_every_method() -> None:
+    assert SECTIONS.keys() == OWN.keys()
+
+
+@pytest.mark.parametrize("name", ["mpa", "base", "held_out", "registry", "_torchvision", "", "os", "../map"])
+def test_an_unknown_name_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(StudyError, match=rf"^method: there is no {name!r}; there are ad_poisson, epie, .*ml"):
+        make_method(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"epochs": 3, "epoch": 3}, "epoch: "),
+        ({}, "epochs: key is missing"),
+        ({"epochs": 0}, "epochs: input should be greater than or equal to 1, got 0"),
+        ({"epochs": "3"}, "epochs: input should be a valid integer, got '3'"),
+        ({"epochs": None}, "epochs: input should be a valid integer, got None"),
+        (["epochs"], "input should be"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(settings: Any, problem: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        make_method("ml", settings, where="params.yaml: methods.ml")
+    message = str(caught.value)
+    assert message.startswith("params.yaml: methods.ml: ")
+    assert problem in message
+    assert "\n" not in message
+
+
+def test_a_missing_setting_is_refused_though_it_has_a_default() -> None:
+    settings = {key: value for key, value in SECTIONS["refined"].items() if key != "coarse_photons"}
+    with pytest.raises(StudyError, match=r"^settings: coarse_photons: key is missing$"):
+        make_method("refined", settings)
+
+
+def test_settings_never_change() -> None:
+    made = make_method("ml")
+    assert isinstance(made.settings, IterationSettings)
+    with pytest.raises(ValueError, match="frozen"):
+        made.settings.epochs = 3
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_another_package_brings_a_method() -> None:
+    assert {"flat", "map"} <= set(method_names())
+    assert method_class("flat") is Flat
+    made = make_method("flat", {"brightness": 2.0})
+    (found,) = made.results(tiny_scan.scan(), HeldOut(seed=3))
+    assert (found.name, found.label, found.kind) == ("flat", "flat", "iterative")
+    assert found.settings == {"brightness": 2.0, "seed": 3}
+    assert torch.all(found.state.obj == 2)
+    with pytest.raises(StudyError, match=r"^settings: brightness: key is missing$"):
+        make_method("flat", {})
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_no_package_takes_the_place_of_a_method() -> None:
+    assert method_class("ml").__module__ == "fly64_dose_overlap.methods.ml"
+
+
+@pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("other_name", "other_name = elsewhere:Flat: is no Method with the name 'other_name'"),
+        ("function", "function = elsewhere:not_a_method: is no Method with the name 'function'"),
+        ("gone", r"gone = nowhere:Method: cannot be imported \(No module named 'nowhere'\); reinstall"),
+        ("misspelt", r"misspelt = elsewhere:Flaat: cannot be imported \(.*\); reinstall its package"),
+    ],
+)
+def test_what_another_package_gets_wrong_is_one_line(name: str, problem: str) -> None:
+    with pytest.raises(StudyError, match=rf"^entry point {problem}"):
+        make_method(name)

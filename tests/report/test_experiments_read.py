@@ -1,0 +1,216 @@
+"""What counts as a result, tried on texts by hand and on real experiments of git and DVC."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fly64_dose_overlap.commands import run_command
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.pipeline.experiments_read import (
+    NO_RESULT,
+    STALE,
+    Source,
+    columns_of,
+    curves_of,
+    json_of,
+    read_studies,
+    settings,
+    state_of,
+    variant_of,
+)
+from fly64_dose_overlap.report.page import write_page
+from fly64_dose_overlap.report.study import Study
+from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
+from report_runs import params_of
+from study_copy import StudyCopy
+
+SCORES = '{"methods": {}}'
+
+
+def _source(name: str = "1000-dense", texts: dict[str, str] | None = None, **changes: Any) -> Source:
+    params = yaml.safe_dump({**params_of(1000, "dense"), **changes})
+    return Source(name, "a" * 40, "success", {"params.yaml": params, **(texts or {})})
+
+
+def _texts(*, scores: str = SCORES, dose: int = 1000, seed: int = 42) -> dict[str, str]:
+    """Return scores and a dvc.lock that records them for a dose and a seed."""
+    train = {"seed": seed, "epochs": 5}
+    stages = {
+        "train": {"outs": [{"path": "model", "md5": "0" * 32}], "params": {"params.yaml": {"train": train}}},
+        "evaluate": {
+            "deps": [{"path": "model"}],
+            "outs": [{"path": "metrics/evaluation.json", "md5": hashlib.md5(SCORES.encode()).hexdigest()}],
+            "params": {"params.yaml": {"dose": dose, "view": "dense"}},
+        },
+        "beside": {"params": {"params.yaml": {"dose": 7}}},
+    }
+    return {"metrics/evaluation.json": scores, "dvc.lock": yaml.safe_dump({"stages": stages})}
+
+
+def test_scores_of_the_own_parameters_count() -> None:
+    assert state_of(_source(texts=_texts())) == "success"
+
+
+@pytest.mark.parametrize(
+    "texts", [_texts(dose=10000), _texts(seed=43), _texts(scores='{"methods": {"other": {}}}')]
+)
+def test_scores_of_another_cell_do_not_count(texts: dict[str, str]) -> None:
+    assert state_of(_source(texts=texts)) == STALE
+
+
+def test_a_longer_list_of_doses_changes_no_result() -> None:
+    assert state_of(_source(texts=_texts(), doses=[1000, 3000])) == "success"
+
+
+@pytest.mark.parametrize("lost", ["metrics/evaluation.json", "dvc.lock"])
+def test_revision_without_scores_has_no_result(lost: str) -> None:
+    texts = _texts()
+    del texts[lost]
+    assert state_of(_source(texts=texts)) == NO_RESULT
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("1000-sparse", {}, ""),
+        ("1000-sparse-seed44", {}, ""),
+        ("1000-sparse-ab12cd", {}, "ab12cd"),
+        ("1000-sparse-seed44-ab12cd", {}, "ab12cd"),
+        ("my-own-name", {"dose": 3000, "view": "sparse"}, ""),
+    ],
+)
+def test_variant_is_the_digest_in_the_name(name: str, changes: dict[str, Any], expected: str) -> None:
+    assert variant_of(_source(name, **changes), _source("")) == expected
+
+
+def test_own_names_with_equal_changes_are_one_variant() -> None:
+    first = variant_of(_source("one", train={"seed": 1, "epochs": 9}), _source(""))
+    second = variant_of(_source("two", train={"seed": 2, "epochs": 9}), _source(""))
+    assert first == second
+    assert len(first) == 6
+
+
+def test_tables_of_text_becomecolumns_of() -> None:
+    assert columns_of("a,b\n1,2\n3,\n", ",")["a"] == [1.0, 3.0]
+    path = "metrics/train/plots/metrics/val/loss.tsv"
+    assert curves_of({path: "step\tloss\n1\t0.5\n", "metrics/frc.csv": ""}) == {"val/loss": [(1.0, 0.5)]}
+
+
+def test_damaged_scores_are_named() -> None:
+    with pytest.raises(StudyError, match=r"1000-dense: m.json: is not JSON .*; evaluate it again"):
+        json_of(_source(texts={"m.json": "{"}), "m.json")
+
+
+def test_settings_leave_out_what_tells_cells_apart() -> None:
+    assert settings(params_of(1, "sparse", 7)) == settings(params_of(2, "dense", 8))
+    assert settings(params_of(1, "sparse")) != settings(params_of(1, "sparse", epochs=6))
+
+
+def test_failing_command_is_reported_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        StudyError, match=r"git: git status ended with status 128: fatal: not a git repository"
+    ):
+        run_command("git", "status", root=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def studies(experiments: StudyCopy) -> list[Study]:
+    return read_studies(experiments.root, ["HEAD"])
+
+
+@pytest.mark.slow
+def test_experiments_are_found_with_their_state(experiments: StudyCopy, studies: list[Study]) -> None:
+    assert studies[0].commit == experiments.git("rev-parse", "HEAD").strip()
+    found = {run.name: (run.state, run.dose) for study in studies for run in study.runs}
+    assert found == {
+        "1000-sparse": ("success", 1000),
+        "1000-sparse-seed44": ("success", 1000),
+        "longer": ("success", 1000),
+        "trained-only": (STALE, 1000),
+        "lost": ("failed", 100000),
+        "commit": ("success", 10000),
+    }
+
+
+@pytest.mark.slow
+def test_studies_hold_repeats_variants_and_failures(studies: list[Study]) -> None:
+    plain, variant = studies
+    assert plain.status.startswith(
+        "incomplete: 2 of 9 cells; result of other parameters: 1000-baseline; missing: 1000-dense, "
+        "10000-baseline, 10000-sparse, 100000-baseline, 100000-sparse; failed: 100000-dense"
+    )
+    repeats = plain.cells[1000, "sparse"]
+    assert [run.seed for run in repeats.runs] == [42, 44]
+    value = repeats.value("network", PHASE_PSNR)
+    assert value is not None
+    assert (value.mean, value.n) == (21.0, 2)
+    assert plain.overlap("sparse") == 0.25
+    assert repeats.first.curves["val/loss"] == [(1.0, 0.9), (2.0, 0.42)]
+    assert [run.name for run in plain.cells[10000, "dense"].runs] == ["commit"]
+    assert plain.title == f"commit {plain.commit[:7]}"
+    assert variant.title == f"{plain.title}, variant {variant.variant}"
+    assert variant.changes == ("train.epochs: 5 → 9",)
+    assert [cell.first.name for cell in variant.done] == ["longer"]
+    assert variant.is_trial
+
+
+@pytest.mark.slow
+def test_report_is_written_and_the_working_tree_left_alone(
+    experiments: StudyCopy, studies: list[Study], tmp_path: Path
+) -> None:
+    before = experiments.changes()
+    write_page(studies, tmp_path, seconds={})
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert html.count('class="stage"') == 1
+    assert len(html) < 6_000_000
+    assert experiments.changes() == before
+
+
+@pytest.mark.slow
+def test_reconstructions_are_found_in_the_cache_without_fetching_them(studies: list[Study]) -> None:
+    for run in studies[0].cells[1000, "sparse"].runs:
+        assert run.reconstruction is not None
+        assert run.reconstruction.is_file()
+
+
+@pytest.mark.slow
+def test_results_that_are_not_committed_come_first(experiments: StudyCopy, tmp_path: Path) -> None:
+    shutil.copytree(experiments.root, tmp_path / "study")
+    study = StudyCopy(tmp_path / "study")
+    study.change_params(train__seed=50)
+    study.dvc("repro", "--quiet")
+    own, *others = read_studies(study.root, ["HEAD"])
+    assert (own.title, own.committed) == ("working tree, not committed", False)
+    value = own.cells[10000, "dense"].value("network", PHASE_PSNR)
+    assert value is not None
+    assert value.mean == 28.0
+    assert own.done[0].first.reconstruction is not None
+    assert [other.committed for other in others] == [True, True]
+    study.change_params(train__seed=51)
+    assert all(other.committed for other in read_studies(study.root, ["HEAD"])), "no result of its parameters"
+
+
+@pytest.mark.slow
+def test_clone_has_no_reconstructions(experiments: StudyCopy, tmp_path: Path) -> None:
+    clone = experiments.clone_to(tmp_path)
+    (study,) = read_studies(clone.root, ["HEAD"])
+    assert [cell.first.reconstruction for cell in study.done] == [None]
+
+
+@pytest.mark.slow
+def test_commits_without_results_are_refused(experiments: StudyCopy, tmp_path: Path) -> None:
+    study = experiments.clone_to(tmp_path)
+    study.git("rm", "--quiet", "metrics/evaluation.json")
+    study.commit("no scores")
+    with pytest.raises(
+        StudyError, match=r"report: no experiment of HEAD has a result; make them: dose-overlap"
+    ):
+        read_studies(study.root, ["HEAD"])
+    with pytest.raises(StudyError, match=r"revision nonsense: git rev-parse .* ended with status"):
+        read_studies(study.root, ["nonsense"])

@@ -1,0 +1,130 @@
+"""The scan: all that a method may see, divided, thinned and cropped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+import tiny_scan
+from factories import small_scan
+from fly64_dose_overlap.arrays import DiskArray, spool
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.scan import Scan, embedded
+
+
+def poisson_scan(rate: float = 5.0, frames: int = 300) -> Scan:
+    """Return frames of one expected count in every pixel."""
+    scan = small_scan(frames=frames, side=16)[0]
+    counts = np.random.default_rng(0).poisson(rate, (frames, 16, 16)).astype(np.float32)
+    return replace(scan, counts=counts)
+
+
+def test_no_object_can_leak_from_a_scan() -> None:
+    scan = tiny_scan.scan()
+    truth = tiny_scan.truth()
+    held = [value for value in vars(scan).values() if isinstance(value, np.ndarray)]
+    assert not any(array.shape == truth.shape for array in held)
+
+
+def test_divided_photons_are_two_independent_poisson_sets() -> None:
+    scan = poisson_scan()
+    first, second = scan.divide(0.3, np.random.default_rng(1))
+    np.testing.assert_array_equal(first.counts[:] + second.counts[:], scan.counts)
+    for part, mean in ((first, 1.5), (second, 3.5)):
+        assert isinstance(part.counts, DiskArray)
+        counts = part.counts[:].astype(np.float64)
+        # 76,800 pixels: four standard errors.
+        assert counts.mean() == pytest.approx(mean, abs=4 * (mean / counts.size) ** 0.5)
+        assert counts.var() == pytest.approx(mean, rel=4 * (2 / counts.size) ** 0.5 + 0.01)
+    apart = np.corrcoef(first.counts[:].ravel(), second.counts[:].ravel())[0, 1]
+    assert abs(apart) < 4 / (300 * 16 * 16) ** 0.5
+
+
+def test_the_probes_of_both_parts_are_those_of_their_photons() -> None:
+    scan = tiny_scan.scan()
+    obj = torch.from_numpy(tiny_scan.truth())
+    expected = scan.model.expected(obj, slice(0, 5))
+    for part, fraction in zip(scan.divide(0.25, np.random.default_rng(1)), (0.25, 0.75), strict=True):
+        seen = part.model.expected(obj, slice(0, 5))
+        torch.testing.assert_close(seen, fraction * expected, rtol=1e-4, atol=1e-4)
+        assert part.photons_per_frame == pytest.approx(fraction * scan.photons_per_frame, rel=0.01)
+
+
+def test_thinned_is_the_first_of_the_two_parts() -> None:
+    scan = poisson_scan(frames=20)
+    first, _ = scan.divide(0.3, np.random.default_rng(1))
+    thinned = scan.thin(0.3, np.random.default_rng(1))
+    np.testing.assert_array_equal(thinned.counts[:], first.counts[:])
+    np.testing.assert_array_equal(thinned.probe, first.probe)
+
+
+@pytest.mark.parametrize("margin_px", [0, 3, 1000])
+def test_cropped_then_embedded_is_the_identity_where_the_scan_reaches(margin_px: int) -> None:
+    scan, truth = tiny_scan.scan(), tiny_scan.truth()
+    cropped, window = scan.cropped(margin_px)
+    assert truth[window].shape == cropped.object_shape
+    whole = embedded(truth[window], window, scan.object_shape)
+    np.testing.assert_array_equal(whole[window], truth[window])
+    outside = np.ones(scan.object_shape, bool)
+    outside[window] = False
+    assert np.all(whole[outside] == 1)
+    assert outside.any() == (margin_px == 0)
+    np.testing.assert_array_equal(scan.illumination()[window], cropped.illumination())
+    assert not scan.illumination()[outside].any()
+    frames = slice(0, len(scan))
+    given, found = (
+        each.model.expected(torch.from_numpy(obj), frames)
+        for each, obj in ((scan, truth), (cropped, np.ascontiguousarray(truth[window])))
+    )
+    torch.testing.assert_close(found, given, rtol=1e-3, atol=1e-3)
+
+
+def test_frames_stay_with_all_that_is_theirs() -> None:
+    scan = tiny_scan.scan()
+    chosen = np.array([40, 3, 7])
+    for counts in (scan.counts, spool(scan.counts.shape, np.float32, [scan.counts[:]])):
+        some = replace(scan, counts=counts, scan_index=np.arange(100, 181)).frames(chosen)
+        np.testing.assert_array_equal(some.counts[:], scan.counts[chosen])
+        np.testing.assert_array_equal(some.positions_px, scan.positions_px[chosen])
+        assert some.scan_index.tolist() == [140, 103, 107]
+        assert some.groups is None
+        assert len(some) == 3
+
+
+def test_photons_of_a_frame_are_the_mean_of_all() -> None:
+    scan = poisson_scan(frames=300)
+    assert scan.photons_per_frame == pytest.approx(scan.counts[:].sum(axis=(1, 2)).mean(), rel=1e-6)
+
+
+def test_frames_are_numbered_if_they_are_not() -> None:
+    assert small_scan(frames=4)[0].scan_index.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask": np.ones((8, 8), bool)}, "masks and backgrounds are not used by any method yet; leave"),
+        ({"background": np.ones((8, 8), np.float32)}, "masks and backgrounds are not used by any method yet"),
+        ({"counts": np.ones((6, 9, 9), np.float32)}, r"frames are \(9, 9\) and the probe is \(1, 8, 8\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError, match=f"^scan: .*{message}") as caught:
+        replace(small_scan()[0], **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_frame_has_a_position() -> None:
+    scan = small_scan()[0]
+    with pytest.raises(StudyError, match=r"^scan: 6 frames have positions of shape \(5, 2\)$"):
+        Scan(scan.counts, scan.probe, scan.positions_px[1:], scan.object_shape)
+
+
+def test_a_probe_without_an_axis_of_modes_is_no_probe() -> None:
+    with pytest.raises(jaxtyping.TypeCheckError, match="probe"):
+        replace(small_scan()[0], probe=np.ones((8, 8), np.complex64))
