@@ -14,19 +14,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-import torch
 import typer
-from fly64_dose_overlap.learning.jobs import VIEW_ORDER
 
-from benchmarks.trials import LABELS, Kind, kinds_of, scores_of, train, write_rows
-from fly64_dose_overlap.config import Params, ViewName, load_params
+from benchmarks.trials import chosen, scores_of, train, write_rows
+from fly64_dose_overlap.config import Params, load_params
 
 REALISATIONS = 16
 """Epochs of the one network: each thins the photons anew, to another part of them."""
 STEPS_FACTOR = 4
-"""Steps of its epochs, in multiples of ``train.steps_per_epoch``: the range of doses is wide."""
+"""Steps of its epochs, in multiples of ``steps_per_epoch``: the range of doses is wide."""
 COARSE_PHOTONS = 10.0
 """Photons per pixel that leave half of the coarse correction; in so many steps the slow phase
 of the training scan would be learned by heart."""
@@ -34,7 +32,7 @@ of the training scan would be learned by heart."""
 HEAD = """# One network for all doses
 
 Networks trained on each dose, and one trained on the highest dose for all, with 16 epochs of four times
-the steps; the refining one for all has `methods.refined.coarse_photons` 10. All on the same test frames:
+the steps; the refining one for all has `coarse_photons` 10. All on the same test frames:
 phase and amplitude PSNR in dB (peak = the truth's range) and complex NRMSE.
 Written by `python -m benchmarks.dose_transfer --output docs/dose-transfer.md`.
 
@@ -43,39 +41,37 @@ Written by `python -m benchmarks.dose_transfer --output docs/dose-transfer.md`.
 """
 
 
-def rows(params: Params, view: ViewName, kind: Kind, folder: Path) -> Iterator[str]:
+def rows(params: Params, view: str, name: str, folder: Path) -> Iterator[str]:
     """Yield a line for each dose."""
     lowest, *_, highest = doses = sorted(params.doses)
     for_all: dict[str, Any] = {
         "least_seen": lowest / highest / 2,
         "epochs": REALISATIONS,
-        "joint_epochs": REALISATIONS,
         "patience": REALISATIONS,
-        "joint_coarse_photons": COARSE_PHOTONS,
-        "steps_per_epoch": STEPS_FACTOR * params.train.steps_per_epoch,
+        "steps_per_epoch": STEPS_FACTOR * params.methods[name]["steps_per_epoch"],
     }
-    one, _ = train(params, view, highest, kind, folder / "one", for_all)
+    if name == "refined":
+        for_all["coarse_photons"] = COARSE_PHOTONS
+    one, _ = train(params, view, highest, name, folder / "one", for_all)
     for dose in doses:
-        own, _ = train(params, view, dose, kind, folder / str(dose), {})
-        reached = [scores_of(params, view, dose, kind, bundle)[0] for bundle in (own, one)]
+        own, _ = train(params, view, dose, name, folder / str(dose), {})
+        reached = [scores_of(params, view, dose, name, bundle) for bundle in (own, one)]
         difference = round(reached[1].phase, 2) - round(reached[0].phase, 2)
-        cells = (params.base.object_kind, view, dose, LABELS[kind], *reached, f"{difference:+.2f}")
+        cells = (params.base.object_kind, view, dose, name, *reached, f"{difference:+.2f}")
         yield f"| {' | '.join(map(str, cells))} |\n"
 
 
 def main(
     view: Annotated[list[str] | None, typer.Option(help="Only this view; may be repeated.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="groups or joint: only this network.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="network or refined: only this one.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Also append rows here.")] = None,
 ) -> None:
     """Print what a network for all doses loses against those of each dose."""
     params = load_params()
-    torch.set_num_threads(params.train.threads)
-    networks = kinds_of(kind)
-    for each in cast(list[ViewName], view) or list(VIEW_ORDER):
-        for network in networks:
+    for each in view or params.overlap.views:
+        for name in chosen(method):
             with tempfile.TemporaryDirectory() as folder:
-                write_rows(rows(params, each, network, Path(folder)), HEAD, output)
+                write_rows(rows(params, each, name, Path(folder)), HEAD, output)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Write the result into README.md and docs/index.md, from what the repository records.
 
-Run it after the default cell has been made anew, with the files that it reads staged or committed::
+The sentence about all cells is that of the report, the rest is the default cell's. Run it
+after both have been made anew, and stage what it reads before::
 
-    dvc repro && git add params.yaml metrics
+    dose-overlap matrix && dose-overlap report && dvc repro
+    python docs/readme_result.py --copy    # take over tables and pictures from reports/
+    git add params.yaml metrics docs
     python docs/readme_result.py           # rewrite the texts between the marks
     python docs/readme_result.py --check   # exit 1 if they are not those of the recorded scores
 
@@ -24,8 +27,13 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/index.md")
-PICTURE = Path("reports/comparison.png")
-COPY = Path("docs/comparison.png")
+RESULTS = "docs/results.md"
+COPIES = {
+    "table.md": RESULTS,
+    "dose_response.svg": "docs/dose_response.svg",
+    "comparison.png": "docs/comparison.png",
+}
+"""What is taken over from reports/, and where it goes."""
 BEGIN = "<!-- result: written by docs/readme_result.py -->"
 END = "<!-- end of result -->"
 ROWS = {
@@ -36,8 +44,6 @@ ROWS = {
 }
 TIMINGS = Path(".dvc/tmp/timings")
 UNKNOWN = "-"
-PICTURE_WIDTH_PX = 1800
-PICTURE_COLOURS = 256
 
 
 def recorded(path: str) -> str:
@@ -59,13 +65,23 @@ def result_text() -> str:
     by_key = {each["key"]: {"label": label, **each} for label, each in scores["methods"].items()}
     shown = [by_key[key] for key in ROWS if key in by_key]
     limit = scores["limit"]
-    lines = [_sentence(params, shown, list(by_key.values()), limit), "", *_table(shown), ""]
+    lines = [f"**{study_sentence(recorded(RESULTS))}**", ""]
+    lines += [_sentence(params, shown, list(by_key.values()), limit), "", *_table(shown), ""]
     lines.append(
         f"Limits of this scan, phase PSNR: {limit['phase_psnr_db']:.1f} dB for an unbiased method "
         f"(Cramér-Rao), {limit['bayesian']['phase_psnr_db']:.1f} dB with a Gaussian prior of the object's "
-        "own contrast (van Trees)."
+        "own contrast (Bayesian, van Trees)."
     )
     return "\n".join(lines)
+
+
+def study_sentence(results: str) -> str:
+    """Return what the report says about all cells of the plain study, which is its first commit's."""
+    study = next((part for part in results.split("\n## ") if part.startswith("Commit")), "")
+    paragraphs = study.partition("\n### ")[0].strip().split("\n\n")
+    if len(paragraphs) < 3:
+        sys.exit(f"{RESULTS}: says nothing about a commit; make it: dose-overlap report")
+    return paragraphs[2]
 
 
 def _sentence(
@@ -77,8 +93,8 @@ def _sentence(
     other = "other " if best["kind"] == "iterative" else ""
     with_prior = _apart(_psnr(best) - limit["bayesian"]["phase_psnr_db"])
     text = (
-        f"At {params['dose']:,} photons per frame and {params['view']} overlap, **{best['label']}** reaches "
-        f"a phase PSNR of **{_psnr(best):.1f} dB**, {_apart(_psnr(best) - _psnr(rival))} {rival['label']}, "
+        f"At {params['dose']:,} photons per frame and {params['view']} overlap, {best['label']} reaches "
+        f"a phase PSNR of {_psnr(best):.1f} dB, {_apart(_psnr(best) - _psnr(rival))} {rival['label']}, "
         f"the best {other}iterative method, and {with_prior} the limit for a method whose only prior is the "
         "object's contrast"
     )
@@ -146,34 +162,31 @@ def check() -> None:
 
 
 def write() -> None:
-    """Rewrite the texts, and take over the picture of a run."""
+    """Rewrite the texts."""
     block = result_text()
     for document in DOCUMENTS:
         path = ROOT / document
         before, _, after = split(document, path.read_text(encoding="utf-8"))
         path.write_text(f"{before}{BEGIN}\n\n{block}\n\n{END}{after}", encoding="utf-8", newline="\n")
         print(f"{document}: result written")
-    if (ROOT / PICTURE).is_file():
-        copy_picture(ROOT / PICTURE, ROOT / COPY)
 
 
-def copy_picture(source: Path, target: Path) -> None:
-    """Copy the picture, small enough for git."""
-    from PIL import Image
-
-    with Image.open(source) as picture:
-        if picture.width <= PICTURE_WIDTH_PX:
-            shutil.copyfile(source, target)
-            return
-        height = round(picture.height * PICTURE_WIDTH_PX / picture.width)
-        small = picture.convert("RGB").resize((PICTURE_WIDTH_PX, height), Image.Resampling.LANCZOS)
-    small.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+def copy() -> None:
+    """Take over what the report and the last run of the default cell wrote; colours stay as they are."""
+    for name, target in COPIES.items():
+        if (ROOT / "reports" / name).is_file():
+            shutil.copyfile(ROOT / "reports" / name, ROOT / target)
+            print(f"{target}: copied")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only")
-    if parser.parse_args().check:
+    parser.add_argument("--copy", action="store_true", help="take over tables and pictures only")
+    chosen = parser.parse_args()
+    if chosen.copy:
+        copy()
+    elif chosen.check:
         check()
     else:
         write()

@@ -17,6 +17,7 @@ from tiny_study import ROOT
 
 MOST_BYTES = 6000
 SCRIPT = "docs/readme_result.py"
+EVALUATION = "metrics/evaluation.json"
 VIEWS: tuple[ViewName, ...] = ("baseline", "dense", "sparse")
 LEARNED = ("network", "refined", "supervised")
 
@@ -47,7 +48,7 @@ def run_script(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """Return a copy of the files that the script reads and writes, outside any checkout."""
-    for name in ("README.md", "docs/index.md", SCRIPT, "params.yaml", "metrics/evaluation.json"):
+    for name in ("README.md", "docs/index.md", "docs/results.md", SCRIPT, "params.yaml", EVALUATION):
         target = tmp_path / name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes((ROOT / name).read_bytes())
@@ -56,7 +57,7 @@ def copy(tmp_path: Path) -> Path:
 
 def change_scores(root: Path, **scores: float) -> dict[str, Any]:
     """Write phase PSNRs of some methods, by name, and of both limits."""
-    file = root / "metrics" / "evaluation.json"
+    file = root / EVALUATION
     content = json.loads(file.read_text(encoding="utf-8"))
     content["limit"]["phase_psnr_db"] = scores.pop("limit", 25.0)
     content["limit"]["bayesian"]["phase_psnr_db"] = scores.pop("limit_with_prior", 26.0)
@@ -86,7 +87,7 @@ def test_other_scores_are_noticed_and_written(copy: Path) -> None:
     assert run_script(copy, "--check").returncode == 0
     for document in ("README.md", "docs/index.md"):
         text = (copy / document).read_text(encoding="utf-8")
-        assert "**refined** reaches a phase PSNR of **28.0 dB**, 1.5 dB above MAP" in text
+        assert "refined reaches a phase PSNR of 28.0 dB, 1.5 dB above MAP, the best iterative" in text
         assert "2.0 dB above the limit for a method whose only prior is the object's contrast" in text
         assert "ML, which has no prior, lies 0.3 dB below the limit for unbiased methods" in text
 
@@ -95,7 +96,7 @@ def test_an_iterative_leader_is_compared_with_the_next(copy: Path) -> None:
     change_scores(copy, refined=25.0, map=26.5, ml=24.7, lsqml=20.0)
     assert run_script(copy).returncode == 0
     text = (copy / "README.md").read_text(encoding="utf-8")
-    assert "**MAP** reaches a phase PSNR of **26.5 dB**, 1.8 dB above ML, the best other iterative" in text
+    assert "MAP reaches a phase PSNR of 26.5 dB, 1.8 dB above ML, the best other iterative" in text
 
 
 def test_the_table_has_four_rows_and_times_where_they_are_known(copy: Path) -> None:
@@ -113,6 +114,26 @@ def test_the_table_has_four_rows_and_times_where_they_are_known(copy: Path) -> N
     for file in timings.iterdir():
         file.unlink()
     assert run_script(copy, "--check").returncode == 0
+
+
+def test_the_first_sentence_is_that_of_the_report_about_all_cells(copy: Path) -> None:
+    file = copy / "docs" / "results.md"
+    text = file.read_text(encoding="utf-8")
+    sentence = re.search(r"\n\n(\S[^\n]+ leads in [^\n]+)\n", text)
+    assert sentence
+    file.write_text(text.replace(sentence[1], "Another leads."), encoding="utf-8")
+    assert run_script(copy, "--check").returncode == 1
+    assert run_script(copy).returncode == 0
+    assert "**Another leads.**" in (copy / "README.md").read_text(encoding="utf-8")
+    file.write_text("# Nothing\n", encoding="utf-8")
+    assert "make it: dose-overlap report" in run_script(copy).stderr
+
+
+def test_tables_and_pictures_are_taken_over(copy: Path) -> None:
+    (copy / "reports").mkdir()
+    (copy / "reports" / "table.md").write_text("# Other results\n", encoding="utf-8")
+    assert run_script(copy, "--copy").returncode == 0
+    assert (copy / "docs" / "results.md").read_text(encoding="utf-8") == "# Other results\n"
 
 
 def test_the_five_lines_of_python_are_there() -> None:
