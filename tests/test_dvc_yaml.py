@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from fly64_dose_overlap.pipeline.paths import model_file, reconstruction_folder
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -24,6 +23,7 @@ from fly64_dose_overlap.config import Params, ViewName, load_params
 from fly64_dose_overlap.files.dataset import write_scan
 from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.methods.registry import method_class, method_names
+from fly64_dose_overlap.pipeline.cells import model_file, reconstruction_folder
 from fly64_dose_overlap.pipeline.code import code_of_method
 from fly64_dose_overlap.pipeline.stages import base, check, infer, overlap, reconstruct, simulate, train
 from tiny_study import ROOT, write_params
@@ -32,6 +32,9 @@ PACKAGE = "fly64_dose_overlap"
 SOURCE = ROOT / "src"
 TEXT = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["stages"]
+
+METHODS = {name: method_class(name) for name in method_names()}
+"""Found here, since libraries that come with them draw random numbers when they are imported."""
 
 CHECKED_ONLY = {"doses"}
 """Read to refuse a dose that is not listed; nothing written depends on it, and a dose more
@@ -44,10 +47,11 @@ NO_DEPS = {
         "progress.py",
         "pipeline/__init__.py",
         "pipeline/code.py",
-        "pipeline/paths.py",
+        "pipeline/cells.py",
         "pipeline/stages/__init__.py",
         "pipeline/stages/_cli.py",
         "pipeline/stages/_interrupts.py",
+        "pipeline/stages/_method.py",
         "results/__init__.py",
         "results/repository.py",
         "results/timings.py",
@@ -121,7 +125,7 @@ def taken_down(stage: str) -> set[Path]:
     if stage not in BY_METHOD:
         return set()
     learned = stage != "reconstruct"
-    names = [name for name in method_names() if issubclass(method_class(name), Learned) == learned]
+    names = [name for name, found in METHODS.items() if issubclass(found, Learned) == learned]
     files = [{module_file(module) for module in code_of_method(name)} for name in names]
     return {file for file in set.intersection(*files) if file is not None}
 
@@ -148,7 +152,7 @@ def test_parameters_have_no_defaults() -> None:
                     yield from fields_of(part)
 
     found = dict(fields_of(Params))
-    assert len(found) > 50
+    assert len(found) > 40
     assert [name for name, field in found.items() if not field.is_required()] == []
 
 
@@ -313,7 +317,13 @@ class Recording:
             return described.fget(self)
         return self._give(name, getattr(self._target, name))
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._target
+
     def __getitem__(self, key: str) -> Any:
+        if self._prefix == "methods.":
+            self._seen.add(f"methods.{key}")
+            return self._target[key]
         return self._give(key, self._target[key])
 
 
@@ -413,4 +423,7 @@ def test_params_cover_the_sections_that_a_stage_reads(stage: str) -> None:
     assert read, "the stage reads no parameter, or this search misses how"
     assert "" not in read, "the stage hands on all parameters: give away its sections only"
     declared = STAGES[stage]["params"]
+    if declared == [{"params.yaml": None}]:
+        return
+    read = {key.partition("[")[0] for key in read}
     assert [key for key in read if not any(covers(each, key) or covers(key, each) for each in declared)] == []

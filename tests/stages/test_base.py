@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fly64_dose_overlap.pipeline.paths import BASE as BASE_FILE
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import read_base
+from fly64_dose_overlap.pipeline.cells import BASE_FILE
 from fly64_dose_overlap.pipeline.stages import base
 from fly64_dose_overlap.pipeline.stages._cli import command, require_listed
 from tiny_study import ROOT, write_params

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fly64_dose_overlap.results.timings import read_timing
 from typer.testing import CliRunner, Result
 
 import tiny_scan
@@ -23,6 +22,7 @@ from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.pipeline import training
 from fly64_dose_overlap.pipeline.stages import infer, reconstruct, train
 from fly64_dose_overlap.pipeline.stages._cli import command
+from fly64_dose_overlap.pipeline.timings import read_timing
 from fly64_dose_overlap.pipeline.training import train_method
 from tiny_study import write_params
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fly64_dose_overlap.pipeline.paths import dose_file
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.config import ViewName
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import read_scan
+from fly64_dose_overlap.pipeline.cells import dose_file
 from fly64_dose_overlap.pipeline.stages import base, overlap, simulate
 from tiny_study import ROOT, write_params
 

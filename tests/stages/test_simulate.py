@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fly64_dose_overlap.pipeline.paths import BASE as BASE_FILE
-from fly64_dose_overlap.pipeline.paths import dose_file
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_base, read_scan, read_truth
+from fly64_dose_overlap.pipeline.cells import BASE_FILE, dose_file
 from fly64_dose_overlap.pipeline.stages import base, simulate
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.dose import BLOCK_FRAMES, Simulation, draw_counts

@@ -6,7 +6,8 @@ from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import write_json_atomic
 from fly64_dose_overlap.pipeline import cells
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, method_of, run
+from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
+from fly64_dose_overlap.pipeline.stages._method import method_of
 from fly64_dose_overlap.progress import say
 
 
