@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from fly64_dose_overlap.commands import become_command
-from fly64_dose_overlap.config import load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.cells import REPORTS
 from fly64_dose_overlap.pipeline.matrix import dvc_queue, history
@@ -26,6 +25,7 @@ from fly64_dose_overlap.pipeline.matrix.slurm import MINUTES, run_on_slurm
 from fly64_dose_overlap.pipeline.matrix.watch import FAILED, Line
 from fly64_dose_overlap.pipeline.repository import repository_root
 from fly64_dose_overlap.pipeline.stages._cli import refusing
+from fly64_dose_overlap.pipeline.study import all_methods, load_study
 from fly64_dose_overlap.pipeline.timings import cpu_seconds
 from fly64_dose_overlap.pipeline.verify import verify_cache
 from fly64_dose_overlap.progress import say
@@ -96,7 +96,7 @@ def matrix(
     if dry_run:
         return chosen.print()
     dvc_queue.require_usable(Path.cwd())
-    restore(chosen.missing, load_params())
+    restore(chosen.missing, load_study())
     flags = dvc_queue.restoring_flags()
     chosen.report(run_in_queue(chosen.experiments, commit=chosen.commit, workers=workers, flags=flags))
 
@@ -241,12 +241,14 @@ class _Matrix:
         seeds: int,
         overrides: Sequence[str] | None,
     ) -> None:
-        load_params()
+        params = load_study()
         self.commit = history.baseline()
         doses = [parse_dose(text) for text in dose or ()]
         selection = Selection(doses, view or (), gridsize or (), seeds, overrides or ())
         committed, change = history.committed_params(), history.code_change()
-        self.experiments = plan(selection, committed=committed, code_change=change)
+        self.experiments = plan(
+            selection, committed=committed, code_change=change, methods=all_methods(params)
+        )
         self._done = history.finished(self.commit) & {each.name for each in self.experiments}
 
     @property

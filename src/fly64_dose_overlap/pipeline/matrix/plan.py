@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fly64_dose_overlap.config import MAX_SHOWN, PARAMS_FILE, Params, load_params
+from fly64_dose_overlap.config import MAX_SHOWN, PARAMS_FILE, Params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.cells import Cell, cells, choose
+from fly64_dose_overlap.pipeline.study import load_study
 from fly64_dose_overlap.provenance import dumps
 
 TARGET = "evaluate"
@@ -77,18 +78,6 @@ def parse_dose(text: str) -> int:
     return int(text) if text.isdecimal() else int(value)
 
 
-def every_method(content: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return lists ``learned`` and ``iterative`` of all methods that parameters have settings for.
-
-    ``content`` is that of params.yaml, ``kinds`` says which of the two lists a method belongs to.
-    """
-    found: dict[str, list[str]] = {}
-    for method in content.get("methods", {}):
-        if kinds.get(method) in content:
-            found.setdefault(kinds[method], []).append(method)
-    return found
-
-
 def plan(
     selection: Selection,
     *,
@@ -108,7 +97,7 @@ def plan(
     code_change : str
         Any text that names how code or data differ from that commit; empty if they do not.
     methods : mapping, optional
-        From `every_method`: what each cell runs unless an override says otherwise.
+        From `all_methods`: what each cell runs unless an override says otherwise.
 
     Raises
     ------
@@ -174,7 +163,7 @@ def overridden(params_file: Path, overrides: Sequence[str]) -> Params:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    params = load_params(params_file)
+    params = load_study(params_file)
     if not overrides:
         return params
     given = " ".join(overrides)
@@ -190,6 +179,8 @@ def overridden(params_file: Path, overrides: Sequence[str]) -> Params:
             reason = str(error.__cause__ or error).partition("\n")[0]
             raise StudyError(where, f"cannot be applied ({reason})") from None
         try:
-            return load_params(copy)
+            return load_study(copy)
         except StudyError as error:
-            raise StudyError(where, error.problem, error.hint) from None
+            told = error.problem
+            section = error.where.partition(": ")[2]
+            raise StudyError(where, f"{section}.{told}" if section else told, error.hint) from None

@@ -1,0 +1,39 @@
+"""The study's parameters, those of every method included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.methods.base import Learned
+from fly64_dose_overlap.methods.registry import make_method
+
+
+def load_study(path: Path = PARAMS_FILE) -> Params:
+    """Read and validate ``params.yaml``, with the settings of all methods that it names.
+
+    Raises
+    ------
+    MissingFileError
+        If the file is not there.
+    StudyError
+        If a key is unknown, missing, of the wrong type or out of range, a method does not
+        exist, or is named in the wrong list.
+    """
+    params = load_params(path)
+    for name, settings in params.methods.items():
+        made = make_method(name, settings, where=f"{path}: methods.{name}")
+        if name in params.iterative and isinstance(made, Learned):
+            raise StudyError(str(path), f"iterative: {name} has to be trained", "name it in learned")
+        if name in params.learned and not isinstance(made, Learned):
+            raise StudyError(str(path), f"learned: {name} has no training", "name it in iterative")
+    return params
+
+
+def all_methods(params: Params) -> dict[str, list[str]]:
+    """Return the lists ``learned`` and ``iterative`` of every method that has settings."""
+    found: dict[str, list[str]] = {"learned": [], "iterative": []}
+    for name, settings in params.methods.items():
+        found["learned" if isinstance(make_method(name, settings), Learned) else "iterative"].append(name)
+    return {key: names for key, names in found.items() if names}
