@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import random
 import struct
@@ -15,10 +14,11 @@ from typing import Any
 import torch
 
 from faults.mutations import Payload, fresh_path, json_bytes, mutate_bytes, mutate_tree
-from fly64_dose_overlap.learning.bundle import DIGEST, METADATA_KEY, BundleInfo, bundle_digest, save_bundle
-from fly64_dose_overlap.learning.checkpoint import HEADER, MAGIC, VERSION, CheckpointStore
+from fly64_dose_overlap.learning.bundle import DIGEST, METADATA_KEY, bundle_digest, save_bundle
+from fly64_dose_overlap.learning.checkpoint import DIGEST_BYTES, CheckpointStore, sealed
+from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name
 from fly64_dose_overlap.learning.corrector import build_corrector
-from fly64_dose_overlap.learning.supervised import SupervisedInfo, build_supervised
+from fly64_dose_overlap.methods.supervised import BUNDLE, SupervisedInfo, build_supervised
 
 
 def checkpoint_state() -> dict[str, Any]:
@@ -35,12 +35,6 @@ def checkpoint_state() -> dict[str, Any]:
     }
 
 
-def _saved(state: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
 def make_checkpoint(rng: random.Random) -> str:
     """Write two checkpoints, the newer one bad, some with a digest that fits what is bad."""
     store = CheckpointStore(Path("checkpoints"))
@@ -54,14 +48,15 @@ def make_checkpoint(rng: random.Random) -> str:
         what, changed = mutate_bytes(rng, content)
         path.write_bytes(changed)
         return what
-    what, payload = kind, content[HEADER.size :]
     if kind == "payload":
-        what, payload = mutate_bytes(rng, payload)
+        what, payload = mutate_bytes(rng, content[DIGEST_BYTES:])
+        path.write_bytes(hashlib.sha256(payload).digest() + payload)
     elif kind == "pickle":
-        payload = _saved({"weights": Payload()})
+        what = kind
+        path.write_bytes(sealed({"weights": Payload()}))
     else:
-        payload = _saved(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3))))
-    path.write_bytes(HEADER.pack(MAGIC, VERSION, len(payload), hashlib.sha256(payload).digest()) + payload)
+        what = kind
+        path.write_bytes(sealed(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3)))))
     return f"{what}, digest made to fit"
 
 
@@ -71,17 +66,21 @@ def use_checkpoint() -> None:
     assert isinstance(state, dict)
 
 
-CORRECTOR = BundleInfo(4, "groups", 1, 0.0, None, 32, 28, 2, 1000.0, {"seed": 1}, {"schema_version": "1"})
+CORRECTOR = CorrectorInfo(4, None, 32, 28, 2, 1000.0, {"iterations": 1}, {"seed": 1}, {"schema_version": "1"})
 SUPERVISED = SupervisedInfo(4, 16, 12, 1000.0, {"seed": 1}, {"schema_version": "1"})
 
 
-def bundle_maker(info: BundleInfo | SupervisedInfo) -> Callable[[random.Random], str]:
+def _name_of(info: CorrectorInfo | SupervisedInfo) -> str:
+    return bundle_name("network") if isinstance(info, CorrectorInfo) else BUNDLE
+
+
+def bundle_maker(info: CorrectorInfo | SupervisedInfo) -> Callable[[random.Random], str]:
     """Return what makes a bad model bundle, some with a digest that fits what is bad."""
 
     def make(rng: random.Random) -> str:
         path = fresh_path("bundle")
-        network = build_corrector(4, 0) if isinstance(info, BundleInfo) else build_supervised(info, 0)
-        save_bundle(path, network, info)
+        network = build_corrector(4, 0) if isinstance(info, CorrectorInfo) else build_supervised(info, 0)
+        save_bundle(path, network, info, _name_of(info))
         content = path.read_bytes()
         if rng.random() < 0.4:
             what, changed = mutate_bytes(rng, content)
@@ -116,4 +115,4 @@ def _with_digest(metadata: Any, tensors: dict[str, torch.Tensor]) -> str:
 def write_again(network: torch.nn.Module, info: Any) -> None:
     """Write a bundle that was read; its information is JSON then."""
     json.dumps(asdict(info), allow_nan=False)
-    save_bundle(Path("again"), network, info)
+    save_bundle(Path("again"), network, info, _name_of(info))

@@ -24,7 +24,7 @@ INTERRUPTED = (130, -signal.SIGINT)
 """The same to a shell; the latter while Python still imports."""
 TIMES = 2
 QUICK_STAGES = ("simulate",)
-CELL = ("--view", "dense", "-S", "train.seed=44")
+CELL = ("--view", "dense", "-S", "seed=44")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def interrupted_matrix() -> Outcome:
     ends = _Ends("Ctrl-C, dose-overlap matrix")
     with victim() as study:
         line = matrix_line(*CELL)
-        for word in ("queued ", "Running stage 'train'", "Running stage 'evaluate'"):
+        for word in ("queued ", "Running stage 'train@refined'", "Running stage 'evaluate'"):
             running = Running(line, study)
             found = running.runs_when(
                 lambda running=running, word=word: word in running.printed + job_logs(study)
