@@ -75,6 +75,76 @@ def test_the_search_for_unpickling_finds_it(call: str, count: int) -> None:
     assert len(list(_unsafe_calls(call))) == count
 
 
+PACKAGE = "fly64_dose_overlap"
+MAY_READ_THE_TRUTH = (
+    # Scores and bounds compare with it by definition, and the supervised network learns from it.
+    f"{PACKAGE}.scores.",
+    f"{PACKAGE}.pipeline.work",
+    f"{PACKAGE}.pipeline.stages.overlap",
+    f"{PACKAGE}.pipeline.stages.limit",
+    f"{PACKAGE}.pipeline.stages.evaluate",
+)
+FACE = (PACKAGE, f"{PACKAGE}.face")
+"""The front door, which hands the truth to a user of a simulation."""
+
+
+def _readers_of_the_truth(sources: dict[str, str]) -> set[str]:
+    """Return the modules that name `read_truth`, as import, call, attribute or text."""
+    found: set[str] = set()
+    for module, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            names = {getattr(node, key, None) for key in ("id", "attr", "name")}
+            if "read_truth" in names or (isinstance(node, ast.Constant) and node.value == "read_truth"):
+                found.add(module)
+    return found
+
+
+def _modules() -> dict[str, str]:
+    """Return the source of every module of the package by its name."""
+    texts = _texts("src")
+    names = {name: name.removeprefix("src/").removesuffix(".py").replace("/", ".") for name in texts}
+    return {names[name].removesuffix(".__init__"): text for name, text in texts.items()}
+
+
+def test_the_truth_is_read_by_scores_the_stages_that_hand_it_on_and_the_front_door_alone() -> None:
+    readers = _readers_of_the_truth(_modules()) - {f"{PACKAGE}.files.dataset"}
+    strangers = {name for name in readers if not name.startswith(MAY_READ_THE_TRUTH) and name not in FACE}
+    assert strangers == set()
+    assert f"{PACKAGE}.pipeline.stages.evaluate" in readers
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from fly64_dose_overlap.files.dataset import read_truth",
+        "from fly64_dose_overlap.files import dataset\ntruth = dataset.read_truth(path)",
+        "truth = getattr(dataset, 'read_truth')(path)",
+        "from fly64_dose_overlap.files.dataset import read_truth as harmless",
+    ],
+)
+def test_the_search_for_readers_of_the_truth_finds_them(source: str) -> None:
+    assert _readers_of_the_truth({"module": source}) == {"module"}
+
+
+def test_no_method_reaches_the_truth_through_what_it_imports() -> None:
+    """By the graph of imports: neither methods and learning nor anything below them read files with it."""
+    modules = _modules()
+    reached: set[str] = set()
+    pending = [name for name in modules if name.startswith((f"{PACKAGE}.methods.", f"{PACKAGE}.learning."))]
+    while pending:
+        name = pending.pop()
+        if name not in modules or name in reached:
+            continue
+        reached.add(name)
+        for node in ast.walk(ast.parse(modules[name])):
+            if isinstance(node, ast.Import):
+                pending.extend(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                pending.extend([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    assert f"{PACKAGE}.physics.model" in reached
+    assert _readers_of_the_truth({name: modules[name] for name in reached}) <= {f"{PACKAGE}.files.dataset"}
+
+
 @pytest.mark.parametrize("stage", ["base", "overlap"])
 def test_stage_without_torch_does_not_import_it(stage: str) -> None:
     code = f"import sys, fly64_dose_overlap.pipeline.stages.{stage}; sys.exit('torch' in sys.modules)"

@@ -15,9 +15,11 @@ from pydantic import ValidationError
 import factories
 from fly64_dose_overlap.config import Params, load_params, parse_params
 from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.methods.registry import make_method, method_class, method_names
 
 CONTENT: dict[str, Any] = yaml.safe_load((factories.ROOT / "params.yaml").read_text(encoding="utf-8"))
 REMOVED = object()
+METHODS = method_names()
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
@@ -44,11 +46,22 @@ def refusal(content: Any) -> str:
     return message.removeprefix("params.yaml: ")
 
 
+def method_refusal(name: str, changes: dict[str, Any]) -> str:
+    """Return the message of a method that refuses its changed settings."""
+    changed_at = {f"methods.{name}.{key}": value for key, value in changes.items()}
+    settings = changed(changed_at)["methods"][name]
+    with pytest.raises(StudyError) as caught:
+        make_method(name, settings, where=f"methods.{name}")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.removeprefix(f"methods.{name}: ")
+
+
 def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
     params = parse_params(CONTENT)
     assert params.model_dump() == CONTENT
     with pytest.raises(ValidationError, match="frozen"):
-        params.train.seed = 3
+        params.simulate.seed = 3
     with pytest.raises(ValidationError, match="frozen"):
         params.overlap.views["dense"].s_img = 0.5
 
@@ -57,14 +70,14 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
     ("changes", "message"),
     [
         ({"colour": 1}, "colour: unknown key"),
-        ({"train.loss_weight": 1}, "train.loss_weight: unknown key"),
+        ({"simulate.loss_weight": 1}, "simulate.loss_weight: unknown key"),
         ({"overlap.views.dense.size": 1}, "overlap.views.dense.size: unknown key"),
         ({"dose": REMOVED}, "dose: key is missing"),
-        ({"train": REMOVED}, "train: key is missing"),
-        ({"infer.threads": REMOVED}, "infer.threads: key is missing"),
-        ({"train.epochs": "5"}, "train.epochs: input should be a valid integer, got '5'"),
-        ({"train.epochs": 5.0}, "train.epochs: input should be a valid integer, got 5.0"),
-        ({"train.epochs": True}, "train.epochs: input should be a valid integer, got True"),
+        ({"methods": REMOVED}, "methods: key is missing"),
+        ({"limit.vectors": REMOVED}, "limit.vectors: key is missing"),
+        ({"stops.patience": "5"}, "stops.patience: input should be a valid integer, got '5'"),
+        ({"stops.patience": 5.0}, "stops.patience: input should be a valid integer, got 5.0"),
+        ({"stops.patience": True}, "stops.patience: input should be a valid integer, got True"),
         ({"base.source": None}, "base.source: input should be a valid string, got None"),
         ({"overlap.enable_oversampling": 1}, "enable_oversampling: input should be a valid boolean, got 1"),
         (
@@ -81,15 +94,14 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
         ({"simulate.split_fraction": 1}, "simulate.split_fraction: input should be less than 1, got 1"),
         ({"simulate.guard_gap_px": -1}, "guard_gap_px: input should be greater than or equal to 0, got -1"),
         ({"simulate.seed": -1}, "simulate.seed: input should be greater than or equal to 0, got -1"),
-        (
-            {"train.seed": 2**63},
-            "train.seed: input should be less than 9223372036854775808, got 9223372036854775808",
-        ),
-        ({"train.loss": "l2"}, "train.loss: input should be 'poisson' or 'mae', got 'l2'"),
-        ({"train.width": 6}, "train.width: input should be a multiple of 4, got 6"),
-        ({"train.patience": 0}, "train.patience: input should be greater than or equal to 1, got 0"),
-        ({"train.learning_rate": 0}, "train.learning_rate: input should be greater than 0, got 0"),
-        ({"train.device": "gpu"}, "train.device: input should be 'auto', 'cpu' or 'cuda', got 'gpu'"),
+        ({"seed": 2**63}, "seed: input should be less than 9223372036854775808, got 9223372036854775808"),
+        ({"stops.patience": 0}, "stops.patience: input should be greater than or equal to 1, got 0"),
+        ({"learned": [], "iterative": []}, "learned and iterative name no method"),
+        ({"iterative": ["map", "refined"]}, "learned and iterative must name a method once, got ['refined',"),
+        ({"iterative": ["mapp"]}, "methods has no settings of mapp"),
+        ({"iterative": ["../map"]}, "iterative.0: string should match pattern"),
+        ({"methods.Map": {}}, "methods.Map.[key]: string should match pattern"),
+        ({"methods.map": 90}, "methods.map: input should be a valid dictionary, got 90"),
         ({"evaluate.region_threshold": 1}, "evaluate.region_threshold: input should be less than 1, got 1"),
         ({"view": "medium"}, "view: input should be 'baseline', 'dense' or 'sparse', got 'medium'"),
         (
@@ -103,6 +115,39 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
 )
 def test_each_rule_names_the_key_and_the_value(changes: dict[str, Any], message: str) -> None:
     assert message in refusal(changed(changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss_weight": 1}, "loss_weight: unknown key"),
+        ({"epochs": REMOVED}, "epochs: key is missing"),
+        ({"epochs": "5"}, "epochs: input should be a valid integer, got '5'"),
+        ({"epochs": 5.0}, "epochs: input should be a valid integer, got 5.0"),
+        ({"epochs": True}, "epochs: input should be a valid integer, got True"),
+        ({"loss": "l2"}, "loss: input should be 'poisson' or 'mae', got 'l2'"),
+        ({"width": 6}, "width: input should be a multiple of 4, got 6"),
+        ({"patience": 0}, "patience: input should be greater than or equal to 1, got 0"),
+        ({"learning_rate": 0}, "learning_rate: input should be greater than 0, got 0"),
+        ({"device": "gpu"}, "device: input should be 'auto', 'cpu' or 'cuda', got 'gpu'"),
+        ({"epochs": 0, "width": 5, "colour": 1}, " (and 2 more)"),
+    ],
+)
+def test_each_rule_of_a_methods_settings_names_the_key_and_the_value(
+    changes: dict[str, Any], message: str
+) -> None:
+    assert message in method_refusal("refined", changes)
+
+
+def test_settings_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(StudyError, match=r"^here: input should be a valid dictionary or instance of"):
+        make_method("map", [90], where="here")
+
+
+def test_every_method_has_valid_settings_and_none_is_without_them() -> None:
+    assert sorted(CONTENT["methods"]) == METHODS
+    for name, settings in CONTENT["methods"].items():
+        assert make_method(name, settings).settings.model_dump() == settings
 
 
 @pytest.mark.parametrize(
@@ -137,7 +182,10 @@ def bounds(schema: Any) -> list[Any]:
 def test_every_number_has_two_bounds() -> None:
     schema = Params.model_json_schema()
     found = dict(numbers(schema, schema["$defs"]))
-    leaves = {"params.dose", "params.doses", "params.train.learning_rate", "params.overlap.views.s_img"}
+    for name in METHODS:
+        schema = method_class(name).Settings.model_json_schema()
+        found |= numbers(schema, schema.get("$defs", {}), name)
+    leaves = {"params.dose", "params.doses", "params.overlap.views.s_img", "refined.learning_rate"}
     assert leaves <= found.keys()
     assert len(found) > 40
     unbounded = {name for name, part in found.items() if not all(map(_finite, bounds(part)))}
@@ -148,10 +196,11 @@ def _finite(bound: Any) -> bool:
     return bound is not None and math.isfinite(bound)
 
 
-@pytest.mark.parametrize("name", ["train.learning_rate", "base.defocus_um", "simulate.guard_gap_px"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
-def test_no_number_is_without_measure(name: str, value: float) -> None:
-    assert refusal(changed({name: value})).startswith(f"{name}: input should be ")
+def test_no_number_is_without_measure(value: float) -> None:
+    for name in ("base.defocus_um", "simulate.guard_gap_px"):
+        assert refusal(changed({name: value})).startswith(f"{name}: input should be ")
+    assert method_refusal("refined", {"learning_rate": value}).startswith("learning_rate: input should be ")
 
 
 def test_a_scan_that_cannot_be_counted_is_refused() -> None:
@@ -169,8 +218,9 @@ def test_values_are_shown_shortened() -> None:
         10**5000,
         [[["x" * 10_000] * 99] * 99] * 99,
     ):
-        for key in ("dose", "doses", "train.epochs", "base.source", "x" * 1000):
+        for key in ("dose", "doses", "stops.patience", "base.source", "x" * 1000):
             assert len(refusal(changed({key: value}))) < 500
+        assert len(method_refusal("refined", {"epochs": value})) < 500
 
 
 def test_a_group_must_fit_into_the_neighbourhood() -> None:
@@ -179,7 +229,7 @@ def test_a_group_must_fit_into_the_neighbourhood() -> None:
 
 
 def test_more_problems_are_counted() -> None:
-    assert refusal(changed({"train.epochs": 0, "train.width": 5, "colour": 1})).endswith(" (and 2 more)")
+    assert refusal(changed({"stops.patience": 0, "limit.vectors": 0, "colour": 1})).endswith(" (and 2 more)")
 
 
 # Doses

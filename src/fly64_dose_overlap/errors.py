@@ -71,7 +71,7 @@ _NO_ROOM_ELSEWHERE: tuple[tuple[type[Exception], str, str], ...] = (
 )
 """Exceptions without a number of the system: type, part of the message, and what could not be written."""
 _LESS_MEMORY = (
-    "close other programs, or lower reconstruct.workers, train.crop_px or train.frames_per_step, "
+    "close other programs, or lower crop_px or frames_per_step of the method, "
     "and repeat the command; what was finished is kept"
 )
 _TORCH_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (?P<bytes>\d+) bytes")

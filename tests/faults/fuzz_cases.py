@@ -7,7 +7,7 @@ CASES = {
     "base NPZ": 1500,
     "dataset NPZ": 2000,
     "user's NPZ": 1500,
-    "measured NPZ": 1000,
+    "truth in NPZ": 1000,
     "reconstruction NPZ": 1500,
     "manifest": 800,
     "params.yaml": 2000,

@@ -16,9 +16,10 @@ import torch
 from faults.mutations import Payload, fresh_path, json_bytes, mutate_bytes, mutate_tree
 from fly64_dose_overlap.learning.bundle import DIGEST, METADATA_KEY, bundle_digest, save_bundle
 from fly64_dose_overlap.learning.checkpoint import DIGEST_BYTES, CheckpointStore, sealed
-from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name
+from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name, load_corrector
 from fly64_dose_overlap.learning.corrector import build_corrector
-from fly64_dose_overlap.methods.supervised import BUNDLE, SupervisedInfo, build_supervised
+from fly64_dose_overlap.learning.mosaic import GroupStart
+from fly64_dose_overlap.methods.supervised import BUNDLE, Supervised, SupervisedInfo, build_supervised
 
 
 def checkpoint_state() -> dict[str, Any]:
@@ -42,22 +43,18 @@ def make_checkpoint(rng: random.Random) -> str:
     store.save(checkpoint_state())
     store.save(checkpoint_state())
     path = Path("checkpoints/last.pt")
-    content = path.read_bytes()
     kind = rng.choice(("blind", "payload", "payload", "pickle", "state"))
     if kind == "blind":
-        what, changed = mutate_bytes(rng, content)
-        path.write_bytes(changed)
-        return what
-    if kind == "payload":
-        what, payload = mutate_bytes(rng, content[DIGEST_BYTES:])
-        path.write_bytes(hashlib.sha256(payload).digest() + payload)
+        what, changed = mutate_bytes(rng, path.read_bytes())
+    elif kind == "payload":
+        what, payload = mutate_bytes(rng, path.read_bytes()[DIGEST_BYTES:])
+        changed = hashlib.sha256(payload).digest() + payload
     elif kind == "pickle":
-        what = kind
-        path.write_bytes(sealed({"weights": Payload()}))
+        what, changed = kind, sealed({"weights": Payload()})
     else:
-        what = kind
-        path.write_bytes(sealed(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3)))))
-    return f"{what}, digest made to fit"
+        what, changed = kind, sealed(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3))))
+    path.write_bytes(changed)
+    return what
 
 
 def use_checkpoint() -> None:
@@ -66,12 +63,20 @@ def use_checkpoint() -> None:
     assert isinstance(state, dict)
 
 
-CORRECTOR = CorrectorInfo(4, None, 32, 28, 2, 1000.0, {"iterations": 1}, {"seed": 1}, {"schema_version": "1"})
+CORRECTOR = CorrectorInfo(4, None, 32, 28, 2, 1000.0, {"iterations": 2}, {"seed": 1}, {"schema_version": "1"})
 SUPERVISED = SupervisedInfo(4, 16, 12, 1000.0, {"seed": 1}, {"schema_version": "1"})
+METHOD = "refined"
 
 
-def _name_of(info: CorrectorInfo | SupervisedInfo) -> str:
-    return bundle_name("network") if isinstance(info, CorrectorInfo) else BUNDLE
+def use_corrector() -> None:
+    """Read a corrector's bundle, and write it again."""
+    network, info, _ = load_corrector(Path("bundle"), METHOD, GroupStart)
+    _write_again(network, info, bundle_name(METHOD))
+
+
+def use_supervised() -> None:
+    """Have the method take up its bundle."""
+    Supervised().load(Path("bundle"))
 
 
 def bundle_maker(info: CorrectorInfo | SupervisedInfo) -> Callable[[random.Random], str]:
@@ -79,8 +84,11 @@ def bundle_maker(info: CorrectorInfo | SupervisedInfo) -> Callable[[random.Rando
 
     def make(rng: random.Random) -> str:
         path = fresh_path("bundle")
-        network = build_corrector(4, 0) if isinstance(info, CorrectorInfo) else build_supervised(info, 0)
-        save_bundle(path, network, info, _name_of(info))
+        if isinstance(info, CorrectorInfo):
+            network, name = build_corrector(4, 0), bundle_name(METHOD)
+        else:
+            network, name = build_supervised(info, 0), BUNDLE
+        save_bundle(path, network, info, name)
         content = path.read_bytes()
         if rng.random() < 0.4:
             what, changed = mutate_bytes(rng, content)
@@ -112,7 +120,7 @@ def _with_digest(metadata: Any, tensors: dict[str, torch.Tensor]) -> str:
         return json.dumps(metadata)
 
 
-def write_again(network: torch.nn.Module, info: Any) -> None:
+def _write_again(network: torch.nn.Module, info: Any, name: str) -> None:
     """Write a bundle that was read; its information is JSON then."""
     json.dumps(asdict(info), allow_nan=False)
-    save_bundle(Path("again"), network, info, _name_of(info))
+    save_bundle(Path("again"), network, info, name)

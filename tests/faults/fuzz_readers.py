@@ -27,7 +27,8 @@ from faults.fuzz_models import (
     bundle_maker,
     make_checkpoint,
     use_checkpoint,
-    write_again,
+    use_corrector,
+    use_supervised,
 )
 from faults.mutations import (
     NONSENSE,
@@ -41,18 +42,13 @@ from faults.mutations import (
 )
 from faults.npz_mutations import make_bomb, mutate_npz
 from fly64_dose_overlap.config import load_params, parse_params
-from fly64_dose_overlap.files.dataset import read_base, read_dataset, write_base, write_dataset
+from fly64_dose_overlap.files.dataset import read_base, read_scan, read_truth, write_base, write_scan
 from fly64_dose_overlap.files.own_npz import read_user_base
 from fly64_dose_overlap.files.reconstruction import (
     read_reconstructions,
     write_reconstruction,
     write_reconstructions,
 )
-from fly64_dose_overlap.learning.bundle import (
-    load_bundle,
-    load_supervised,
-)
-from fly64_dose_overlap.methods.measured import read_measurement
 from fly64_dose_overlap.pipeline.matrix.cells import Selection, plan_cells
 from fly64_dose_overlap.results.lock import parse_lock, read_lock
 from fly64_dose_overlap.results.timings import FOLDER, read_timing
@@ -81,17 +77,17 @@ class Target:
 
 def dataset_arrays() -> Arrays:
     """Return the arrays of a valid dataset with groups."""
-    dataset = factories.tiny_dataset(2, frames=FRAMES, side=SIDE)
+    scan, obj = factories.small_scan(frames=FRAMES, side=SIDE)
     return {
-        "diffraction": dataset.amplitude,
-        "objectGuess": dataset.obj,
-        "probeGuess": dataset.probe,
-        "xcoords": dataset.positions_px[:, 1],
-        "ycoords": dataset.positions_px[:, 0],
-        "xcoords_start": dataset.positions_px[:, 1],
-        "scan_index": dataset.scan_index,
-        "groups": dataset.groups,
-        "_metadata": np.array(json.dumps(dataset.record)),
+        "diffraction": np.sqrt(scan.counts[:]),
+        "objectGuess": obj,
+        "probeGuess": scan.probe[0],
+        "xcoords": scan.positions_px[:, 1],
+        "ycoords": scan.positions_px[:, 0],
+        "xcoords_start": scan.positions_px[:, 1],
+        "scan_index": scan.scan_index,
+        "groups": scan.groups,
+        "_metadata": np.array(json.dumps(scan.record)),
     }
 
 
@@ -200,10 +196,10 @@ def write_folder() -> None:
 
 
 def read_copied_dataset() -> None:
-    """Read a dataset, and write and read it again."""
-    dataset = read_dataset("dataset.npz", gridsize=2, neighbor_count=7)
-    write_dataset("copy.npz", dataset)
-    read_dataset("copy.npz", gridsize=2, neighbor_count=7)
+    """Read a dataset as a method and as scores do, and write and read it again."""
+    scan = read_scan("dataset.npz", gridsize=2, neighbor_count=7)
+    write_scan("copy.npz", scan, read_truth("dataset.npz"))
+    read_scan("copy.npz", gridsize=2, neighbor_count=7)
 
 
 def read_folder() -> None:
@@ -283,7 +279,8 @@ VALUES = (
 
 def make_override(rng: random.Random) -> str:
     """Write an override of a parameter, most of them nonsense."""
-    keys = ["train", "colour", "train.nope", "", "..", "overlap.views.dense.s_img", "~train.seed", "+new.key"]
+    keys = ["stops", "colour", "stops.nope", "", "..", "overlap.views.dense.s_img", "~stops.seed", "+new.key"]
+    keys += ["methods.map", "methods.map.epochs", "methods.refined.width", "learned", "iterative"]
     keys += [
         f"{section}.{key}" for section, values in PARAMS.items() if isinstance(values, dict) for key in values
     ]
@@ -346,14 +343,12 @@ TARGETS = {
     "base NPZ": Target(npz_maker("base.npz", dataset_arrays), use_base),
     "dataset NPZ": Target(npz_maker("dataset.npz", dataset_arrays), read_copied_dataset),
     "user's NPZ": Target(npz_maker("user.npz", user_arrays), use_user_base),
-    "measured NPZ": Target(
-        npz_maker("user.npz", user_arrays), lambda: read_measurement(Path("user.npz"), 0.1)
-    ),
+    "truth in NPZ": Target(npz_maker("dataset.npz", dataset_arrays), lambda: read_truth("dataset.npz").sum()),
     "reconstruction NPZ": Target(
         npz_maker("single/lsqml_held_out.npz", reconstruction_arrays), single_reconstruction
     ),
     "manifest": Target(
-        text_maker("folder/manifest.json", lambda: {"methods": list(made_reconstructions.NAMES)}, json_bytes),
+        text_maker("folder/manifest.json", lambda: {"methods": list(made_reconstructions.KINDS)}, json_bytes),
         read_folder,
     ),
     "params.yaml": Target(
@@ -367,10 +362,8 @@ TARGETS = {
         lambda: read_timing(Path.cwd(), "0"),
     ),
     "checkpoint": Target(make_checkpoint, use_checkpoint),
-    "model bundle": Target(bundle_maker(CORRECTOR), lambda: write_again(*load_bundle(Path("bundle")))),
-    "supervised bundle": Target(
-        bundle_maker(SUPERVISED), lambda: write_again(*load_supervised(Path("bundle")))
-    ),
+    "model bundle": Target(bundle_maker(CORRECTOR), use_corrector),
+    "supervised bundle": Target(bundle_maker(SUPERVISED), use_supervised),
 }
 
 

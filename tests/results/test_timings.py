@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.results.timings import Stopwatch, Timing, read_timing, record_timing
+from fly64_dose_overlap.results.timings import cpu_seconds, read_timing, record_timing
+from fly64_dose_overlap.timing import Stopwatch, Timing
 
 DIGEST = "0" * 64
 DAMAGED = [
@@ -33,6 +34,18 @@ def test_round_trip(tmp_path: Path) -> None:
     record_timing(tmp_path, DIGEST, Timing(1.0, 2.0))
     assert read_timing(tmp_path, DIGEST) == Timing(1.0, 2.0)
     assert read_timing(tmp_path, "1" * 64) is None
+
+
+def test_all_times_on_the_processor_by_what_was_made(tmp_path: Path) -> None:
+    assert cpu_seconds(tmp_path) == {}
+    record_timing(tmp_path, DIGEST, Timing(12.5, 11.25))
+    record_timing(tmp_path, "1" * 64, Timing(2, 1))
+    assert cpu_seconds(tmp_path) == {DIGEST: 11.25, "1" * 64: 1}
+
+
+def test_times_add_up_and_scale() -> None:
+    assert Timing(1, 2) + Timing(3, 4) == Timing(4, 6)
+    assert Timing(1, 2).scaled(0.5) == Timing(0.5, 1)
 
 
 @pytest.mark.parametrize("content", DAMAGED)

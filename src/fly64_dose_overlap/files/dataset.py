@@ -114,8 +114,7 @@ def read_truth(path: Path | str) -> ComplexImage:
     with NpzReader(path) as reader:
         rules.require(reader, (rules.OBJECT,), str(path))
         obj = reader.load(rules.OBJECT)
-    rules.check_image(str(path), rules.OBJECT, obj)
-    return obj.astype(np.complex64, copy=False)
+    return rules.check_image(str(path), rules.OBJECT, obj)
 
 
 def read_base(path: Path | str) -> BaseSet:

@@ -153,10 +153,7 @@ def _load_probe(work: _Import) -> AnyArray:
     if probe.ndim != 3 or probe.shape[1] != probe.shape[2] or not probe.size:
         problem = f"'{key}' has shape {found}"
         raise StudyError(work.where, problem, "expected (y, x) or (mode, y, x) with square modes")
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(probe.astype(np.complex64)).all()
-    if not finite:
-        raise StudyError(work.where, f"'{key}' has NaN or infinite values")
+    rules.check_image(work.where, key, probe, "(mode, y, x)")
     strongest, fraction = strongest_mode(probe)
     work.note("keep_strongest_mode", key=key, modes=len(probe), kept_power_fraction=round(fraction, 6))
     return strongest.astype(probe.dtype)

@@ -283,8 +283,8 @@ def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
         raise StudyError(where, f"settings must be a mapping, got {type(r.settings).__name__}")
     if not r.label.strip() or len(r.label.splitlines()) != 1:
         raise StudyError(where, f"'{ALGORITHM}' must be one line of text, got {r.label!r}")
-    obj = _complex(where, RECONSTRUCTED_OBJECT, r.obj, "(y, x)")
-    probe = _complex(where, RECONSTRUCTED_PROBE, r.probe, "(mode, y, x)")
+    obj = rules.check_image(where, RECONSTRUCTED_OBJECT, r.obj)
+    probe = rules.check_image(where, RECONSTRUCTED_PROBE, r.probe, "(mode, y, x)")
     positions_px = _positions(where, r.positions_px[:, 1], r.positions_px[:, 0])
     _check_windows(where, positions_px, obj.shape, probe.shape)
     if r.loss.size > MAX_ITERATIONS:
@@ -297,18 +297,6 @@ def _text(where: str, key: str, text: AnyArray) -> str:
     if text.size != 1 or text.dtype.kind != "U":
         raise StudyError(where, f"'{key}' must be one text, got {text.dtype} {text.shape}")
     return text.item()
-
-
-def _complex(where: str, key: str, image: AnyArray, axes: str) -> NDArray[np.complex64]:
-    if image.dtype.kind != "c":
-        raise StudyError(where, f"'{key}' must be complex, got {image.dtype}")
-    if image.ndim != axes.count(",") + 1 or image.size == 0:
-        raise StudyError(where, f"'{key}' must have axes {axes}, got shape {image.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        single = image.astype(np.complex64, copy=False)
-    if not np.isfinite(single).all():
-        raise StudyError(where, f"'{key}' has NaN or infinite values")
-    return single
 
 
 def _real(where: str, key: str, values: AnyArray) -> NDArray[np.float64]:

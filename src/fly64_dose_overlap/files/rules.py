@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import AnyArray, FrameArray
 from fly64_dose_overlap.errors import StudyError
@@ -175,22 +176,22 @@ def checked_frames(where: str, blocks: Iterable[AnyArray]) -> Iterator[AnyArray]
         raise StudyError(where, f"all {done} frames of '{DIFFRACTION}' are zero: no photon was detected")
 
 
-def check_image(where: str, key: str, image: AnyArray, *, modes: bool = False) -> None:
-    """Refuse what is no finite complex image, or no set of such images if it may have modes."""
+def check_image(where: str, key: str, image: AnyArray, axes: str = "(y, x)") -> NDArray[np.complex64]:
+    """Return finite complex images in single precision; refuse others, and other axes than ``axes``."""
     if image.dtype.kind != "c":
         raise StudyError(where, f"'{key}' must be complex, got {image.dtype}")
-    if image.ndim != 2 and not (modes and image.ndim == 3 and len(image)):
-        axes = "(y, x) or (mode, y, x)" if modes else "(y, x)"
+    if image.ndim not in {each.count(",") + 1 for each in axes.split(" or ")} or not image.size:
         raise StudyError(where, f"'{key}' must have axes {axes}, got shape {image.shape}")
     with np.errstate(over="ignore", invalid="ignore"):
         single = image.astype(np.complex64, copy=False)
     if not np.isfinite(single).all():
         raise StudyError(where, f"'{key}' has NaN or infinite values")
+    return single
 
 
 def _check_probe(where: str, probe: AnyArray) -> int:
     """Return the probe's side."""
-    check_image(where, PROBE, probe, modes=True)
+    check_image(where, PROBE, probe, "(y, x) or (mode, y, x)")
     if probe.shape[-2] != probe.shape[-1]:
         raise StudyError(where, f"'{PROBE}' must be square, got {probe.shape}")
     if not probe.any():
