@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import random
 import struct
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +15,10 @@ import torch
 
 from faults.mutations import Payload, fresh_path, json_bytes, mutate_bytes, mutate_tree
 from fly64_dose_overlap.learning.bundle import DIGEST, METADATA_KEY, bundle_digest, save_bundle
-from fly64_dose_overlap.learning.checkpoint import CheckpointStore
+from fly64_dose_overlap.learning.checkpoint import DIGEST_BYTES, CheckpointStore, sealed
 from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name, load_corrector
 from fly64_dose_overlap.learning.corrector import build_corrector
+from fly64_dose_overlap.learning.mosaic import GroupStart
 from fly64_dose_overlap.methods.supervised import BUNDLE, Supervised, SupervisedInfo, build_supervised
 
 
@@ -36,45 +36,25 @@ def checkpoint_state() -> dict[str, Any]:
     }
 
 
-def _saved(state: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
 def make_checkpoint(rng: random.Random) -> str:
-    """Write two checkpoints, the newer one bad: by chance, or a whole archive of something else."""
+    """Write two checkpoints, the newer one bad, some with a digest that fits what is bad."""
     store = CheckpointStore(Path("checkpoints"))
     store.clear()
     store.save(checkpoint_state())
     store.save(checkpoint_state())
     path = Path("checkpoints/last.pt")
-    kind = rng.choice(("blind", "blind", "member", "pickle", "state"))
+    kind = rng.choice(("blind", "payload", "payload", "pickle", "state"))
     if kind == "blind":
         what, changed = mutate_bytes(rng, path.read_bytes())
-    elif kind == "member":
-        what, changed = _with_a_bad_member(rng, path.read_bytes())
+    elif kind == "payload":
+        what, payload = mutate_bytes(rng, path.read_bytes()[DIGEST_BYTES:])
+        changed = hashlib.sha256(payload).digest() + payload
     elif kind == "pickle":
-        what, changed = kind, _saved({"weights": Payload()})
+        what, changed = kind, sealed({"weights": Payload()})
     else:
-        what, changed = kind, _saved(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3))))
+        what, changed = kind, sealed(rng.choice((None, [], {}, "text", {"weights": 1}, torch.zeros(3))))
     path.write_bytes(changed)
     return what
-
-
-def _with_a_bad_member(rng: random.Random, content: bytes) -> tuple[str, bytes]:
-    """Return an archive with right checksums, one member of which was changed."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as good, zipfile.ZipFile(buffer, "w") as bad:
-        names = good.namelist()
-        chosen = rng.choice(names)
-        what = ""
-        for name in names:
-            member = good.read(name)
-            if name == chosen:
-                what, member = mutate_bytes(rng, member)
-            bad.writestr(name, member)
-    return f"{chosen}: {what}, checksums made to fit", buffer.getvalue()
 
 
 def use_checkpoint() -> None:
@@ -90,7 +70,8 @@ METHOD = "refined"
 
 def use_corrector() -> None:
     """Read a corrector's bundle, and write it again."""
-    _write_again(*load_corrector(Path("bundle"), METHOD), bundle_name(METHOD))
+    network, info, _ = load_corrector(Path("bundle"), METHOD, GroupStart)
+    _write_again(network, info, bundle_name(METHOD))
 
 
 def use_supervised() -> None:

@@ -108,7 +108,7 @@ def interrupted_matrix() -> Outcome:
     ends = _Ends("Ctrl-C, dose-overlap matrix")
     with victim() as study:
         line = matrix_line(*CELL)
-        for word in ("queued ", "Running stage 'train'", "Running stage 'evaluate'"):
+        for word in ("queued ", "Running stage 'train@refined'", "Running stage 'evaluate'"):
             running = Running(line, study)
             found = running.runs_when(
                 lambda running=running, word=word: word in running.printed + job_logs(study)

@@ -62,16 +62,12 @@ def prepare(folder: Path, frames: int) -> None:
         view="baseline",
         base={"frame_side_px": 64, "field_px": (lines - 1) * STEP_PX, "step_px": STEP_PX},
         simulate={"split_fraction": (SPARE_LINES - 0.5) / (lines - 1), "guard_gap_px": 0.0},
-        train={
-            "start_iterations": 2,
-            "joint_iterations": 2,
-            "epochs": 1,
-            "joint_epochs": 1,
-            "supervised_epochs": 1,
-            "steps_per_epoch": 5,
-            "device": "cpu",
+        learned=["network", "refined"],
+        iterative=[],
+        methods={
+            name: {"iterations": 2, "epochs": 1, "steps_per_epoch": 5, "device": "cpu"}
+            for name in ("network", "refined")
         },
-        infer={"device": "cpu"},
     )
 
 

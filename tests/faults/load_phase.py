@@ -7,19 +7,23 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
-from fly64_dose_overlap.files.dataset import read_dataset
-from fly64_dose_overlap.pipeline.stages import base, evaluate, infer, overlap, refine, simulate, train
+from fly64_dose_overlap.files.dataset import read_scan
+from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline.stages import base, evaluate, overlap, simulate, train
+from fly64_dose_overlap.scan import Scan
 
-METHODS = ("refined", "supervised", "map", "lsqml", "ml", "flat_object")
+METHODS = ("ml", "lsqml", "rpie", "epie", "ad_poisson", "flat")
 """Names under which the same image is scored again: as many methods as a picture shows."""
 
 
 def view_file(params: Params, half: str) -> Path:
     """Return the frames of a half of the cell."""
-    return Path(f"data/views/{params.dose}/{params.view}/{half}.npz")
+    return paths.view_file(params.dose, params.view, half)
 
 
 def simulation(params: Params) -> None:
@@ -40,40 +44,39 @@ def views(params: Params) -> None:
 def training(params: Params) -> None:
     """Prepare validation and one epoch, and take a few steps."""
     del params
-    train.main()
+    train.main("network")
 
 
 def refining(params: Params) -> None:
     """Prepare validation and one epoch of joint iterations, and take a few steps."""
     del params
-    refine.main()
+    train.main("refined")
 
 
 def image(params: Params) -> None:
     """Let the network reconstruct all frames, stitched."""
-    import numpy as np
-    import torch
-    from fly64_dose_overlap.learning.apply import load_imager
+    from itertools import islice
 
-    from fly64_dose_overlap.files.reconstruction import Kind, Reconstruction, write_reconstructions
-    from fly64_dose_overlap.learning.bundle import load_bundle
-    from fly64_dose_overlap.learning.mosaic import GroupStart
+    from fly64_dose_overlap.files.reconstruction import Reconstruction, write_reconstructions
+    from fly64_dose_overlap.methods.held_out import HeldOut
+    from fly64_dose_overlap.methods.registry import make_method
+    from fly64_dose_overlap.methods.run import run_method
 
-    torch.set_num_threads(1)
-    path = view_file(params, "test")
-    dataset = read_dataset(path)
-    network, info = load_bundle(infer.NETWORK)
-    mosaics = GroupStart(info.start_iterations)
-    imager = load_imager(dataset, network, info, mosaics, where=path, device="cpu")
-    learned, started = imager.images(imager.scan.counts, 1.0)
+    method: Any = make_method("network", params.methods["network"])
+    method.load(paths.model_file("network"))
+    # The first two: what maximum likelihood makes of the image is not the network's.
+    started, learned = (found for found, _ in islice(run_method(method, scan_of(params), HeldOut()), 2))
+    write_reconstructions(paths.reconstruction_folder("network"), [started, learned])
 
-    def made(method: str, kind: Kind, obj: np.ndarray) -> Reconstruction:
-        positions_px, loss = dataset.positions_px, np.zeros(0)
-        return Reconstruction(method, method, kind, obj, dataset.probe[None], positions_px, loss, {}, {})
+    def again(name: str) -> Reconstruction:
+        return replace(started, method=name, label=name, kind="iterative")
 
-    images = [made("network", "learned", learned), made("group_start", "reference", started)]
-    write_reconstructions(evaluate.RECONSTRUCTIONS[0], images)
-    write_reconstructions(evaluate.RECONSTRUCTIONS[1], (made(each, "iterative", started) for each in METHODS))
+    write_reconstructions(paths.reconstruction_folder("refined"), map(again, METHODS))
+
+
+def scan_of(params: Params) -> Scan:
+    """Return the large half of the cell."""
+    return read_scan(view_file(params, "test"))
 
 
 def evaluation(params: Params) -> None:
@@ -81,8 +84,8 @@ def evaluation(params: Params) -> None:
     from fly64_dose_overlap.scores.limit import write_limit
     from made_reconstructions import limit_of
 
-    limit = limit_of(params.evaluate.region_threshold, read_dataset(view_file(params, "test")))
-    write_limit(evaluate.METRICS / "limit" / f"{params.view}.json", limit)
+    limit = limit_of(params.evaluate.region_threshold, scan_of(params))
+    write_limit(paths.limit_file(params.view), limit)
     evaluate.main()
 
 

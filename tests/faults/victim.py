@@ -27,19 +27,19 @@ from tiny_study import ROOT
 DOSE = 1000
 VIEW = "dense"
 EPOCHS = 4
+LEARNED = ("network", "refined", "supervised")
 PARAMS: dict[str, Any] = {
     "dose": DOSE,
     "doses": [DOSE],
     "view": VIEW,
-    "train__epochs": EPOCHS,
-    "train__joint_epochs": EPOCHS,
-    "train__supervised_epochs": EPOCHS,
-    "train__patience": EPOCHS,
+    "learned": list(LEARNED),
+    "iterative": ["map", "ml", "lsqml"],
+    **{f"methods__{name}__{key}": EPOCHS for name in LEARNED for key in ("epochs", "patience")},
 }
 KEPT = ROOT / "build" / "faults"
 """Finished studies by the content of the repository; `make clean` removes them."""
 CACHE = ".dvc/cache/files/md5"
-GROWING = ("metrics/train", "metrics/refiner", "metrics/supervised")
+GROWING = tuple(f"metrics/{name}" for name in LEARNED)
 """Curves, which grow with the training; all other files appear whole."""
 
 
@@ -50,7 +50,7 @@ class Stage:
     Attributes
     ----------
     name : str
-        As DVC names it, such as ``overlap@1000-dense``.
+        As DVC names it, such as ``overlap@1000-dense`` or ``train@refined``.
     line : list of str
         Its command.
     outputs : tuple of str
@@ -117,21 +117,22 @@ def fresh_victim() -> Generator[StudyCopy]:
 
 
 def stages() -> list[Stage]:
-    """Return the stages of the finished study in the order of the pipeline, one of each kind."""
-    order = ("check", "base", "simulate", "overlap", "limit", "train", "refine", "supervise")
-    order = (*order, "reconstruct", "infer", "evaluate")
+    """Return the stages of the finished study in the order of the pipeline, one of each kind and method."""
+    order = ("check", "base", "simulate", "overlap", "limit", "train", "infer", "reconstruct", "evaluate")
     lock = finished().lock()
     found: list[Stage] = []
     for kind in order:
         names = [name for name in lock if name.split("@")[0] == kind]
-        (name,) = [name for name in names if "@" not in name or name.endswith((VIEW, f"@{DOSE}"))]
-        outputs = tuple(out["path"] for out in lock[name]["outs"])
-        found.append(Stage(name, shlex.split(lock[name]["cmd"]), outputs))
+        if kind in ("simulate", "overlap", "limit"):
+            names = [name for name in names if name.endswith((VIEW, f"@{DOSE}"))]
+        for name in names:
+            outputs = tuple(out["path"] for out in lock[name]["outs"])
+            found.append(Stage(name, shlex.split(lock[name]["cmd"]), outputs))
     return found
 
 
 def kind_of(stage: Stage) -> str:
-    """Return a stage's name without dose and view."""
+    """Return a stage's name without dose, view and method."""
     return stage.name.split("@")[0]
 
 

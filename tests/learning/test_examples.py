@@ -178,7 +178,7 @@ def test_a_perfect_crop_predicts_its_target() -> None:
     expected = torch.cat([scan.model.expected(truth, frames) for frames in scan.model.batches()])
     planes = torch.zeros(6, *truth.shape)
     planes[2:4] = torch.view_as_real(truth - 1).permute(2, 0, 1)
-    realisation = Realisation(planes, 0.4 * expected.numpy(), 0.4)
+    realisation = Realisation(planes, (0.4 * expected).numpy(), 0.4)
     sampler, rng, symmetries = CropSampler(grouped, np.arange(10, 70), 56, 6), rng_of(8), set[int]()
     for _ in range(25):
         crop = sampler.draw(realisation, rng)

@@ -40,7 +40,8 @@ def method(name: str, **changes: Any) -> Learned:
 def train(name: str, *, training: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     made = method(name, **changes)
     truth = tiny_scan.truth() if made.needs_truth else None
-    return made.train(tiny_scan.scan(), Training(**{"seed": 1, **WHERE, **(training or {})}), truth)[0]
+    where: dict[str, Any] = {"seed": 1, **WHERE, **(training or {})}
+    return made.train(tiny_scan.scan(), Training(**where), truth)[0]
 
 
 def results() -> dict[str, bytes]:
