@@ -8,8 +8,9 @@ of one kind.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import TypeVar
@@ -46,13 +47,20 @@ def in_parts(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Resu
     """Return ``work`` of every part, in order; torch's own threads rest meanwhile."""
     threads = min(len(parts), available_threads())
     if threads == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_torch_thread():
             return [work(part) for part in parts]
-        finally:
-            torch.set_num_threads(before)
     return list(_pool(threads).map(work, parts))
+
+
+@contextmanager
+def one_torch_thread() -> Generator[None]:
+    """Let torch work on one thread: the last digits of its sums depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache

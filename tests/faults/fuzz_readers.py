@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from fly64_dose_overlap.methods.measured import read_measurement
 from hypothesis import strategies as st
 
 import factories

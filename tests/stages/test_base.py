@@ -15,8 +15,9 @@ import pytest
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import read_base
+from fly64_dose_overlap.pipeline.cells import BASE_FILE
 from fly64_dose_overlap.pipeline.stages import base
-from fly64_dose_overlap.pipeline.stages._cli import BASE_FILE, command, require_listed
+from fly64_dose_overlap.pipeline.stages._cli import command, require_listed
 from tiny_study import ROOT, write_params
 
 
@@ -56,7 +57,7 @@ def test_the_synthetic_set_is_written_twice_with_the_same_bytes(tmp_path: Path) 
     base.main(tmp_path / "params.yaml")
     assert BASE_FILE.read_bytes() == first
     written = read_base(BASE_FILE)
-    assert written.probe.shape == (32, 32)
+    assert written.probe.shape == (1, 32, 32)
     assert len(written.positions_px) == 13 * 13
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fly64_dose_overlap.physics.fluence import fluence_map
 
 from fly64_dose_overlap.errors import MissingFileError
-from fly64_dose_overlap.files.dataset import write_dataset
+from fly64_dose_overlap.files.dataset import write_scan
 from fly64_dose_overlap.pipeline.stages import limit
 from fly64_dose_overlap.scores.limit import read_limit
 from fly64_dose_overlap.scores.region import scan_region
-from tiny_scan import DOSE, scan_dataset
+from tiny_scan import DOSE, scan, truth
 from tiny_study import write_params
 
 SETTINGS = {"seed": 1, "vectors": 1, "iterations": 40, "tolerance": 0.01}
@@ -22,14 +21,14 @@ SETTINGS = {"seed": 1, "vectors": 1, "iterations": 40, "tolerance": 0.01}
 @pytest.fixture(autouse=True)
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_dataset(tmp_path / f"data/views/{DOSE}/dense/test.npz", scan_dataset())
+    write_scan(tmp_path / f"data/views/{DOSE}/dense/test.npz", scan(), truth())
     return write_params(tmp_path, limit=SETTINGS, doses=[DOSE])
 
 
 def test_limit_of_a_view_is_written_for_the_scored_region(study: Path) -> None:
     limit.main("dense", study)
-    found, data = read_limit("metrics/limit/dense.json"), scan_dataset()
-    fluence = fluence_map(data.probe, data.positions_px, (data.obj.shape[0], data.obj.shape[1]))
+    found, data = read_limit("metrics/limit/dense.json"), scan()
+    fluence = data.illumination()
     region = scan_region(fluence, data.positions_px, found.region["illumination_threshold"])
     assert found.region["pixels"] == region.pixels
     assert found.photons_per_pixel_at(DOSE) == pytest.approx(fluence[region.mask].mean(), rel=1e-5)

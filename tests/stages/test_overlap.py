@@ -15,9 +15,9 @@ import pytest
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.config import ViewName
 from fly64_dose_overlap.errors import MissingFileError, StudyError
-from fly64_dose_overlap.files.dataset import read_dataset
+from fly64_dose_overlap.files.dataset import read_scan
+from fly64_dose_overlap.pipeline.cells import dose_file
 from fly64_dose_overlap.pipeline.stages import base, overlap, simulate
-from fly64_dose_overlap.pipeline.stages._cli import dose_file
 from tiny_study import ROOT, write_params
 
 DOSE = 1000
@@ -59,15 +59,15 @@ def metrics(view: str) -> dict[str, dict[str, Any]]:
 def test_a_view_keeps_frames_of_its_half_in_groups(study: Path, view: ViewName, half: str) -> None:
     overlap.main(DOSE, view, study)
     s_img, n_groups, frames_per_group = VIEWS[view]
-    whole = read_dataset(dose_file(DOSE, half))
-    kept = read_dataset(f"data/views/{DOSE}/{view}/{half}.npz")
+    whole = read_scan(dose_file(DOSE, half))
+    kept = read_scan(f"data/views/{DOSE}/{view}/{half}.npz")
     rows = np.searchsorted(whole.scan_index, kept.scan_index)
     assert len(rows) == int(s_img * len(whole.scan_index))
-    np.testing.assert_array_equal(kept.amplitude[:], whole.amplitude[rows])
+    np.testing.assert_array_equal(kept.counts[:], whole.counts[rows])
     np.testing.assert_array_equal(kept.positions_px, whole.positions_px[rows])
     assert kept.groups is not None
     assert kept.groups.shape == (n_groups or len(rows), frames_per_group)
-    assert provenance.steps(kept.record) == ["simulate", "split_dataset", "overlap_view"]
+    assert provenance.steps(kept.record) == ["gauge", "simulate", "split_dataset", "overlap_view"]
     found = metrics(view)[half]
     assert found["n_images_total"] == len(whole.scan_index)
     assert found["n_images_subsampled"] == len(rows)

@@ -12,10 +12,11 @@ import pytest
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
-from fly64_dose_overlap.files.dataset import Dataset, read_base, read_dataset
+from fly64_dose_overlap.files.dataset import read_base, read_scan, read_truth
+from fly64_dose_overlap.pipeline.cells import BASE_FILE, dose_file
 from fly64_dose_overlap.pipeline.stages import base, simulate
-from fly64_dose_overlap.pipeline.stages._cli import BASE_FILE, dose_file
-from fly64_dose_overlap.study.dose import BLOCK_FRAMES, dose_factor, draw_counts, with_dose
+from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.study.dose import BLOCK_FRAMES, Simulation, draw_counts
 from tiny_study import write_params
 
 DOSE = 1000
@@ -30,8 +31,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def simulated(half: str) -> Dataset:
-    return read_dataset(dose_file(DOSE, half))
+def simulated(half: str) -> Scan:
+    return read_scan(dose_file(DOSE, half))
 
 
 def metrics() -> dict[str, Any]:
@@ -42,13 +43,13 @@ def test_both_halves_hold_frames_of_the_one_scan(study: Path) -> None:
     simulate.main(DOSE, study)
     source = read_base(BASE_FILE)
     assert FRAMES == len(source.positions_px) > BLOCK_FRAMES
-    scan = with_dose(source, dose_factor(source, DOSE))
+    scan = Simulation(source).with_dose(DOSE)[0]
     counts = np.concatenate(list(draw_counts(scan, seed=42, dose=DOSE)))
     for half in ("train", "test"):
         data = simulated(half)
-        np.testing.assert_array_equal(data.amplitude[:], np.sqrt(counts[data.scan_index]).astype(np.float32))
+        np.testing.assert_array_equal(data.counts[:], counts[data.scan_index])
         np.testing.assert_array_equal(data.positions_px, source.positions_px[data.scan_index])
-        np.testing.assert_array_equal(data.obj, source.obj)
+        np.testing.assert_array_equal(read_truth(dose_file(DOSE, half)), source.obj)
         np.testing.assert_array_equal(data.probe, scan.probe)
         assert data.groups is None
 
@@ -60,7 +61,7 @@ def test_the_gap_is_one_pixel_wider_than_a_frame_unless_set(study: Path, tmp_pat
     assert metrics()["split"]["guard_gap_px"] == 33
     assert len(low) + len(high) + metrics()["split"]["frames_dropped"] == FRAMES
     simulate.main(DOSE, write_params(tmp_path, simulate={"guard_gap_px": 0.0}))
-    assert len(simulated("train").amplitude) + len(simulated("test").amplitude) == FRAMES
+    assert len(simulated("train")) + len(simulated("test")) == FRAMES
     assert metrics()["split"]["frames_dropped"] == 0
 
 
@@ -79,7 +80,7 @@ def test_another_seed_gives_other_counts_at_the_same_positions(study: Path, tmp_
     simulate.main(DOSE, write_params(tmp_path, simulate={"seed": 43}))
     second = simulated("train")
     np.testing.assert_array_equal(first.positions_px, second.positions_px)
-    assert not np.array_equal(first.amplitude[:], second.amplitude[:])
+    assert not np.array_equal(first.counts[:], second.counts[:])
 
 
 def test_measured_doses_are_those_of_the_files(study: Path) -> None:
@@ -87,7 +88,7 @@ def test_measured_doses_are_those_of_the_files(study: Path) -> None:
     found = metrics()
     for half in ("train", "test"):
         data = simulated(half)
-        photons = np.rint(np.sum(data.amplitude[:].astype(np.float64) ** 2, axis=(1, 2)))
+        photons = data.counts[:].sum(axis=(1, 2), dtype=np.float64)
         assert found[half]["frames"] == len(photons)
         assert found[half]["photons_per_frame_mean"] == pytest.approx(photons.mean(), rel=1e-12)
         assert found[half]["photons_per_pixel_mean"] == pytest.approx(photons.mean() / 32**2, rel=1e-12)
@@ -103,18 +104,20 @@ def test_provenance_continues_that_of_the_base_set(study: Path) -> None:
     simulate.main(DOSE, study)
     data = simulated("test")
     record = data.record
-    assert provenance.steps(record) == ["simulate", "split_dataset"]
-    drawn, split = (step["parameters"] for step in record["data_transformations"])
+    assert provenance.steps(record) == ["gauge", "simulate", "split_dataset"]
+    _, drawn, split = (step["parameters"] for step in record["data_transformations"])
     assert record["additional_parameters"] == read_base(BASE_FILE).record["additional_parameters"]
     assert record["physics_parameters"]["photons_per_frame_nominal"] == DOSE
     assert drawn["measured"] == metrics()["whole"]
     assert drawn["seed"] == 42
     assert (drawn["parent"], drawn["parent_sha256"]) == ("data/base/base.npz", sha256_of(BASE_FILE))
-    power = np.sum(np.abs(data.probe.astype(np.complex128)) ** 2)
-    assert drawn["amplitude_factor"] ** 2 == pytest.approx(power, rel=1e-5)
+    powers = [
+        np.sum(np.abs(probe.astype(np.complex128)) ** 2) for probe in (data.probe, read_base(BASE_FILE).probe)
+    ]
+    assert drawn["amplitude_factor"] ** 2 == pytest.approx(powers[0] / powers[1], rel=1e-5)
     assert (split["half"], split["axis"], split["fraction"]) == ("test", "y", 0.5)
     assert split["measured"] == metrics()["test"]
-    assert split["frames_test"] == len(data.amplitude)
+    assert split["frames_test"] == len(data)
     assert split["frames_train"] + split["frames_test"] + split["frames_dropped"] == FRAMES
     assert (split["cut_px"], split["guard_gap_px"]) == (metrics()["split"]["cut_px"], 33.0)
     assert split["parent"] == "data/base/base.npz"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.methods.base import Method
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.state import Result
+from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.provenance import with_step
 from fly64_dose_overlap.scan import Scan, embedded
 from fly64_dose_overlap.timing import Timing
@@ -40,17 +39,6 @@ def run_method(method: Method, scan: Scan, stop: HeldOut) -> Iterator[tuple[Reco
     with one_torch_thread():
         for result in method.results(reached, stop):
             yield _reconstruction(result, scan, window), result.timing
-
-
-@contextmanager
-def one_torch_thread() -> Generator[None]:
-    """Let torch work on one thread: the last digits of its sums depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _reconstruction(result: Result, scan: Scan, window: tuple[slice, slice]) -> Reconstruction:

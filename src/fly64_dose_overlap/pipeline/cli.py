@@ -22,7 +22,7 @@ from fly64_dose_overlap.pipeline.matrix.on_dask import run_on_dask
 from fly64_dose_overlap.pipeline.matrix.plan import TARGET, Experiment, Selection, parse_dose, plan
 from fly64_dose_overlap.pipeline.matrix.results import print_table, write_record
 from fly64_dose_overlap.pipeline.matrix.run import run_in_queue
-from fly64_dose_overlap.pipeline.matrix.slurm import run_on_slurm
+from fly64_dose_overlap.pipeline.matrix.slurm import MINUTES, run_on_slurm
 from fly64_dose_overlap.pipeline.matrix.watch import FAILED, Line
 from fly64_dose_overlap.pipeline.repository import repository_root
 from fly64_dose_overlap.pipeline.stages._cli import refusing
@@ -115,7 +115,7 @@ def slurm(
     partition: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     cpus: Annotated[int, typer.Option(min=1, help="Cores of a cell.")] = 1,
     memory_gb: Annotated[float | None, typer.Option(min=0.1, help="Memory of a cell.")] = None,
-    minutes: Annotated[int, typer.Option(min=1, help="Time limit of a cell.")] = 60,
+    minutes: Annotated[int, typer.Option(min=1, help="Time limit of a cell.")] = MINUTES,
     gres: Annotated[str | None, typer.Option(metavar="NAME:N", help="Per cell, such as gpu:1.")] = None,
     at_once: Annotated[int, typer.Option(min=1, help="Cells that run at the same time, at most.")] = 64,
     sbatch: Annotated[
@@ -131,7 +131,7 @@ def slurm(
         cpus=cpus,
         partition=partition,
         mem=memory_gb and f"{round(memory_gb * 1024)}MB",
-        time=minutes,
+        minutes=minutes,
         gres=gres,
         array_parallelism=at_once,
         additional_parameters=_pairs("--sbatch", sbatch),

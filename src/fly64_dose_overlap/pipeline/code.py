@@ -6,6 +6,7 @@ import ast
 import hashlib
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -61,18 +62,23 @@ def imported_files(module: str, file: Path) -> dict[str, Path]:
 
 def _imports(file: Path) -> Iterator[tuple[str, Path]]:
     """Yield the modules that a file may import, and the packages that they lie in."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        names: list[str] = []
+    for name in _names_imported(file.read_text(encoding="utf-8")):
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            path = _file_of(parts[:end])
+            if path:
+                yield ".".join(parts[:end]), path
+
+
+@cache
+def _names_imported(source: str) -> tuple[str, ...]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for name in names:
-            parts = name.split(".")
-            for end in range(1, len(parts) + 1):
-                path = _file_of(parts[:end])
-                if path:
-                    yield ".".join(parts[:end]), path
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(sorted(names))
 
 
 def _file_of(parts: list[str]) -> Path | None:

@@ -26,7 +26,8 @@ from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.atomic import read_json, sha256_of, write_json_atomic
 from fly64_dose_overlap.pipeline.cells import HALVES, Cell, Half, cells, choose
 from fly64_dose_overlap.pipeline.processes import end_with_parent
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, method_of, refusing
+from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, refusing
+from fly64_dose_overlap.pipeline.stages._method import method_of
 from fly64_dose_overlap.progress import say
 
 Task = Literal["train", "reconstruct"]

@@ -10,7 +10,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
 from fly64_dose_overlap.files.dataset import read_scan, read_truth
 from fly64_dose_overlap.methods.base import Learned, Method, Training
-from fly64_dose_overlap.methods.run import one_torch_thread
+from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.pipeline.code import code_of_method
 from fly64_dose_overlap.pipeline.repository import repository_root, work_key
 from fly64_dose_overlap.pipeline.timings import record_timing

@@ -16,6 +16,7 @@ from fly64_dose_overlap.pipeline.matrix.cluster import RETRIES, Outcome, attempt
 from fly64_dose_overlap.pipeline.matrix.node import CellJob
 from fly64_dose_overlap.progress import say
 
+MINUTES = 60
 POLL_S = 2.0
 RESULT_GRACE_S = 15.0
 """How long a result may take from the node to here through a shared file system."""
@@ -25,7 +26,13 @@ CANCEL_PATIENCE_S = 60.0
 
 
 def run_on_slurm(
-    jobs: Sequence[CellJob], folder: Path, *, retries: int = RETRIES, cpus: int = 1, **settings: Any
+    jobs: Sequence[CellJob],
+    folder: Path,
+    *,
+    retries: int = RETRIES,
+    cpus: int = 1,
+    minutes: int = MINUTES,
+    **settings: Any,
 ) -> Generator[Outcome]:
     """Run cells as one Slurm job array, a task per cell.
 
@@ -40,6 +47,8 @@ def run_on_slurm(
         How often a cell whose task died is run again.
     cpus : int
         Cores of a cell.
+    minutes : int
+        Time limit of a cell.
     **settings
         Further ones of submitit's SlurmExecutor; None takes the cluster's default.
 
@@ -55,7 +64,7 @@ def run_on_slurm(
     """
     if not jobs:
         return
-    executor = _executor(folder, cpus, settings)
+    executor = _executor(folder, cpus, settings | {"time": minutes})
     tasks = _submit(executor, jobs)
     deaths: Counter[CellJob] = Counter()
     absent: dict[CellJob, float] = {}

@@ -9,10 +9,10 @@ import resource
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import threadpoolctl
 import typer
@@ -22,9 +22,6 @@ from fly64_dose_overlap.config import ViewName
 from fly64_dose_overlap.errors import StudyError, as_refusal
 from fly64_dose_overlap.pipeline.stages._interrupts import EXIT_INTERRUPTED, HOW_TO_GO_ON, bounded_interrupts
 from fly64_dose_overlap.progress import say
-
-if TYPE_CHECKING:
-    from fly64_dose_overlap.methods.base import Method
 
 # Threads that wait must not spin: two jobs on one machine would take each other's cores.
 # OpenMP reads this once, when torch is imported.
@@ -56,17 +53,6 @@ def require_listed(dose: int, doses: list[int]) -> None:
     if dose not in doses:
         problem = f"{dose} is not among doses {doses} of the parameters"
         raise StudyError("--dose", problem, "add it there; it is a whole number of photons per frame")
-
-
-def method_of(name: str, sections: Mapping[str, Any], params_file: Path) -> Method:
-    """Return a method with its settings from the parameters."""
-    # Methods bring torch, which --help and refused arguments need not wait for.
-    from fly64_dose_overlap.methods.registry import make_method
-
-    if name not in sections:
-        known = ", ".join(sections)
-        raise StudyError(str(params_file), f"methods has no settings of {name!r}", f"it has those of {known}")
-    return make_method(name, sections[name], where=f"{params_file}: methods.{name}")
 
 
 def run(main: Callable[..., None]) -> None:

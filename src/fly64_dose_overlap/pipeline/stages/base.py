@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
-from fly64_dose_overlap.files.dataset import write_base
-from fly64_dose_overlap.files.own_npz import read_user_base
 from fly64_dose_overlap.pipeline.cells import BASE_FILE
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
-from fly64_dose_overlap.study.base import make_synthetic_base
-from fly64_dose_overlap.study.gauge import in_standard_gauge
-from fly64_dose_overlap.study.star_bench import STAR_BENCH
 
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
@@ -20,6 +15,13 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     are a fixed test case, of which `base.seed` draws the jitter; otherwise they come from the
     NPZ file that `base.source` names.
     """
+    # SciPy takes a second to import, which --help and refused arguments need not wait for.
+    from fly64_dose_overlap.files.dataset import write_base
+    from fly64_dose_overlap.files.own_npz import read_user_base
+    from fly64_dose_overlap.study.base import make_synthetic_base
+    from fly64_dose_overlap.study.gauge import in_standard_gauge
+    from fly64_dose_overlap.study.star_bench import STAR_BENCH
+
     params = load_params(params_file)
     if params.base.is_synthetic:
         base = make_synthetic_base(params.base)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import write_json_atomic
 from fly64_dose_overlap.pipeline import cells
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, method_of, run
+from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
+from fly64_dose_overlap.pipeline.stages._method import method_of
 from fly64_dose_overlap.progress import say
 
 
@@ -18,11 +20,16 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     dose would be a missing file to it, and cost the results.
     """
     # Methods bring torch, which --help need not wait for.
+    from fly64_dose_overlap.methods.base import Learned
     from fly64_dose_overlap.pipeline.code import code_of_method
 
     params = load_params(params_file)
     for name in params.methods:
-        method_of(name, params.methods, params_file)
+        made = method_of(name, params.methods, params_file)
+        if name in params.iterative and isinstance(made, Learned):
+            raise StudyError(str(params_file), f"iterative: {name} has to be trained", "name it in learned")
+        if name in params.learned and not isinstance(made, Learned):
+            raise StudyError(str(params_file), f"learned: {name} has no training", "name it in iterative")
     for name in (*params.learned, *params.iterative):
         write_json_atomic(cells.CODE / f"{name}.json", code_of_method(name))
     say(f"check: the cell is {params.dose} photons per frame, view {params.view}")

@@ -14,7 +14,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     from fly64_dose_overlap.files.atomic import sha256_of
     from fly64_dose_overlap.files.dataset import read_scan, read_truth
     from fly64_dose_overlap.files.reconstruction import read_reconstructions
-    from fly64_dose_overlap.methods.run import one_torch_thread
+    from fly64_dose_overlap.parallel import one_torch_thread
     from fly64_dose_overlap.report.comparison import print_table, write_report
     from fly64_dose_overlap.scores.evaluation import evaluate
     from fly64_dose_overlap.scores.limit import read_limit

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.pipeline import cells
-from fly64_dose_overlap.pipeline.stages._cli import MethodOption, ParamsOption, method_of, run
+from fly64_dose_overlap.pipeline.stages._cli import MethodOption, ParamsOption, run
+from fly64_dose_overlap.pipeline.stages._method import method_of
 
 
 def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:

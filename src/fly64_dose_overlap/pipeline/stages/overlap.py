@@ -35,8 +35,9 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
     metrics: dict[str, dict[str, Any]] = {}
     for half in cells.HALVES:
         source = cells.dose_file(dose, half)
+        scan = read_scan(source)
         try:
-            kept, metrics[half] = make_view(read_scan(source), sampling, overlap, name=view)
+            kept, metrics[half] = make_view(scan, sampling, overlap, name=view)
         except StudyError as error:
             where = f"overlap, dose {dose}, view {view}, {half} half"
             raise StudyError(where, error.problem, error.hint) from None

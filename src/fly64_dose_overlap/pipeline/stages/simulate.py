@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,13 @@ from fly64_dose_overlap import provenance
 from fly64_dose_overlap.arrays import DiskArray, spool
 from fly64_dose_overlap.config import PARAMS_FILE, SimulateParams, load_params
 from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
-from fly64_dose_overlap.files.dataset import BaseSet, read_base, write_scan
 from fly64_dose_overlap.pipeline.cells import BASE_FILE, dose_file, dose_metrics
 from fly64_dose_overlap.pipeline.stages._cli import DoseOption, ParamsOption, require_listed, run
 from fly64_dose_overlap.progress import say
-from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.split import AXIS, Split, closed_gap_px, split_scan
+
+if TYPE_CHECKING:
+    from fly64_dose_overlap.files.dataset import BaseSet
 
 
 def main(dose: DoseOption, params_file: ParamsOption = PARAMS_FILE) -> None:
@@ -36,6 +37,7 @@ def main(dose: DoseOption, params_file: ParamsOption = PARAMS_FILE) -> None:
 def simulate(dose: int, params: SimulateParams) -> None:
     """Draw the scan's counts once and write them as two halves."""
     # Torch takes seconds to import, which --help and refused arguments need not wait for.
+    from fly64_dose_overlap.files.dataset import read_base
     from fly64_dose_overlap.study.dose import Simulation
 
     base = read_base(BASE_FILE)
@@ -143,6 +145,9 @@ def _split_step(
 
 def _write_half(path: Path, base: BaseSet, rows: NDArray[np.int64], counts: DiskArray) -> None:
     """Write the frames ``rows`` of the scan, a block at a time."""
+    from fly64_dose_overlap.files.dataset import write_scan
+    from fly64_dose_overlap.scan import Scan
+
     height, width = base.obj.shape
     half = Scan(
         counts.select_rows(rows),
