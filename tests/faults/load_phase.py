@@ -13,7 +13,7 @@ from typing import Any
 
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.files.dataset import read_scan
-from fly64_dose_overlap.pipeline import paths
+from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages import base, evaluate, overlap, simulate, train
 from fly64_dose_overlap.scan import Scan
 
@@ -23,7 +23,7 @@ METHODS = ("ml", "lsqml", "rpie", "epie", "ad_poisson", "flat")
 
 def view_file(params: Params, half: str) -> Path:
     """Return the frames of a half of the cell."""
-    return paths.view_file(params.dose, params.view, half)
+    return cells.view_file(params.dose, params.view, half)
 
 
 def simulation(params: Params) -> None:
@@ -63,15 +63,15 @@ def image(params: Params) -> None:
     from fly64_dose_overlap.methods.run import run_method
 
     method: Any = make_method("network", params.methods["network"])
-    method.load(paths.model_file("network"))
+    method.load(cells.model_file("network"))
     # The first two: what maximum likelihood makes of the image is not the network's.
     started, learned = (found for found, _ in islice(run_method(method, scan_of(params), HeldOut()), 2))
-    write_reconstructions(paths.reconstruction_folder("network"), [started, learned])
+    write_reconstructions(cells.reconstruction_folder("network"), [started, learned])
 
     def again(name: str) -> Reconstruction:
         return replace(started, method=name, label=name, kind="iterative")
 
-    write_reconstructions(paths.reconstruction_folder("refined"), map(again, METHODS))
+    write_reconstructions(cells.reconstruction_folder("refined"), map(again, METHODS))
 
 
 def scan_of(params: Params) -> Scan:
@@ -85,7 +85,7 @@ def evaluation(params: Params) -> None:
     from made_reconstructions import limit_of
 
     limit = limit_of(params.evaluate.region_threshold, scan_of(params))
-    write_limit(paths.limit_file(params.view), limit)
+    write_limit(cells.limit_file(params.view), limit)
     evaluate.main()
 
 

@@ -6,20 +6,18 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fly64_dose_overlap import config
-from fly64_dose_overlap.config import Params, load_params
+from fly64_dose_overlap.config import load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.matrix.plan import (
     Experiment,
     Selection,
-    every_method,
     parse_dose,
     plan,
 )
+from fly64_dose_overlap.pipeline.study import all_methods
 from tiny_study import write_params
 
 DOSES = (1000, 10000, 100000)
@@ -99,9 +97,9 @@ def test_filters(params_file: Path, selection: Selection, expected: list[str]) -
 def test_repeats_count_the_seed_up(params_file: Path) -> None:
     cells = planned(params_file, Selection(doses=[1000], views=["dense"], seeds=3))
     assert names(cells) == ["1000-dense", "1000-dense-seed43", "1000-dense-seed44"]
-    assert [cell.params.train.seed for cell in cells] == [42, 43, 44]
-    assert "train.seed=43" in cells[1].overrides
-    assert not any(override.startswith("train.seed") for override in cells[0].overrides)
+    assert [cell.params.seed for cell in cells] == [42, 43, 44]
+    assert "seed=43" in cells[1].overrides
+    assert not any(override.startswith("seed") for override in cells[0].overrides)
 
 
 def test_a_new_dose_is_added_to_the_list(params_file: Path) -> None:
@@ -118,34 +116,34 @@ def test_two_new_doses_share_one_list(params_file: Path) -> None:
 
 
 def test_a_further_override_puts_a_digest_into_the_name(params_file: Path) -> None:
-    (cell,) = with_overrides(params_file, "train.width=8")
+    (cell,) = with_overrides(params_file, "methods.refined.width=8")
     assert re.fullmatch(r"1000-dense-[0-9a-f]{6}", cell.name)
-    assert cell.params.train.width == 8
-    assert cell.overrides[0] == "train.width=8"
-    assert names(with_overrides(params_file, "train.width=8")) == [cell.name]
-    assert names(with_overrides(params_file, "train.width=16")) != [cell.name]
+    assert cell.params.methods["refined"]["width"] == 8
+    assert cell.overrides[0] == "methods.refined.width=8"
+    assert names(with_overrides(params_file, "methods.refined.width=8")) == [cell.name]
+    assert names(with_overrides(params_file, "methods.refined.width=16")) != [cell.name]
 
 
 def test_the_digest_is_the_same_for_every_cell_and_seed(params_file: Path) -> None:
-    selection = Selection(seeds=2, overrides=["train.loss=mae"])
+    selection = Selection(seeds=2, overrides=["methods.refined.loss=mae"])
     found = names(planned(params_file, selection))
     assert len(found) == len(set(found)) == 18
     assert len({name.rpartition("-")[2] for name in found}) == 1
 
 
 def test_an_override_that_changes_nothing_leaves_the_name(params_file: Path) -> None:
-    assert names(with_overrides(params_file, "train.width=32")) == ["1000-dense"]
+    assert names(with_overrides(params_file, "methods.refined.width=32")) == ["1000-dense"]
 
 
 def test_an_edit_of_the_parameters_puts_a_digest_into_the_name(tmp_path: Path) -> None:
     committed = load_params(write_params(tmp_path))
-    edited = write_params(tmp_path, train={"width": 8})
+    edited = write_params(tmp_path, methods={"refined": {"width": 8}})
     (cell,) = plan(
         Selection(doses=[1000], views=["dense"]), committed=committed, params_file=edited, code_change=""
     )
     assert cell.overrides == ("dose=1000", "view=dense")
     # The same training by override from the commit is the same experiment.
-    assert [cell.name] == names(with_overrides(write_params(tmp_path), "train.width=8"))
+    assert [cell.name] == names(with_overrides(write_params(tmp_path), "methods.refined.width=8"))
 
 
 @pytest.mark.parametrize("change", [{"dose": 1000}, {"view": "sparse"}, {"doses": [1000, 10000]}])
@@ -170,13 +168,16 @@ def test_changed_code_puts_a_digest_into_the_name(params_file: Path) -> None:
         ("doses=[1000]", "use --dose"),
         ("view=dense", "use --view"),
         ("++dose=1000", "use --dose"),
-        ("train.width=8,16", "one value each, got train.width=8,16"),
-        ("train.colour=1", "Could not override 'train.colour'"),
-        ("+train.colour=1", "train.colour: unknown key"),
-        ("~train.width", "train.width: key is missing"),
-        ("train.width=5", "train.width: input should be a multiple of 4, got 5"),
-        ("train.loss=cubic", "train.loss: input should be 'poisson' or 'mae', got 'cubic'"),
-        ("train", "Error parsing override 'train'"),
+        ("methods.refined.width=8,16", "one value each, got methods.refined.width=8,16"),
+        ("methods.refined.colour=1", "Could not override 'methods.refined.colour'"),
+        ("+methods.refined.colour=1", "methods.refined.colour: unknown key"),
+        ("~methods.refined.width", "methods.refined.width: key is missing"),
+        ("methods.refined.width=5", "methods.refined.width: input should be a multiple of 4, got 5"),
+        (
+            "methods.refined.loss=cubic",
+            "methods.refined.loss: input should be 'poisson' or 'mae', got 'cubic'",
+        ),
+        ("seed", "Error parsing override 'seed'"),
     ],
 )
 def test_overrides_that_are_refused(params_file: Path, override: str, message: str) -> None:
@@ -203,57 +204,37 @@ def test_filters_that_leave_no_cell_are_refused(params_file: Path) -> None:
 
 def test_planning_leaves_the_parameters_as_they_are(params_file: Path) -> None:
     before = params_file.read_bytes()
-    planned(params_file, Selection(doses=[3000], seeds=2, overrides=["train.width=8"]))
+    planned(params_file, Selection(doses=[3000], seeds=2, overrides=["methods.refined.width=8"]))
     assert params_file.read_bytes() == before
 
 
 def test_the_command_of_a_cell_holds_name_and_settings(params_file: Path) -> None:
-    (each,) = with_overrides(params_file, "train.width=8")
+    (each,) = with_overrides(params_file, "methods.refined.width=8")
     assert each.command[-1] == "evaluate"
     settings = [value for flag, value in pairwise(each.command) if flag == "--set-param"]
-    assert settings == ["train.width=8", "dose=1000", "view=dense"]
+    assert settings == ["methods.refined.width=8", "dose=1000", "view=dense"]
     assert each.command[each.command.index("--name") + 1] == each.name
 
 
-def test_every_method_with_settings_is_run_by_its_kind() -> None:
-    kinds = {
-        "network": "learned",
-        "refined": "learned",
-        "ml": "iterative",
-        "raar": "iterative",
-        "empty": "reference",
-    }
-    methods = {"network": {}, "refined": {}, "ml": {}, "empty": {}, "unknown": {}}
-    content = {"learned": ["refined"], "iterative": [], "methods": methods}
-    assert every_method(content, kinds) == {"learned": ["network", "refined"], "iterative": ["ml"]}
-    assert every_method({"dose": 1000}, kinds) == {}
+def test_every_method_with_settings_is_run_by_its_kind(params_file: Path) -> None:
+    params = load_params(params_file)
+    found = all_methods(params)
+    assert {"network", "refined", "supervised"} <= set(found["learned"])
+    assert {"map", "ml", "lsqml"} <= set(found["iterative"])
+    assert sorted([*found["learned"], *found["iterative"]]) == sorted(params.methods)
 
 
-class WithMethods(Params):
-    """Parameters that say which methods a cell runs."""
-
-    learned: list[str]
-    iterative: list[str]
-    methods: dict[str, Any]
-
-
-def test_every_cell_runs_every_method_unless_the_user_says_otherwise(
-    params_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(config, "Params", WithMethods)
-    with params_file.open("a") as file:
-        file.write("learned: [refined]\niterative: [map]\nmethods: {refined: {}, network: {}, map: {}}\n")
-    kinds = {"refined": "learned", "network": "learned", "map": "iterative"}
+def test_every_cell_runs_every_method_unless_the_user_says_otherwise(params_file: Path) -> None:
     committed = load_params(params_file)
 
     def planned_with(*overrides: str) -> Experiment:
         selection = Selection(doses=[1000], views=["dense"], overrides=overrides)
-        methods = every_method(committed.model_dump(), kinds)
+        methods = all_methods(committed)
         (each,) = plan(selection, committed=committed, params_file=params_file, methods=methods)
         return each
 
     usual, own = planned_with(), planned_with("learned=[]")
     assert usual.name == "1000-dense"
-    assert usual.params.model_dump()["learned"] == ["refined", "network"]
+    assert usual.params.learned == all_methods(committed)["learned"]
     assert own.name != usual.name
-    assert own.params.model_dump()["learned"] == []
+    assert own.params.learned == []

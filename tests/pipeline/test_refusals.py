@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 import factories
-from fly64_dose_overlap.learning.bundle import BundleInfo, save_bundle
+from fly64_dose_overlap.learning.bundle import save_bundle
+from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name
 from fly64_dose_overlap.learning.corrector import build_corrector
 from fly64_dose_overlap.pipeline.stages import base, evaluate, infer, overlap, simulate, train
 from fly64_dose_overlap.pipeline.stages._cli import command
-from study_copy import TINY_TRAINING
 from tiny_study import write_params
 
 # Before any test: some library below it draws a random number while it is imported.
@@ -32,8 +32,8 @@ STAGES: dict[str, tuple[Any, list[str], str]] = {
     "base": (base, [], "mine.npz"),
     "simulate": (simulate, ["--dose", "10000"], BASE),
     "overlap": (overlap, ["--dose", "10000", "--view", "dense"], "data/dose/10000/train.npz"),
-    "train": (train, [], VIEW),
-    "infer": (infer, [], "data/views/10000/dense/test.npz"),
+    "train": (train, ["--method", "refined"], VIEW),
+    "infer": (infer, ["--method", "refined"], "data/views/10000/dense/test.npz"),
     "evaluate": (evaluate, [], "data/views/10000/dense/test.npz"),
 }
 """Module, arguments and the file that the stage reads."""
@@ -43,15 +43,15 @@ READ_AS_DATASET = ["overlap", "train", "infer", "evaluate"]
 
 def valid_arrays() -> Arrays:
     """Return the arrays of a file that every stage accepts."""
-    dataset = factories.tiny_dataset(2)
+    scan, truth = factories.small_scan(2)
     return {
-        "diffraction": dataset.amplitude[:],
-        "objectGuess": dataset.obj,
-        "probeGuess": dataset.probe,
-        "xcoords": dataset.positions_px[:, 1],
-        "ycoords": dataset.positions_px[:, 0],
-        "scan_index": dataset.scan_index,
-        "groups": dataset.groups,
+        "diffraction": np.sqrt(scan.counts[:]),
+        "objectGuess": truth,
+        "probeGuess": scan.probe[0],
+        "xcoords": scan.positions_px[:, 1],
+        "ycoords": scan.positions_px[:, 0],
+        "scan_index": scan.scan_index,
+        "groups": scan.groups,
     }
 
 
@@ -168,11 +168,9 @@ BROKEN_IMPORT: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bundle of an untrained network."""
     path = tmp_path_factory.mktemp("models") / "model.safetensors"
-    info = BundleInfo(
+    info = CorrectorInfo(
         width=4,
-        start="groups",
-        start_iterations=1,
-        start_weight=0.0,
+        start={"iterations": 1, "weight": 0.0},
         coarse_photons=None,
         frame_side_px=SIDE,
         support_side_px=SIDE,
@@ -181,7 +179,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         training={},
         record={},
     )
-    save_bundle(path, build_corrector(4, 0), info)
+    save_bundle(path, build_corrector(4, 0), info, bundle_name("refined"))
     return path
 
 
@@ -189,9 +187,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _study(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in a folder in which every file that a stage reads is valid."""
     monkeypatch.chdir(tmp_path)
-    Path("models/cell").mkdir(parents=True)
-    shutil.copy(bundle, "models/cell")
-    write_params(tmp_path, dose=10000, view="dense", base={"source": "mine.npz"}, train=TINY_TRAINING)
+    Path("models/refined").mkdir(parents=True)
+    shutil.copy(bundle, "models/refined")
+    write_params(tmp_path, dose=10000, view="dense", base={"source": "mine.npz"})
     for _, _, path in STAGES.values():
         other_half = path.replace("train.npz", "test.npz")
         for name in {path, other_half, other_half.replace("test.npz", "train.npz")}:

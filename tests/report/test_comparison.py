@@ -24,7 +24,9 @@ FLAT = NAMES["flat_object"]
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
     params = factories.study_params().evaluate
-    return evaluate(tiny_scan.scan_dataset(), reconstructions(), params, limit=limit_of(), dose=DOSE)
+    return evaluate(
+        tiny_scan.scan(), tiny_scan.truth(), reconstructions(), params, limit=limit_of(), dose=DOSE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,8 @@ def folder(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("report")
     picture = write_report(
         evaluation,
-        tiny_scan.scan_dataset(),
+        tiny_scan.truth(),
+        tiny_scan.scan().record,
         limit_of(),
         DOSE,
         TITLE,

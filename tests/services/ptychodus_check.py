@@ -26,9 +26,7 @@ FRAMES = "frames.npz"
 def make(folder: Path) -> None:
     """Write a right product of a true object, two wrong ones, and the frames expected of it.
 
-    ptychodus shifts the probe by fractions of a pixel where we interpolate the object. Both
-    are the same physics for a smooth object under a probe whose pupil the frame contains,
-    hence this object and this frame.
+    ptychodus shifts the probe by fractions of a pixel, as we do.
     """
     from dataclasses import replace
 
@@ -38,7 +36,7 @@ def make(folder: Path) -> None:
     from fly64_dose_overlap.files.product import recorded_optics, write_product
     from fly64_dose_overlap.files.reconstruction import Reconstruction
     from fly64_dose_overlap.study.base import make_synthetic_base
-    from fly64_dose_overlap.study.dose import dose_factor, expected_intensity, with_dose
+    from fly64_dose_overlap.study.dose import Simulation
 
     params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
     scan = {"frame_side_px": SIDE, "field_px": 48.0, "step_px": 12.0, "jitter_px": 1.0}
@@ -46,13 +44,13 @@ def make(folder: Path) -> None:
     noise = gaussian_filter(np.random.default_rng(1).normal(size=(2, *base.obj.shape)), (0, 6, 6))
     amplitude, phase = noise / noise.std()
     base = replace(base, obj=((0.9 + 0.03 * amplitude) * np.exp(1j * phase)).astype(np.complex64))
-    base = with_dose(base, dose_factor(base, DOSE))
+    base, _ = Simulation(base).with_dose(DOSE)
     truth = Reconstruction(
         method="truth",
         label="Truth",
         kind="reference",
         obj=base.obj,
-        probe=base.probe[None],
+        probe=base.probe,
         positions_px=base.positions_px,
         loss=np.array(LOSS),
         settings={},
@@ -63,7 +61,11 @@ def make(folder: Path) -> None:
     for name, positions_px in zip(PRODUCTS, moved, strict=True):
         write_product(folder / f"{name}.h5", replace(truth, positions_px=positions_px), **optics)
     detector_pixel_m = base.record["physics_parameters"]["detector_pixel_m"]
-    np.savez(folder / FRAMES, photons=expected_intensity(base), detector_pixel_m=detector_pixel_m)
+    np.savez(
+        folder / FRAMES,
+        photons=Simulation(base).expected(slice(0, len(base.positions_px))),
+        detector_pixel_m=detector_pixel_m,
+    )
 
 
 def check(folder: Path) -> None:
