@@ -45,6 +45,7 @@ NO_DEPS = {
     for name in (
         "errors.py",
         "progress.py",
+        "methods/__init__.py",
         "pipeline/__init__.py",
         "pipeline/code.py",
         "pipeline/cells.py",
@@ -400,7 +401,7 @@ def _sections_read_by(function: ast.FunctionDef) -> Iterator[str]:
     names = {
         ast.unparse(node.targets[0])
         for node in nodes
-        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("load_params(")
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(("load_params(", "load_study("))
     }
     inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
     for node in nodes:

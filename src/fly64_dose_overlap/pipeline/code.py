@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import inspect
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions, version
+from inspect import getfile
 from pathlib import Path
 
 import fly64_dose_overlap
@@ -41,7 +41,7 @@ def code_of_method(name: str) -> dict[str, str]:
             code[distribution] = version(distribution)
     elif any(base.__module__.endswith(".ptychi") for base in found.__mro__):
         code["ptychi"] = version("ptychi")
-    files = imported_files(module, Path(inspect.getfile(found)))
+    files = imported_files(module, Path(getfile(found)))
     return code | {
         name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(files.items())
     }
