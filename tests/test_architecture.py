@@ -79,7 +79,7 @@ PACKAGE = "fly64_dose_overlap"
 MAY_READ_THE_TRUTH = (
     # Scores and bounds compare with it by definition, and the supervised network learns from it.
     f"{PACKAGE}.scores.",
-    f"{PACKAGE}.pipeline.work",
+    f"{PACKAGE}.pipeline.training",
     f"{PACKAGE}.pipeline.stages.overlap",
     f"{PACKAGE}.pipeline.stages.limit",
     f"{PACKAGE}.pipeline.stages.evaluate",

@@ -26,6 +26,7 @@ from fly64_dose_overlap.methods.registry import method_class, method_names
 from fly64_dose_overlap.pipeline.cells import model_file, reconstruction_folder
 from fly64_dose_overlap.pipeline.code import code_of_method
 from fly64_dose_overlap.pipeline.stages import base, check, infer, overlap, reconstruct, simulate, train
+from recording import Recording, covers
 from tiny_study import ROOT, write_params
 
 PACKAGE = "fly64_dose_overlap"
@@ -300,38 +301,6 @@ def test_a_copy_runs_its_own_code(tmp_path: Path) -> None:
         assert Path(output.strip()) == stages / f"{name}.py"
 
 
-class Recording:
-    """Stand in for parameters and note which keys are read."""
-
-    def __init__(self, target: Any, seen: set[str], prefix: str = "") -> None:
-        self.__dict__.update(_target=target, _seen=seen, _prefix=prefix)
-
-    def _give(self, key: str, value: Any) -> Any:
-        if isinstance(value, BaseModel | dict):
-            return Recording(value, self._seen, f"{self._prefix}{key}.")
-        self._seen.add(f"{self._prefix}{key}")
-        return value
-
-    def __getattr__(self, name: str) -> Any:
-        described = getattr(type(self._target), name, None)
-        if isinstance(described, property) and described.fget:
-            return described.fget(self)
-        return self._give(name, getattr(self._target, name))
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._target
-
-    def __getitem__(self, key: str) -> Any:
-        if self._prefix == "methods.":
-            self._seen.add(f"methods.{key}")
-            return self._target[key]
-        return self._give(key, self._target[key])
-
-
-def covers(declared: str, key: str) -> bool:
-    return key == declared or key.startswith(f"{declared}.")
-
-
 def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -387,6 +356,9 @@ def write_scans(folder: Path) -> None:
         write_scan(folder / f"{half}.npz", tiny_scan.scan(), tiny_scan.truth())
 
 
+LOADERS = ("load_params(", "load_study(")
+
+
 def sections_read(source: str) -> set[str]:
     """Return the keys that functions read of what `load_params` gave them; "" for the whole."""
     found: set[str] = set()
@@ -401,7 +373,7 @@ def _sections_read_by(function: ast.FunctionDef) -> Iterator[str]:
     names = {
         ast.unparse(node.targets[0])
         for node in nodes
-        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(("load_params(", "load_study("))
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(LOADERS)
     }
     inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
     for node in nodes:

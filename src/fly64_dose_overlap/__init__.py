@@ -21,8 +21,6 @@ from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
     from fly64_dose_overlap.front import (
-        Result,
-        Scores,
         limit,
         read_scan,
         reconstruct,
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
         train,
         view,
     )
+    from fly64_dose_overlap.outcome import Result, Scores
     from fly64_dose_overlap.scan import Optics, Scan
 
 __all__ = [

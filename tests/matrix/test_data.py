@@ -37,8 +37,9 @@ def test_a_plain_cell_reads_the_datasets_that_are_there(repo: Repo, view: str) -
 @pytest.mark.parametrize(
     "override",
     [
-        "train.width=8",
-        "train.seed=43",
+        "calibration.defocus_error_um=5.0",
+        "methods.refined.width=8",
+        "seed=43",
         "evaluate.region_threshold=0.2",
         "overlap.views.sparse.s_img=0.2",
         "base.seed=42",
@@ -56,7 +57,6 @@ def test_these_overrides_leave_its_data_alone(repo: Repo, override: str) -> None
         "overlap.seed_grouping=1",
         "overlap.enable_oversampling=false",
         "overlap.views.dense.s_img=0.5",
-        "calibration.defocus_error_um=5.0",
     ],
 )
 def test_these_overrides_change_its_data(repo: Repo, override: str) -> None:

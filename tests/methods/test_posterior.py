@@ -105,7 +105,7 @@ def test_likelihood_finds_the_object_without_noise(modes: int) -> None:
         second = 0.5 * np.rot90(scan.probe[0]) * ramp
         scan = replace(scan, probe=np.stack([scan.probe[0], second]).astype(np.complex64))
     exact = torch.cat([scan.model.expected(TRUTH, frames) for frames in scan.model.batches()])
-    found = last_of(Posterior(background=1e-7), replace(scan, counts=exact.numpy()), 100)
+    found = last_of(Posterior(background=1e-7), replace(scan, counts=exact.numpy()), 150)
     assert complex_error(found, scan) < 1e-4
 
 

@@ -37,6 +37,7 @@ OWN = {
     "lsqml_compact": "iterative",
     "rpie": "iterative",
     "epie": "iterative",
+    "raar": "iterative",
     "ad_poisson": "iterative",
 }
 

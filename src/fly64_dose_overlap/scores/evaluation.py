@@ -95,6 +95,7 @@ def evaluate(
     region = scan_region(scan.illumination(), scan.positions_px, params.region_threshold)
     _require_same_region(limit, region)
     inside = truth[region.rectangle]
+    nanometres = None if scan.optics is None else scan.optics.object_pixel_m * 1e9
     everything = chain(reconstructions, [_flat_object(scan)])
     methods: dict[str, Any] = {}
     aligned: dict[str, DiskArray] = {}
@@ -112,7 +113,7 @@ def evaluate(
             **scores,
             "key": result.method,
             "kind": result.kind,
-            "frc": _cutoffs(curves[result.method], pixel_nm(scan.record)),
+            "frc": _cutoffs(curves[result.method], nanometres),
             "alignment": found.parameters(),
             "dose_efficiency": limit.dose_efficiency("complex", error, dose),
             "settings": result.settings,
