@@ -20,8 +20,8 @@ from study_copy import DOSES, VIEWS, StudyCopy, matrix_line
 CELLS = [f"{dose}-{view}" for dose in DOSES for view in VIEWS]
 DATA_STAGES = {"base", "simulate", "overlap"}
 JOBS = ".dvc/tmp/exps/run"
-MODEL = "models/cell/model.safetensors"
-LONGER = {"train__epochs": 3, "train__steps_per_epoch": 30}
+MODEL = "models/refined/model.safetensors"
+LONGER = {"methods__refined__epochs": 3, "methods__refined__steps_per_epoch": 30}
 """Training that lasts long enough to be met while it runs."""
 DEADLINE_S = 300.0
 TWO_CELLS = ("--dose", "1000", "--view", "baseline", "--view", "sparse")
@@ -107,7 +107,7 @@ def wait_for_training(study: StudyCopy, process: subprocess.Popen[str], jobs: in
 
     def trains() -> bool:
         assert process.poll() is None, "the matrix ended before a job trained"
-        return job_logs(study).count("Running stage 'train'") >= jobs
+        return job_logs(study).count("Running stage 'train@refined'") >= jobs
 
     wait_until(trains, "training")
 

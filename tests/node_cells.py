@@ -31,7 +31,7 @@ Found = TypeVar("Found")
 DEADLINE_S = 240.0
 DATA_STAGES = re.compile(r"^Running stage '(?:base|simulate|overlap)", flags=re.MULTILINE)
 ATTEMPT = re.compile(r"^cell \S+: attempt ", flags=re.MULTILINE)
-SLOW_TRAINING = ("train.epochs=3", "train.steps_per_epoch=60")
+SLOW_TRAINING = ("methods.refined.epochs=3", "methods.refined.steps_per_epoch=60")
 """Long enough to be killed after a checkpoint."""
 
 
@@ -157,10 +157,10 @@ def assert_collected(nodes: Nodes, jobs: Sequence[CellJob], folder: Path) -> Non
     for job in jobs:
         user.dvc("exp", "apply", job.name)
         # From the cache alone: what it lacks was not pulled.
-        user.dvc("checkout", "train", "evaluate")
+        user.dvc("checkout", "train@refined", "evaluate")
         params = user.params()
         assert f"{params['dose']}-{params['view']}" == job.name
-        models.add((user.root / "models/cell/model.safetensors").read_bytes())
+        models.add((user.root / "models/refined/model.safetensors").read_bytes())
         assert not DATA_STAGES.search(nodes.log(job))
     assert len(models) == len(jobs)
 

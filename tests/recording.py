@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -38,3 +39,7 @@ class Recording:
 def covers(declared: str, key: str) -> bool:
     """Return whether a declared parameter is a key or holds it."""
     return key == declared or key.startswith(f"{declared}.")
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -18,26 +18,27 @@ from tiny_study import ROOT, write_params
 PACKAGE = "fly64_dose_overlap.pipeline"
 DOSES = [1000, 10000, 100000]
 VIEWS = ["baseline", "dense", "sparse"]
-CELL_STAGES = {"check", "train", "refine", "supervise", "reconstruct", "infer", "evaluate"}
+CELL_STAGES = {"check", "train@refined", "infer@refined", "reconstruct@ml", "evaluate"}
 """Stages of one cell; those of the data and the limit run once for all cells."""
 RESULTS = ("dvc.lock", "metrics/")
 """What a run changes of the files that git tracks."""
 TIMEOUT_S = 300
 MATRIX_TIMEOUT_S = 1200
 
-TINY_TRAINING: dict[str, Any] = {
-    "width": 4,
-    "epochs": 2,
-    "joint_epochs": 2,
-    "supervised_epochs": 2,
-    "steps_per_epoch": 3,
-    "crop_px": 64,
-    "frames_per_step": 16,
-    "start_iterations": 4,
-    "validation_fraction": 0.4,
-    "threads": 1,
-    "device": "cpu",
+METHODS: dict[str, dict[str, Any]] = {
+    "refined": {
+        "width": 4,
+        "epochs": 2,
+        "steps_per_epoch": 3,
+        "crop_px": 64,
+        "frames_per_step": 16,
+        "iterations": 4,
+        "validation_fraction": 0.4,
+        "device": "cpu",
+    },
+    "ml": {"epochs": 2},
 }
+"""The methods of the tiny study, one learned and one iterative, with what is tiny of their settings."""
 
 IDENTITY = {
     f"GIT_{role}_{key}": "study@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")
@@ -195,12 +196,15 @@ def make_study(folder: Path) -> StudyCopy:
         view="dense",
         doses=DOSES,
         base={"frame_side_px": 32, "field_px": 120.0, "step_px": 6.0},
-        train=TINY_TRAINING,
-        reconstruct={"epochs": {"ml": 2}},
-        infer={"likelihood_epochs": 2, "device": "cpu"},
+        learned=["refined"],
+        iterative=["ml"],
+        methods=METHODS,
         limit={"vectors": 1, "iterations": 10},
         evaluate={"registration_upsampling": 10},
     )
+    content = study.params()
+    content["methods"] = {name: content["methods"][name] for name in METHODS}
+    (study.root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     study.git("init", "--quiet", "--initial-branch", "main")
     study.commit("start")
     study.git("tag", "start")

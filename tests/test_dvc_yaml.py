@@ -26,7 +26,7 @@ from fly64_dose_overlap.methods.registry import method_class, method_names
 from fly64_dose_overlap.pipeline.cells import model_file, reconstruction_folder
 from fly64_dose_overlap.pipeline.code import code_of_method
 from fly64_dose_overlap.pipeline.stages import base, check, infer, overlap, reconstruct, simulate, train
-from recording import Recording, covers
+from recording import Recording, covers, files_in
 from tiny_study import ROOT, write_params
 
 PACKAGE = "fly64_dose_overlap"
@@ -299,10 +299,6 @@ def test_a_copy_runs_its_own_code(tmp_path: Path) -> None:
             check=True,
         ).stdout
         assert Path(output.strip()) == stages / f"{name}.py"
-
-
-def files_in(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_stages_read_the_parameters_and_write_the_files_that_are_declared(

@@ -30,7 +30,7 @@ def test_the_stages_of_a_log_in_their_order(tmp_path: Path) -> None:
         "Stage 'base' didn't change, skipping\n"
         "Running stage 'overlap@3000-dense':\n> env PYTHONPATH=src python -m stages.overlap\n"
         "the words Running stage 'base': within a line\n"
-        "Running stage 'train':\n"
+        "Running stage 'train@refined':\n"
         "Running stage 'evaluate':\n",
         encoding="utf-8",
     )

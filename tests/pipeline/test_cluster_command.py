@@ -38,7 +38,7 @@ def test_results_come_here_and_no_dataset_is_made(nodes: Nodes) -> None:
     nodes.assert_nothing_left()
 
     nodes.study.dvc("exp", "apply", "1000-sparse")
-    assert {"models/cell/model.safetensors", "reports/comparison.png"} <= nodes.study.data_files()
+    assert {"models/refined/model.safetensors", "reports/comparison.png"} <= nodes.study.data_files()
 
 
 def test_cells_that_are_here_are_not_run_again(nodes: Nodes) -> None:
@@ -49,7 +49,7 @@ def test_cells_that_are_here_are_not_run_again(nodes: Nodes) -> None:
 
 
 def test_what_is_not_committed_is_refused(nodes: Nodes) -> None:
-    nodes.study.change_params(train__width=8)
+    nodes.study.change_params(methods__refined__width=8)
     found = dask(nodes, check=False)
     assert found.returncode == 1
     assert found.stderr.splitlines() == [

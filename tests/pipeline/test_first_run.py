@@ -41,7 +41,7 @@ def test_a_table_is_printed_and_the_picture_named(first_run: Any) -> None:
     scores = json.loads((first_run.study.root / "metrics/evaluation.json").read_text())["methods"]
     names = "|".join(map(re.escape, scores))
     rows = dict(re.findall(rf"^│ ({names}) +│ +(-?\d+\.\d+) │", printed, re.MULTILINE))
-    expected = {name: f"{methods['amplitude']['psnr_db']:.2f}" for name, methods in scores.items()}
+    expected = {name: f"{methods['phase']['psnr_db']:.2f}" for name, methods in scores.items()}
     assert rows == expected
     named = re.findall(r"^picture: (.+)$", first_run.output.stderr, re.MULTILINE)
     assert named == ["reports/comparison.png"]
@@ -51,8 +51,8 @@ def test_a_table_is_printed_and_the_picture_named(first_run: Any) -> None:
 def test_the_outputs_of_the_cell_are_there(first_run: Any) -> None:
     root = first_run.study.root
     outs = {out["path"] for stage in first_run.study.lock().values() for out in stage["outs"]}
-    assert outs >= {"reconstructions/iterative", "reconstructions/learned", "metrics/limit/dense.json"}
-    assert outs >= {"models/cell/model.safetensors", "metrics/train/metrics.json", "metrics/frc.csv"}
+    assert outs >= {"reconstructions/ml", "reconstructions/refined", "metrics/limit/dense.json"}
+    assert outs >= {"models/refined/model.safetensors", "metrics/refined/metrics.json", "metrics/frc.csv"}
     assert [path for path in outs if not (root / path).exists()] == []
 
 

@@ -27,7 +27,7 @@ from study_copy import CELL_STAGES, DOSES, PACKAGE, VIEWS, Completed, StudyCopy
 
 pytestmark = pytest.mark.slow
 
-MODEL = "models/cell/model.safetensors"
+MODEL = "models/refined/model.safetensors"
 SHOW = (
     "exp show --csv --hide-workspace --drop .* "
     "--keep ^(Experiment|State|dose|view|psnr|ssim|nrmse|psnr_group_start|psnr_flat_object)$"
@@ -84,9 +84,7 @@ def test_the_report_shows_all_cells(nine: NineCells, tmp_path: Path) -> None:
     assert {(row["dose"], row["view"]) for row in rows} == {
         (str(dose), view) for dose in DOSES for view in VIEWS
     }
-    assert {"network", "refined", "supervised", "ML", "ML held-out", "limit"} <= {
-        row["method"] for row in rows
-    }
+    assert {"refined", "ML", "ML held-out", "limit"} <= {row["method"] for row in rows}
 
 
 def test_only_the_datasets_of_the_cells_are_fetched(nine: NineCells) -> None:

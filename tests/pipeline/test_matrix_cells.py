@@ -66,11 +66,16 @@ def test_an_edit_of_text_goes_with_the_cells(clone: StudyCopy) -> None:
 
 
 def test_a_changed_parameter_gets_a_name_of_its_own(clone: StudyCopy) -> None:
-    clone.change_params(train__width=8)
+    clone.change_params(methods__refined__width=8)
     clone.matrix("--dose", "1000", "--view", "baseline")
     (name,) = experiments(clone)
     assert re.fullmatch(r"1000-baseline-[0-9a-f]{6}", name)
-    assert yaml.safe_load(clone.git("show", f"{experiments(clone)[name]}:params.yaml"))["train"]["width"] == 8
+    assert (
+        yaml.safe_load(clone.git("show", f"{experiments(clone)[name]}:params.yaml"))["methods"]["refined"][
+            "width"
+        ]
+        == 8
+    )
     clone.git("restore", "params.yaml")
     assert "1000-baseline: to run" in clone.matrix("--dry-run").stdout
 

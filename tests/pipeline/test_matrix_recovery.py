@@ -93,7 +93,7 @@ def test_the_matrix_goes_on_after_a_reboot(clone: StudyCopy) -> None:
         kill_all(clone)
     assert experiments(clone) == {}
     before = job_logs(clone)
-    assert "Running stage 'train'" in before
+    assert "Running stage 'train@refined'" in before
     clone.matrix("--dose", "1000")
     assert states(clone) == {f"1000-{view}": "done" for view in VIEWS}
     assert sorted(experiments(clone)) == sorted(f"1000-{view}" for view in VIEWS)

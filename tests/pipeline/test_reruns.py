@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from study_copy import CELL_STAGES, DOSES, RESULTS, StudyCopy, stages_run
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 SPARSE_VIEWS = {f"overlap@{dose}-sparse" for dose in DOSES}
 LIMITS = {f"limit@{view}" for view in ("baseline", "dense", "sparse")}
-LOSS = "metrics/train/metrics.json:val.loss"
+LOSS = "metrics/refined/metrics.json:val.loss"
 """As `dvc exp show` calls it, since each network has one."""
 TABLE = f"^(Experiment|State|dose|view|{LOSS}|psnr|ssim)$"
 REFUSED = [
@@ -28,8 +29,8 @@ REFUSED = [
     ("base.step_px=-1.0", "error: params.yaml: base.step_px: input should be greater than 0, got -1.0"),
     ("view=foo", "error: params.yaml: view: input should be 'baseline', 'dense' or 'sparse', got 'foo'"),
     (
-        "train.learning_rate=nan",
-        "error: params.yaml: train.learning_rate: input should be a finite number, got nan",
+        "methods.refined.learning_rate=nan",
+        "error: params.yaml: methods.refined: learning_rate: input should be a finite number, got nan",
     ),
 ]
 
@@ -37,7 +38,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"train__steps_per_epoch": 4}, CELL_STAGES - {"reconstruct"}),
+        ({"methods__refined__steps_per_epoch": 4}, CELL_STAGES - {"reconstruct@ml"}),
         ({"overlap__views__sparse__s_img": 0.25}, {"check", *SPARSE_VIEWS, "limit@sparse"}),
         ({"evaluate__region_threshold": 0.2}, {"check", *LIMITS, "evaluate"}),
     ],
@@ -51,6 +52,28 @@ def test_an_edit_runs_what_depends_on_it(
     assert stages_run(study.dvc("repro")) == set()
 
 
+def test_a_method_added_runs_alone(study: StudyCopy) -> None:
+    content = study.params()
+    content["methods"]["raar"] = {"epochs": 2, "beta": 0.6}
+    content["iterative"].append("raar")
+    (study.root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    assert stages_run(study.dvc("repro")) == {"check", "reconstruct@raar", "evaluate"}
+
+
+def test_code_of_a_method_changed_runs_it_alone_and_a_picture_none(study: StudyCopy) -> None:
+    source = study.root / "src/fly64_dose_overlap"
+    for file, expected in (
+        ("methods/ml.py", {"check", "reconstruct@ml", "evaluate"}),
+        ("report/picture.py", {"check", "evaluate"}),
+    ):
+        path = source / file
+        path.write_text(path.read_text(encoding="utf-8") + "\n# Nothing new.\n", encoding="utf-8")
+        # The result is the same, so that what comes after may be spared.
+        found = stages_run(study.dvc("repro"))
+        assert found <= expected
+        assert found >= expected - {"evaluate"}
+
+
 def test_a_comment_in_the_parameters_runs_nothing(study: StudyCopy) -> None:
     with (study.root / "params.yaml").open("a", encoding="utf-8") as file:
         file.write("# nothing\n")
@@ -62,8 +85,8 @@ def test_experiments_run_only_what_they_must_and_compare_in_one_table(study: Stu
     assert stages_run(other_cell) == CELL_STAGES
     assert [path for path in study.changes() if not path.startswith((*RESULTS, "params.yaml"))] == []
     study.git("checkout", "--quiet", ".")
-    other_loss = study.dvc("exp", "run", "--name", "mae", "-S", "train.loss=mae")
-    assert stages_run(other_loss) == CELL_STAGES - {"supervise", "reconstruct"}
+    other_loss = study.dvc("exp", "run", "--name", "mae", "-S", "methods.refined.loss=mae")
+    assert stages_run(other_loss) == CELL_STAGES - {"reconstruct@ml"}
 
     columns = ["--hide-workspace", "--drop", ".*", "--keep", TABLE]
     found = study.dvc("exp", "show", "--csv", *columns).stdout
@@ -98,5 +121,5 @@ def test_two_clones_give_the_same_bytes(finished: StudyCopy, tmp_path: Path) -> 
     other.dvc("repro")
     assert other.lock() == finished.lock()
     assert contents(other).keys() == contents(finished).keys()
-    for name in ("data/base/base.npz", "models/cell/model.safetensors", "reports/comparison.png"):
+    for name in ("data/base/base.npz", "models/refined/model.safetensors", "reports/comparison.png"):
         assert (other.root / name).read_bytes() == (finished.root / name).read_bytes()
