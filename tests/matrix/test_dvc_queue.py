@@ -34,7 +34,7 @@ def test_the_stages_of_a_log_in_their_order(tmp_path: Path) -> None:
         "Running stage 'evaluate':\n",
         encoding="utf-8",
     )
-    assert stages_run(log) == ["overlap@3000-dense", "train", "evaluate"]
+    assert stages_run(log) == ["overlap@3000-dense", "train@refined", "evaluate"]
 
 
 def test_a_log_that_is_not_there_has_no_stages(tmp_path: Path) -> None:
