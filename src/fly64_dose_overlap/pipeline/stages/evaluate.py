@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
+from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
@@ -56,13 +56,18 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
 
 
 def _bring_back(missing: list[Path]) -> None:
-    """Have DVC check out reconstructions that it has and did not need to make.
+    """Have DVC restore reconstructions that it did not need to make, from its cache or remote storage.
 
     A queued experiment starts without data, and DVC, told to allow that, leaves the outputs of
     unchanged stages away; it does not see that this stage needs the folders in its dependency.
+
+    Raises
+    ------
+    StudyError
+        If DVC has one of them nowhere.
     """
     if missing:
-        subprocess.run(["dvc", "checkout", "--quiet", *map(str, missing)], check=False)
+        run_command("dvc", "pull", *map(str, missing), where="reconstructions")
 
 
 if __name__ == "__main__":
