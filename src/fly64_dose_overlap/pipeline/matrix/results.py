@@ -21,17 +21,17 @@ RECORD = Path(".dvc/tmp/matrix.json")
 """Cells of the last matrix with their states and the stages that DVC executed for each."""
 DATA_STAGES = ("base", "simulate", "overlap")
 TABLE_WIDTH = 180
-SHOWN = ("flat object", "group start", "supervised", "network", "refined", "MAP")
+SHOWN = ("flat object", "group start", "supervised", "network", "refined", "MAP", "ML")
 """Methods with a column of their own, as far as a cell has them; the report shows all."""
 PTYCHI = ("LSQML", "rPIE", "ePIE", "AD Poisson")
 
 
 def print_table(experiments: Sequence[Experiment], lines: Sequence[Line], commit: str) -> None:
-    """Print phase PSNR by method with the limit, and the network's other scores, a row per cell."""
+    """Print phase PSNR by method with the limit, and the headline method's other scores, a row per cell."""
     scores = {line.name: result_of(commit, line.name, EVALUATION) for line in lines if line.state != FAILED}
     methods = [name for name in SHOWN if any(name in score["methods"] for score in scores.values())]
     table = Table(
-        title="phase PSNR (dB) on the test half; SSIM (phase) and complex NRMSE: network",
+        title="phase PSNR (dB) on the test half; SSIM (phase) and complex NRMSE: refined, else network",
         caption="best pty-chi: the highest of its methods and stops; all methods: dose-overlap report",
     )
     for title in ("experiment", "state", "dose", "view"):
