@@ -286,7 +286,7 @@ def test_bf16_is_taken_where_it_is_faster(
     assert resolve_precision(SETTINGS.model_copy(update={"precision": "auto"})) == precision
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(StudyError, match=r"^device: is cuda, but there is no GPU that torch can use; set it"):
         train_line(device="cuda")
