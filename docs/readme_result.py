@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/index.md")
@@ -172,11 +173,21 @@ def write() -> None:
 
 
 def copy() -> None:
-    """Take over what the report and the last run of the default cell wrote; colours stay as they are."""
+    """Take over what the report and the last run of the default cell wrote.
+
+    A PNG gets 256 colours: with all of them a picture of noise is too large for git.
+    """
     for name, target in COPIES.items():
-        if (ROOT / "reports" / name).is_file():
-            shutil.copyfile(ROOT / "reports" / name, ROOT / target)
-            print(f"{target}: copied")
+        source = ROOT / "reports" / name
+        if not source.is_file():
+            continue
+        if source.suffix == ".png":
+            with Image.open(source) as picture:
+                few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            few.save(ROOT / target, optimize=True)
+        else:
+            shutil.copyfile(source, ROOT / target)
+        print(f"{target}: copied")
 
 
 if __name__ == "__main__":
