@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 MODEL = "models/refined/model.safetensors"
 SHOW = (
     "exp show --csv --hide-workspace --drop .* "
-    "--keep ^(Experiment|State|dose|view|psnr|ssim|nrmse|psnr_map|psnr_flat_object)$"
+    "--keep ^(Experiment|State|dose|view|psnr|ssim|nrmse|psnr_ml|psnr_flat_object)$"
 )
 
 
@@ -110,7 +110,7 @@ def test_the_table_has_a_row_per_cell(nine: NineCells) -> None:
     ]
     assert [re.findall(r"10+-\w+", row)[0] for row in rows] == CELLS
     assert all(re.search(r"\bdone\b.*\d\.\d{4}\b", row) for row in rows)
-    for title in ("flat object", "refined", "MAP", "ML", "best pty-chi", "limit"):
+    for title in ("flat object", "refined", "ML", "best pty-chi", "limit"):
         assert title in nine.first.stdout
 
 
@@ -125,7 +125,7 @@ def test_a_second_matrix_runs_nothing(nine: NineCells) -> None:
 def test_dvc_compares_the_cells(nine: NineCells) -> None:
     table = list(csv.DictReader(io.StringIO(nine.study.dvc(*SHOW.split()).stdout)))
     columns = {"Experiment", "State", "dose", "view", "psnr", "ssim", "nrmse"}
-    assert set(table[0]) == columns | {"psnr_map", "psnr_flat_object"}
+    assert set(table[0]) == columns | {"psnr_ml", "psnr_flat_object"}
     good = {row["Experiment"]: row for row in table if row["State"] == "Success"}
     assert sorted(good) == sorted(CELLS)
     assert {(row["dose"], row["view"]) for row in good.values()} == {
