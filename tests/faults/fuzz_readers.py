@@ -235,7 +235,7 @@ def use_lock() -> None:
 def lock_tree() -> Any:
     """Return two stages of the repository's own dvc.lock; not to be changed."""
     stages = yaml.safe_load((factories.ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    return {"schema": "2.0", "stages": {name: stages[name] for name in ("base", "train")}}
+    return {"schema": "2.0", "stages": {name: stages[name] for name in ("base", "train@refined")}}
 
 
 def limit_tree() -> Any:

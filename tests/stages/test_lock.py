@@ -16,9 +16,9 @@ CHECKSUM = "0123456789abcdef0123456789abcdef"
 def test_the_studys_own_lock() -> None:
     stages = parse_lock((ROOT / "dvc.lock").read_text(encoding="utf-8"))
     assert [out.path for out in stages["base"].outs] == ["data/base/base.npz"]
-    assert stages["reconstruct"].outs[0].md5 is not None
-    assert stages["reconstruct"].outs[0].md5.endswith(".dir")
-    assert stages["train"].params["params.yaml"]["dose"] == 10000
+    assert stages["reconstruct@map"].outs[0].md5 is not None
+    assert stages["reconstruct@map"].outs[0].md5.endswith(".dir")
+    assert stages["train@refined"].params["params.yaml"]["dose"] == 10000
 
 
 def test_an_empty_lock_has_no_stage() -> None:
