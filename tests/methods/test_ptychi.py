@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods._torchvision import GaussianBlur, torchvision_for_import
-from fly64_dose_overlap.methods.ptychi import PtychiIteration, _GlobalState, build_task, ptychi_maths
+from fly64_dose_overlap.methods.ptychi import PtychiIteration, _GlobalState, build_task, image_proc, maths
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
@@ -165,9 +165,22 @@ def test_the_fit_of_a_line_is_the_same_in_every_call() -> None:
     for _ in range(20):
         y = torch.randn(3, generator=generator)
         with _GlobalState(1).swapped_in():
-            fits = {tuple(ptychi_maths.polyfit(x, y, deg=1).tolist()) for _ in range(20)}
+            fits = {tuple(maths.polyfit(x, y, deg=1).tolist()) for _ in range(20)}
         assert len(fits) == 1
         assert fits.pop() == pytest.approx(np.polyfit(x.numpy(), y.numpy(), 1), abs=1e-5)
+
+
+def test_the_faster_shift_is_ptychis_own() -> None:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(5, 8, 10, dtype=torch.complex64, generator=generator)
+    shifts = torch.rand(5, 2, generator=generator) - 0.5
+    own = image_proc.fourier_shift
+    with _GlobalState(1).swapped_in():
+        faster = image_proc.fourier_shift
+        assert faster is not own
+        for given in (images, images.real):
+            torch.testing.assert_close(faster(given, shifts), own(given, shifts), atol=2e-6, rtol=0)
+    assert image_proc.fourier_shift is own
 
 
 def test_another_seed_takes_other_batches() -> None:
