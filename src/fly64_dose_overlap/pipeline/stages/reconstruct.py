@@ -1,4 +1,4 @@
-"""Stage reconstruct: the test half by an iterative method, all frames at once, from an empty object."""
+"""Stages reconstruct and infer: the test half by an iterative or a learned method."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from fly64_dose_overlap.pipeline.stages._method import method_of
 def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     """Write reconstructions/METHOD for the cell that `dose` and `view` name.
 
-    The method starts from an empty object and uses all frames of the test half.
+    An iterative method starts from an empty object; a learned one takes up models/METHOD,
+    trained on the other half.
     """
     # torch takes seconds to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.pipeline.reconstruction import reconstruct_by
@@ -23,6 +24,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
         cells.reconstruction_folder(method),
         stops=params.stops,
         calibration=params.calibration,
+        bundle=cells.model_file(method),
     )
 
 
