@@ -24,7 +24,7 @@ from fly64_dose_overlap.files.dataset import write_scan
 from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.methods.registry import method_class, method_names
 from fly64_dose_overlap.pipeline.cells import model_file, reconstruction_folder
-from fly64_dose_overlap.pipeline.code import code_of_method
+from fly64_dose_overlap.pipeline.code import code_of_method, imported_files
 from fly64_dose_overlap.pipeline.stages import base, check, overlap, reconstruct, simulate, train
 from recording import Recording, covers, files_in
 from tiny_study import ROOT, write_params
@@ -54,9 +54,6 @@ NO_DEPS = {
         "pipeline/stages/_cli.py",
         "pipeline/stages/_interrupts.py",
         "pipeline/stages/_method.py",
-        "results/__init__.py",
-        "results/repository.py",
-        "results/timings.py",
         "timing.py",
     )
 }
@@ -93,38 +90,12 @@ def module_file(module: str) -> Path | None:
     return next((path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()), None)
 
 
-def imported_modules(file: Path) -> Iterator[str]:
-    """Yield every module of the package that a file may import, in whichever function."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative imports are not followed"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == PACKAGE:
-                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
-
-
 def code_of(stage: str) -> dict[str, Path]:
-    """Return the modules that a stage may import, with their files.
-
-    The package itself counts, for its version. What it hands out is not followed: it imports
-    that only for who asks for it, which no module of the package does.
-    """
-    found: dict[str, Path] = {}
-    pending = [PACKAGE, f"{PACKAGE}.pipeline.stages", f"{PACKAGE}.pipeline.stages.{module_of(stage)}"]
-    assert module_file(pending[-1]), f"there is no pipeline/stages/{module_of(stage)}.py"
-    while pending:
-        module = pending.pop()
-        file = module_file(module)
-        if file is not None and module not in found:
-            found[module] = file
-            if module != PACKAGE:
-                pending.extend(imported_modules(file))
-    return found
+    """Return the modules that a stage may import, with their files; the package itself for its version."""
+    module = f"{PACKAGE}.pipeline.stages.{module_of(stage)}"
+    file = module_file(module)
+    assert file, f"there is no {module}"
+    return {PACKAGE: SOURCE / PACKAGE / "__init__.py", **imported_files(module, file)}
 
 
 def taken_down(stage: str) -> set[Path]:

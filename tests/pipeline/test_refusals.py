@@ -17,7 +17,7 @@ import factories
 from fly64_dose_overlap.learning.bundle import save_bundle
 from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name
 from fly64_dose_overlap.learning.corrector import build_corrector
-from fly64_dose_overlap.pipeline.stages import base, evaluate, infer, overlap, simulate, train
+from fly64_dose_overlap.pipeline.stages import base, evaluate, overlap, reconstruct, simulate, train
 from fly64_dose_overlap.pipeline.stages._cli import command
 from tiny_study import write_params
 
@@ -33,7 +33,7 @@ STAGES: dict[str, tuple[Any, list[str], str]] = {
     "simulate": (simulate, ["--dose", "10000"], BASE),
     "overlap": (overlap, ["--dose", "10000", "--view", "dense"], "data/dose/10000/train.npz"),
     "train": (train, ["--method", "refined"], VIEW),
-    "infer": (infer, ["--method", "refined"], "data/views/10000/dense/test.npz"),
+    "infer": (reconstruct, ["--method", "refined"], "data/views/10000/dense/test.npz"),
     "evaluate": (evaluate, [], "data/views/10000/dense/test.npz"),
 }
 """Module, arguments and the file that the stage reads."""

@@ -20,7 +20,7 @@ from fly64_dose_overlap.files.reconstruction import read_reconstructions
 from fly64_dose_overlap.learning import trainer
 from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.pipeline import training
-from fly64_dose_overlap.pipeline.stages import infer, reconstruct, train
+from fly64_dose_overlap.pipeline.stages import reconstruct, train
 from fly64_dose_overlap.pipeline.stages._cli import command
 from fly64_dose_overlap.pipeline.timings import read_timing
 from fly64_dose_overlap.pipeline.training import train_method
@@ -74,7 +74,7 @@ def test_model_manifest_curves_and_images_lie_where_the_pipeline_looks(name: str
     assert curves >= {f"plots/metrics/{each}.tsv" for each in ("train/loss", "val/loss", "val/psnr")}
 
     (DATA / "train.npz").rename(DATA / "test.npz")
-    ended = run_stage(infer, name)
+    ended = run_stage(reconstruct, name)
     assert ended.exit_code == 0, ended.output
     folder = Path(f"reconstructions/{name}")
     wanted = ["group_start", "network", "network_ml"] if name == "network" else [name]
@@ -112,7 +112,7 @@ def test_methods_are_told_the_scan_with_its_calibration_errors() -> None:
     ("stage", "method", "message"),
     [
         (train, "refined", "data/views/10000/dense/train.npz: no such file"),
-        (infer, "refined", "data/views/10000/dense/test.npz: no such file"),
+        (reconstruct, "refined", "data/views/10000/dense/test.npz: no such file"),
         (reconstruct, "ml", "data/views/10000/dense/test.npz: no such file"),
         (train, "mpa", "params.yaml: methods has no settings of 'mpa'; it has those of network, refined"),
         (train, "ml", "ml: has nothing to train; name it in iterative, not in learned"),
@@ -127,7 +127,7 @@ def test_what_is_missing_is_one_line(stage: Any, method: str, message: str) -> N
 
 @pytest.mark.usefixtures("_with_data")
 def test_a_missing_model_is_one_line() -> None:
-    ended = run_stage(infer, "refined")
+    ended = run_stage(reconstruct, "refined")
     assert ended.exit_code == 1
     assert ended.stderr.startswith("error: models/refined/model.safetensors: no such model bundle; train the")
     assert not Path("reconstructions").exists()
