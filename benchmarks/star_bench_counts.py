@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.config import ViewName
 from fly64_dose_overlap.provenance import with_physics, with_step
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.region import Region, scan_region
@@ -20,7 +19,7 @@ from fly64_dose_overlap.study.star_bench import (
 )
 
 
-def star_bench_scan(view: ViewName, dose: int, seed: int) -> tuple[Scan, NDArray[np.complex64]]:
+def star_bench_scan(view: str, dose: int, seed: int) -> tuple[Scan, NDArray[np.complex64]]:
     """Draw the counts of one raster of the star bench.
 
     Dose and counts are those of the baseline raster's scan, of which the other two keep

@@ -103,14 +103,14 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
         ({"methods.Map": {}}, "methods.Map.[key]: string should match pattern"),
         ({"methods.map": 90}, "methods.map: input should be a valid dictionary, got 90"),
         ({"evaluate.region_threshold": 1}, "evaluate.region_threshold: input should be less than 1, got 1"),
-        ({"view": "medium"}, "view: input should be 'baseline', 'dense' or 'sparse', got 'medium'"),
+        ({"view": "medium"}, "view medium is not among overlap.views ['baseline', 'dense', 'sparse']"),
         (
             {"overlap.views.sparse.gridsize": 3},
             "overlap.views.sparse.gridsize: input should be 1 or 2, got 3",
         ),
         ({"overlap.views.sparse.n_groups": 0}, "n_groups: input should be greater than or equal to 1, got 0"),
-        ({"overlap.views.medium": {}}, "overlap.views.medium.[key]: input should be 'baseline', 'dense' or"),
-        ({"overlap.views.dense": REMOVED}, "overlap: views lacks dense"),
+        ({"overlap.views.a-b": {}}, "overlap.views.a-b.[key]: string should match pattern"),
+        ({"overlap.views": {}}, "overlap.views: dictionary should have at least 1 item"),
     ],
 )
 def test_each_rule_names_the_key_and_the_value(changes: dict[str, Any], message: str) -> None:
@@ -167,7 +167,8 @@ def numbers(schema: Any, definitions: dict[str, Any], name: str = "params") -> I
         yield name, schema
     for key, part in schema.get("properties", {}).items():
         yield from numbers(part, definitions, f"{name}.{key}")
-    for part in [schema.get("items"), schema.get("additionalProperties"), *schema.get("anyOf", ())]:
+    further = [schema.get("items"), schema.get("additionalProperties"), *schema.get("anyOf", ())]
+    for part in [*further, *schema.get("patternProperties", {}).values()]:
         if isinstance(part, dict):
             yield from numbers(part, definitions, name)
 

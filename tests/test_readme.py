@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from fly64_dose_overlap.config import ViewName, parse_params
+from fly64_dose_overlap.config import parse_params
 from tiny_study import ROOT
 
 MOST_BYTES = 6000
 SCRIPT = "docs/readme_result.py"
 EVALUATION = "metrics/evaluation.json"
-VIEWS: tuple[ViewName, ...] = ("baseline", "dense", "sparse")
+VIEWS = ("baseline", "dense", "sparse")
 LEARNED = ("network", "refined", "supervised")
 
 

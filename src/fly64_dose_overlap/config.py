@@ -24,7 +24,7 @@ MAX_YAML_BYTES = 64 * 1024
 MAX_POSITIONS = 4_000_000
 """Of a synthetic scan."""
 
-ViewName = Literal["baseline", "dense", "sparse"]
+ViewName = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
 MethodName = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Dose = Annotated[int, Field(gt=0, le=10**12)]
@@ -108,13 +108,10 @@ class OverlapParams(Section):
     """D of the overlap metrics; null means the probe's full width at half maximum."""
     seed_subsample: Seed
     seed_grouping: Seed
-    views: dict[ViewName, ViewParams]
+    views: Annotated[dict[ViewName, ViewParams], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _complete(self) -> OverlapParams:
-        missing = {"baseline", "dense", "sparse"} - set(self.views)
-        if missing:
-            raise ValueError(f"views lacks {', '.join(sorted(missing))}")
+    def _enough_neighbors(self) -> OverlapParams:
         for name, view in self.views.items():
             frames_per_group = view.gridsize**2
             if self.neighbor_count < frames_per_group:
@@ -204,13 +201,15 @@ class Params(Section):
         return data
 
     @model_validator(mode="after")
-    def _dose_listed(self) -> Params:
+    def _cell_listed(self) -> Params:
         if len(set(self.doses)) != len(self.doses):
             raise ValueError(f"doses must not repeat, got {shown(self.doses)}")
         if self.dose not in self.doses:
             listed = ",".join(map(str, [*self.doses, self.dose]))
             remedy = f"; add it with -S 'doses=[{listed}]'" if len(self.doses) < 8 else ""
             raise ValueError(f"dose {self.dose} is not among doses {shown(self.doses)}{remedy}")
+        if self.view not in self.overlap.views:
+            raise ValueError(f"view {self.view} is not among overlap.views {shown(list(self.overlap.views))}")
         return self
 
     @model_validator(mode="after")

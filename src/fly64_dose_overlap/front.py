@@ -131,7 +131,6 @@ def view(scan: Scan, fraction: float, *, group_side: int = 1, seed: int = 456) -
     seed : int
     """
     sampling = ViewParams(s_img=float(fraction), n_groups=None, gridsize=group_side)  # pyright: ignore
-    everything = {name: sampling for name in ("baseline", "dense", "sparse")}
     overlap = OverlapParams(
         neighbor_count=7,
         metric_neighbor_count=6,
@@ -139,7 +138,7 @@ def view(scan: Scan, fraction: float, *, group_side: int = 1, seed: int = 456) -
         probe_diameter_px=None,
         seed_subsample=seed,
         seed_grouping=123,
-        views=everything,  # pyright: ignore[reportArgumentType]
+        views={"view": sampling},
     )
     return make_view(scan, sampling, overlap, name=f"{fraction:g}")[0]
 

@@ -27,7 +27,7 @@ REFUSED = [
     ),
     ("dose=abc", "error: params.yaml: dose must be a whole number of photons per frame, got 'abc'"),
     ("base.step_px=-1.0", "error: params.yaml: base.step_px: input should be greater than 0, got -1.0"),
-    ("view=foo", "error: params.yaml: view: input should be 'baseline', 'dense' or 'sparse', got 'foo'"),
+    ("view=foo", "error: params.yaml: view foo is not among overlap.views ['baseline', 'dense', 'sparse']"),
     (
         "methods.refined.learning_rate=nan",
         "error: params.yaml: methods.refined: learning_rate: input should be a finite number, got nan",

@@ -42,7 +42,7 @@ EVALUATION = "metrics/evaluation.json"
 RECONSTRUCTION = "reports/reconstruction.npz"
 LAST_STAGE = "evaluate"
 DIGEST_DIGITS = 6
-_NAME_WITH_DIGEST = re.compile(r"\d+-[a-z]+(?:-seed\d+)?-([0-9a-f]{6})")
+_NAME_WITH_DIGEST = re.compile(r"\d+-[a-z0-9_]+(?:-seed\d+)?-([0-9a-f]{6})")
 
 Texts = dict[str, str]
 """Small files of a revision by path."""

@@ -12,7 +12,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.config import ViewName
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
 from fly64_dose_overlap.provenance import Record, new_record, with_step
@@ -41,7 +40,7 @@ OPTICS = ZonePlate(outermost_zone_m=183e-9, central_stop_m=71.5e-6, apodisation=
 
 FIELD_PX = 248.0
 JITTER_PX = 0.5
-RASTERS: dict[ViewName, tuple[int, float]] = {
+RASTERS: dict[str, tuple[int, float]] = {
     "baseline": (50, 5.0),
     "dense": (28, 8.92),
     "sparse": (13, 19.6),
@@ -49,7 +48,7 @@ RASTERS: dict[ViewName, tuple[int, float]] = {
 """Lines and their pitch in object pixels."""
 
 
-def make_star_bench(view: ViewName, seed: int) -> BaseSet:
+def make_star_bench(view: str, seed: int) -> BaseSet:
     """Make the object, the probe and the positions of one raster.
 
     The baseline raster is a scan with jitter. The other two keep the frames of that scan
@@ -95,7 +94,7 @@ def make_star_bench(view: ViewName, seed: int) -> BaseSet:
     )
 
 
-def with_raster_step(record: Record, view: ViewName) -> Record:
+def with_raster_step(record: Record, view: str) -> Record:
     """Return the record with the choice of a raster's frames as one more step."""
     lines, pitch_px = RASTERS[view]
     operation = "keep the frames of a raster"

@@ -18,7 +18,6 @@ import threadpoolctl
 import typer
 
 import fly64_dose_overlap
-from fly64_dose_overlap.config import ViewName
 from fly64_dose_overlap.errors import StudyError, as_refusal
 from fly64_dose_overlap.pipeline.stages._interrupts import EXIT_INTERRUPTED, HOW_TO_GO_ON, bounded_interrupts
 from fly64_dose_overlap.progress import say
@@ -33,7 +32,9 @@ DoseOption = Annotated[
     typer.Option("--dose", metavar="PHOTONS", help="Photons per frame; one of `doses` in the parameters."),
 ]
 
-ViewOption = Annotated[ViewName, typer.Option("--view", help="Name of the sampling in overlap.views.")]
+ViewOption = Annotated[
+    str, typer.Option("--view", metavar="NAME", help="Of the sampling in overlap.views of the parameters.")
+]
 MethodOption = Annotated[str, typer.Option("--method", metavar="NAME", help="A method of section methods.")]
 
 EXIT_REFUSED = 1

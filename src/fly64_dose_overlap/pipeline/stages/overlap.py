@@ -30,6 +30,8 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
 
     params = load_params(params_file)
     require_listed(dose, params.doses)
+    if view not in params.overlap.views:
+        raise StudyError("--view", f"{view} is not among overlap.views {', '.join(params.overlap.views)}")
     overlap = params.overlap
     sampling = params.overlap.views[view]
     metrics: dict[str, dict[str, Any]] = {}
