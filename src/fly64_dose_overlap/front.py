@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap.config import BaseParams, LimitParams, OverlapParams, ViewParams
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.own_npz import read_user_base
+from fly64_dose_overlap.files.own_npz import Modes, read_user_base
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.held_out import HeldOut
@@ -90,8 +90,14 @@ def simulate(
     return Scan(counts, base.probe, base.positions_px, (height, width), record=base.record), base.obj
 
 
-def read_scan(path: Path | str) -> Scan:
+def read_scan(path: Path | str, *, modes: Modes = "all") -> Scan:
     """Read a scan from an NPZ file with frames, probe and positions; see docs/data-contract.md.
+
+    Parameters
+    ----------
+    path : Path or str
+    modes : {"all", "strongest"}
+        Probe modes that are kept. Methods of pty-chi take one.
 
     Raises
     ------
@@ -100,7 +106,7 @@ def read_scan(path: Path | str) -> Scan:
     StudyError
         If the file is damaged, lacks something, or holds no frames.
     """
-    base = read_user_base(path)
+    base = read_user_base(path, modes=modes)
     if base.amplitude is None:
         raise StudyError(str(path), "has no frames", "add them as counts or diffraction")
     amplitude = base.amplitude
