@@ -21,6 +21,7 @@ from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
     from fly64_dose_overlap.front import (
+        agreement,
         limit,
         read_scan,
         reconstruct,
@@ -30,15 +31,17 @@ if TYPE_CHECKING:
         train,
         view,
     )
-    from fly64_dose_overlap.outcome import Result, Scores
+    from fly64_dose_overlap.outcome import Agreement, Result, Scores
     from fly64_dose_overlap.scan import Optics, Scan
 
 __all__ = [
+    "Agreement",
     "Optics",
     "Result",
     "Scan",
     "Scores",
     "__version__",
+    "agreement",
     "limit",
     "methods",
     "read_scan",

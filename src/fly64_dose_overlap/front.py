@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.config import BaseParams, LimitParams, OverlapParams, ViewParams
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.own_npz import read_user_base
+from fly64_dose_overlap.files.dataset import optics_of
+from fly64_dose_overlap.files.own_npz import Modes, read_user_base
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.methods.run import one_torch_thread, run_method
-from fly64_dose_overlap.outcome import EVALUATION, Result, Scores
+from fly64_dose_overlap.outcome import EVALUATION, Agreement, Result, Scores
+from fly64_dose_overlap.physics.likelihood import r_factor
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.bound import find_limit
-from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
+from fly64_dose_overlap.scores.frc import FrcCurve, cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import scan_region
 from fly64_dose_overlap.scores.scores import score as scores_of
@@ -87,11 +91,19 @@ def simulate(
     drawn = draw_counts(base, seed=seed, dose=round(photons_per_frame))
     counts = np.concatenate([block.astype(np.float32) for block in drawn])
     height, width = base.obj.shape
-    return Scan(counts, base.probe, base.positions_px, (height, width), record=base.record), base.obj
+    optics = optics_of(base.record)
+    scan = Scan(counts, base.probe, base.positions_px, (height, width), optics=optics, record=base.record)
+    return scan, base.obj
 
 
-def read_scan(path: Path | str) -> Scan:
+def read_scan(path: Path | str, *, modes: Modes = "all") -> Scan:
     """Read a scan from an NPZ file with frames, probe and positions; see docs/data-contract.md.
+
+    Parameters
+    ----------
+    path : Path or str
+    modes : {"all", "strongest"}
+        Probe modes that are kept. Methods of pty-chi take one.
 
     Raises
     ------
@@ -100,7 +112,7 @@ def read_scan(path: Path | str) -> Scan:
     StudyError
         If the file is damaged, lacks something, or holds no frames.
     """
-    base = read_user_base(path)
+    base = read_user_base(path, modes=modes)
     if base.amplitude is None:
         raise StudyError(str(path), "has no frames", "add them as counts or diffraction")
     amplitude = base.amplitude
@@ -114,6 +126,7 @@ def read_scan(path: Path | str) -> Scan:
         base.positions_px,
         (height, width),
         scan_index=base.scan_index,
+        optics=optics_of(base.record),
         record=base.record,
     )
 
@@ -272,6 +285,72 @@ def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
     )
 
 
+def agreement(
+    scan: Scan,
+    method: str = "ml",
+    *,
+    model: Path | str | None = None,
+    seed: int = 42,
+    pixel_nm: float | None = None,
+    **settings: Any,
+) -> Agreement:
+    """Reconstruct measured frames, all and halves of them, and tell how far that can be trusted.
+
+    There is no ground truth: the R-factor tells how well the frames are fitted, and the Fourier
+    ring correlation how far two halves of the data agree. What both halves share raises it: errors
+    of the probe and of the positions, and a prior, or a model that was trained on the very scan.
+
+    Parameters
+    ----------
+    scan : Scan
+    method : str
+    model : Path or str, optional
+        Trained model, which a learned method needs here.
+    seed : int
+    pixel_nm : float, optional
+        Side of an object pixel, for resolutions in nanometres; by default that of ``scan.optics``.
+    **settings
+        That differ from the method's own.
+
+    Returns
+    -------
+    Agreement
+
+    Raises
+    ------
+    StudyError
+        As `reconstruct`, or if there is no model or a single frame.
+
+    Examples
+    --------
+    >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
+    >>> found = agreement(scan, epochs=5)
+    >>> list(found.frc), found.r_factor < 0.2
+    (['even/odd', 'thinned'], True)
+    """
+    if len(scan) < 2:
+        raise StudyError("agreement", f"a scan of {len(scan)} frames has no halves")
+    if model is None and isinstance(make_method(method), Learned):
+        raise StudyError(method, "agreement needs a trained model", "make one with train, and give its file")
+
+    def found(part: Scan) -> Result:
+        return reconstruct(part, method, model=model, seed=seed, **settings)
+
+    whole = found(scan)
+    fitted = replace(scan, probe=whole.probe, positions_px=whole.positions_px)
+    error = r_factor(fitted.model, scan.counts, torch.from_numpy(whole.obj))
+    region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
+    inside = region.rectangle
+    curves: dict[str, FrcCurve] = {}
+    for name, halves in _halves(scan, seed):
+        first, second = (found(half).obj for half in halves)
+        aligned = align_to(first, second, region, upsampling=EVALUATION.registration_upsampling)
+        curves[name] = fourier_ring_correlation(first[inside], aligned.field[inside])
+    if pixel_nm is None and scan.optics is not None:
+        pixel_nm = scan.optics.object_pixel_m * 1e9
+    return Agreement(whole, error, curves, pixel_nm)
+
+
 def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: int = 42, vectors: int = 1) -> Limit:
     """Return the least errors that the photons of a scan allow, at its own and at other doses.
 
@@ -293,6 +372,12 @@ def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: int = 42, vectors: 
     return find_limit(scan, truth, EVALUATION.region_threshold, settings)
 
 
+def _halves(scan: Scan, seed: int) -> Iterator[tuple[str, tuple[Scan, Scan]]]:
+    even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
+    yield "even/odd", (even, odd)
+    yield "thinned", scan.divide(0.5, generator(seed, "agreement"))
+
+
 def _with_defaults(method: str, settings: dict[str, Any]) -> dict[str, Any] | None:
     return {**make_method(method).settings.model_dump(), **settings} if settings else None
 
@@ -304,15 +389,6 @@ def _grouped(scan: Scan) -> Scan:
 
 
 def _result(found: Reconstruction, seconds: float, scan: Scan) -> Result:
-    return Result(
-        found.method,
-        found.label,
-        found.obj,
-        found.probe,
-        found.positions_px,
-        found.loss,
-        seconds,
-        found.settings,
-        scan,
-        {},
-    )
+    name, label, settings = found.method, found.label, found.settings
+    estimate = (found.obj, found.probe, found.positions_px, found.loss)
+    return Result(name, label, *estimate, seconds, settings, scan, {})

@@ -1,4 +1,4 @@
-"""What the front door returns: a reconstruction, and how far it is from the truth."""
+"""What the front door returns: a reconstruction, how far it is from the truth, or how far to trust it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff
 from fly64_dose_overlap.scores.region import scan_region
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 EVALUATION = EvaluateParams(region_threshold=0.1, registration_upsampling=50)
 """The study's own, so that a notebook's scores are those of the study."""
+THRESHOLDS: tuple[ThresholdName, ...] = ("half-bit", "one-seventh")
+"""Of the Fourier ring correlation of two noisy halves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,3 +119,67 @@ class Scores:
             f"phase SSIM {shown(self.phase_ssim, '.3f')}, complex NRMSE {self.complex_nrmse:.4f}, "
             f"FRC50 at {self.frc50_nyquist:.2f} of Nyquist, over {self.region_pixels:,} pixels"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """A reconstruction of measured frames, which have no ground truth, and what speaks for it.
+
+    Attributes
+    ----------
+    result : Result
+        From all frames.
+    r_factor : float
+        Fourier R-factor of all frames, sum of abs(sqrt(n) - sqrt(I)) over the sum of sqrt(n).
+    frc : dict of str to FrcCurve
+        Fourier ring correlation between the reconstructions of two halves of the data:
+        ``even/odd`` frames, which have half the overlap too, and ``thinned``, two halves of the
+        photons of every frame, which have all of it.
+    pixel_nm : float or None
+        Side of an object pixel, where it is known.
+    """
+
+    result: Result
+    r_factor: float
+    frc: dict[str, FrcCurve]
+    pixel_nm: float | None
+
+    @property
+    def cutoffs_nyquist(self) -> dict[str, dict[ThresholdName, float]]:
+        """Of each curve where it falls below each threshold, as a fraction of Nyquist; 1 means at least 1."""
+        return {
+            halves: {name: cutoff(curve, name) for name in THRESHOLDS} for halves, curve in self.frc.items()
+        }
+
+    @property
+    def cutoffs_nm(self) -> dict[str, dict[ThresholdName, float | None]]:
+        """The same as half periods in nanometres; None without a pixel size, or if no ring agrees."""
+        pixel = self.pixel_nm
+        return {
+            halves: {name: pixel / value if pixel and value > 0 else None for name, value in found.items()}
+            for halves, found in self.cutoffs_nyquist.items()
+        }
+
+    def __str__(self) -> str:
+        """Return the R-factor and the cutoffs in one line."""
+        parts = [f"{self.result.label}: R-factor {self.r_factor:.4f}"]
+        for halves, found in self.cutoffs_nyquist.items():
+            for name, value in found.items():
+                nanometres = self.cutoffs_nm[halves][name]
+                unit = "" if nanometres is None else f" ({nanometres:.3g} nm)"
+                parts.append(f"{halves} {name} at {value:.2f}{unit}")
+        return f"{', '.join(parts)} of Nyquist"
+
+    def plot(self) -> Figure:
+        """Draw the curves and the thresholds; returns the matplotlib figure."""
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+        for halves, curve in self.frc.items():
+            axes.plot(curve.nyquist_fraction, curve.frc, label=halves)
+        curve = next(iter(self.frc.values()))
+        for name, style in zip(THRESHOLDS, ("-.", ":"), strict=True):
+            axes.plot(curve.nyquist_fraction, curve.threshold(name), style, color="grey", label=name)
+        axes.set(xlabel="spatial frequency / Nyquist", ylabel="FRC", title=self.result.label)
+        axes.legend()
+        return figure

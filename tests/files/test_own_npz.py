@@ -139,6 +139,17 @@ def test_the_strongest_orthogonal_mode_is_kept(
     assert abs(np.vdot(kept, orthogonal[0])) == pytest.approx(6, rel=1e-5)
 
 
+def test_all_modes_are_kept_where_they_are_asked_for(arrays: Arrays, tmp_path: Path) -> None:
+    modes = np.stack([arrays["probeGuess"], 0.5j * arrays["probeGuess"].T])
+    write_npz(tmp_path / "mine.npz", {**arrays, "probeGuess": modes})
+    base = read_user_base(tmp_path / "mine.npz", modes="all")
+    np.testing.assert_array_equal(base.probe, modes)
+    assert "keep_strongest_mode" not in operations(base)
+    assert read_user_base(tmp_path / "mine.npz").probe.shape == (1, SIDE, SIDE)
+    with pytest.raises(StudyError, match=r"^modes: must be strongest or all, got 'first'$"):
+        read_user_base(tmp_path / "mine.npz", modes="first")  # pyright: ignore[reportArgumentType] - refused
+
+
 def test_mode_phase_follows_the_strongest_given_mode() -> None:
     rng = np.random.default_rng(7)
     mode = rng.normal(size=(4, 4)) + 1j * rng.normal(size=(4, 4))

@@ -112,7 +112,8 @@ def test_a_probe_of_several_modes_is_refused(name: str) -> None:
     scan, _ = case()
     modes = replace(scan, probe=np.concatenate([scan.probe, 0.1 * scan.probe]).astype(np.complex64))
     label = method(name).label
-    with pytest.raises(StudyError, match=rf"^{label}: the probe has 2 modes; it takes one$"):
+    hint = r"it takes one, which read_scan\(file, modes='strongest'\) keeps"
+    with pytest.raises(StudyError, match=rf"^{label}: the probe has 2 modes; {hint}$"):
         next(method(name).run(modes, 1))
 
 

@@ -25,6 +25,7 @@ from fly64_dose_overlap.scan import HC_EV_M, Optics, Scan
 __all__ = [
     "BaseSet",
     "base_from_arrays",
+    "optics_of",
     "read_base",
     "read_record",
     "read_scan",
@@ -100,7 +101,7 @@ def read_scan(path: Path | str, *, gridsize: int | None = None, neighbor_count: 
         counts=counts,
         object_shape=(rows, columns),
         groups=None if groups is None else groups.astype(np.int32, copy=False),
-        optics=_optics(record),
+        optics=optics_of(record),
         record=record,
         **found,
     )
@@ -290,7 +291,7 @@ def _write(path: Path | str, scan: BaseSet, frames: ArrayStream | None, groups: 
     write_npz(path, {**members, rules.METADATA: np.array(provenance.dumps(scan.record))})
 
 
-def _optics(record: Record) -> Optics | None:
+def optics_of(record: Record) -> Optics | None:
     """Return wavelength and lengths, if the provenance has them."""
     physics: Mapping[str, Any] = record.get("physics_parameters", {})
 

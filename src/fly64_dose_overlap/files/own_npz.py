@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ COUNTS = "counts"
 FRAME_KEYS = (rules.DIFFRACTION, "diff3d", COUNTS)
 """Names of the frames, the first one present is taken; ``counts`` are photons by their name."""
 
+Modes = Literal["strongest", "all"]
+"""Which probe modes of a file are kept."""
+
 
 @dataclass
 class _Import:
@@ -40,19 +43,21 @@ class _Import:
         self.record = provenance.with_step(self.record, TOOL, operation, **parameters)
 
 
-def read_user_base(path: Path | str) -> BaseSet:
+def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
     """Read a user's NPZ file as a base set, converting what can be converted without guessing.
 
     Understood are: frames named ``diff3d`` or ``counts``; integer intensities, whose root
     is taken; the frame axis in another place; trailing axes of length one; several probe
-    modes, of which the strongest is kept; double precision; unknown keys, which are left
-    out. Frames are optional: without them the probe gives N. Each change is one step of
-    the record, and a record that the file already carries is continued.
+    modes; double precision; unknown keys, which are left out. Frames are optional: without
+    them the probe gives N. Each change is one step of the record, and a record that the file
+    already carries is continued.
 
     Parameters
     ----------
     path : Path or str
         NPZ file with object, probe and positions.
+    modes : {"strongest", "all"}
+        Probe modes that are kept.
 
     Returns
     -------
@@ -66,6 +71,8 @@ def read_user_base(path: Path | str) -> BaseSet:
         If the file is damaged, lacks the object, the probe or the positions, or is
         ambiguous, or the result breaks the contract.
     """
+    if modes not in get_args(Modes):
+        raise StudyError("modes", f"must be strongest or all, got {modes!r}")
     path = Path(path)
     where = str(path)
     if not os.path.exists(path):  # unlike Path's, never an exception of its own
@@ -78,7 +85,7 @@ def read_user_base(path: Path | str) -> BaseSet:
         for key in (rules.XCOORDS, rules.YCOORDS):
             work.arrays[key] = _load(work, key, axes=1)
         work.arrays[rules.OBJECT] = _to_single(work, rules.OBJECT, _load(work, rules.OBJECT, axes=2))
-        work.arrays[rules.PROBE] = _to_single(work, rules.PROBE, _load_probe(work))
+        work.arrays[rules.PROBE] = _to_single(work, rules.PROBE, _load_probe(work, modes))
         if rules.SCAN_INDEX in keys:
             work.arrays[rules.SCAN_INDEX] = _load(work, rules.SCAN_INDEX, axes=1)
         source = next((key for key in FRAME_KEYS if key in keys), None)
@@ -139,8 +146,8 @@ def _to_single(work: _Import, key: str, array: AnyArray) -> AnyArray:
     return single
 
 
-def _load_probe(work: _Import) -> AnyArray:
-    """Load the probe; of several modes keep the strongest."""
+def _load_probe(work: _Import, modes: Modes) -> AnyArray:
+    """Load the probe with all of its modes, or with the strongest alone."""
     key = rules.PROBE
     probe = _load(work, key, axes=2)
     found = probe.shape
@@ -154,6 +161,8 @@ def _load_probe(work: _Import) -> AnyArray:
         problem = f"'{key}' has shape {found}"
         raise StudyError(work.where, problem, "expected (y, x) or (mode, y, x) with square modes")
     rules.check_image(work.where, key, probe, "(mode, y, x)")
+    if modes == "all":
+        return probe
     strongest, fraction = strongest_mode(probe)
     work.note("keep_strongest_mode", key=key, modes=len(probe), kept_power_fraction=round(fraction, 6))
     return strongest.astype(probe.dtype)

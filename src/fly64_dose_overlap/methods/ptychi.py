@@ -79,7 +79,8 @@ class PtychiIteration(Iteration):
             shifts the first alone by parts of a pixel.
         """
         if len(scan.probe) > 1:
-            raise StudyError(self.label, f"the probe has {len(scan.probe)} modes", "it takes one")
+            hint = "it takes one, which read_scan(file, modes='strongest') keeps"
+            raise StudyError(self.label, f"the probe has {len(scan.probe)} modes", hint)
         task_seed = torch_seed(seed, "ptychi", self.name)
         state = _GlobalState(task_seed)
         with state.swapped_in():

@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -88,9 +88,9 @@ class Job:
         """Return the command line of the job's process."""
         chosen = [self.task, self.method, str(self.data), str(self.folder), str(self.gridsize)]
         options = ["--params", str(params_file)]
-        model = ROOT[0] / self.folder.parents[1].relative_to(self.folder.parents[3]) / "train" / self.method
-        if self.task == "reconstruct" and (model / BUNDLE).is_file():
-            options += ["--model", str(model / BUNDLE)]
+        if self.task == "reconstruct":
+            model = ROOT[0] / f"dose_{self.dose}" / self.view / "train" / self.method / BUNDLE
+            options += ["--model", str(model)]
         return [sys.executable, "-m", __spec__.name, "one", *chosen, *options]
 
     def describe(self) -> dict[str, Any]:
@@ -135,7 +135,6 @@ def plan_jobs(
     *,
     methods: Sequence[str] = (),
     root: Path | None = None,
-    data_root: Path = Path(),
     allow_missing: bool = False,
     **filters: Collection[Any],
 ) -> Plan:
@@ -149,11 +148,9 @@ def plan_jobs(
         By default the network, or LSQML.
     root : Path, optional
         Folder of the results.
-    data_root : Path
-        Folder of ``data/views``.
     allow_missing : bool
-        Leave out dense and sparse jobs without data. A baseline asked for must be there: it is
-        the whole simulated set of its dose.
+        Leave out jobs without data. A baseline to be trained on must be there: it is the whole
+        simulated set of its dose.
     **filters : collection
         Values of ``dose``, ``view``, ``gridsize`` and ``split``; jobs that match all are run.
 
@@ -167,14 +164,7 @@ def plan_jobs(
     root = root or ROOT[task == "reconstruct"]
     halves: tuple[Half, ...] = HALVES if task == "reconstruct" else ("train",)
     everything = [
-        Job(
-            task,
-            cell,
-            method,
-            half,
-            data_root / cell.data(half),
-            root / f"dose_{cell.dose}" / cell.view / half / method,
-        )
+        Job(task, cell, method, half, cell.data(half), root / f"dose_{cell.dose}" / cell.view / half / method)
         for method in methods or [DEFAULT_METHOD[task]]
         for cell in cells(params)
         for half in halves
@@ -182,7 +172,7 @@ def plan_jobs(
     chosen = choose(everything, **filters)
     plan = Plan()
     for job in everything:
-        needed = [job.data] if task == "reconstruct" else [job.data, data_root / job.cell.data("test")]
+        needed = [job.data] if task == "reconstruct" else [job.data, job.cell.data("test")]
         absent = [path for path in needed if not path.is_file()]
         if job not in chosen:
             plan.left_out.append((job, _reason(job, filters)))
@@ -217,11 +207,14 @@ def run_jobs(plan: Plan, *, params_file: Path, root: Path, workers: int = 1) -> 
         Of each job its description and its result, with ``returncode`` 0 for success.
     """
     done: dict[str, dict[str, Any]] = {}
+    running: list[subprocess.Popen[bytes]] = []
+    writing = threading.Lock()
 
     def run(job: Job) -> None:
-        result = _run(job, params_file)
-        done[job.name] = {**job.describe(), "command": job.command(params_file)[1:], "result": result}
-        write_manifest(root, plan, [done[each.name] for each in plan.jobs if each.name in done])
+        result = _run(job, params_file, running)
+        with writing:
+            done[job.name] = {**job.describe(), "command": job.command(params_file)[1:], "result": result}
+            write_manifest(root, plan, [done[each.name] for each in plan.jobs if each.name in done])
 
     write_manifest(root, plan, [])
     with ThreadPoolExecutor(workers) as pool:
@@ -229,26 +222,25 @@ def run_jobs(plan: Plan, *, params_file: Path, root: Path, workers: int = 1) -> 
             list(pool.map(run, plan.jobs))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
             raise
     return [done[job.name] for job in plan.jobs]
 
 
-def _run(job: Job, params_file: Path) -> dict[str, Any]:
+def _run(job: Job, params_file: Path, running: list[subprocess.Popen[bytes]]) -> dict[str, Any]:
     job.folder.mkdir(parents=True, exist_ok=True)
     say(f"{job.name}: starts, log {job.log}")
     with job.log.open("ab") as log:
         log.write(f"{job.task} job {job.name} starts: {job.describe()}\n".encode())
         log.flush()
         process = subprocess.Popen(job.command(params_file), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            process.wait()
-        except BaseException:
-            process.terminate()
-            raise
+        running.append(process)
+        process.wait()
     if process.returncode:
         say(f"{job.name}: failed, status {process.returncode}: {_last_line(job.log)}")
         return {"status": "failed", "returncode": process.returncode, "reason": _last_line(job.log)}
-    result = cast(dict[str, Any], read_json(job.folder / "result.json"))
+    result: dict[str, Any] = read_json(job.folder / "result.json")
     for label in ("bundle", "sha256", "size_bytes"):
         if label in result:
             print(f"[{job.view}/dose={job.dose}] {label}: {result[label]}", flush=True)
@@ -262,12 +254,11 @@ def write_manifest(root: Path, plan: Plan, jobs: list[dict[str, Any]]) -> Path:
     There is no time, host or absolute path in it: equal results give equal bytes.
     """
     path = root / "manifest.json"
-    failed = sum(job["result"]["returncode"] != 0 for job in jobs)
     content = {
         "total_jobs": plan.total,
         "filtered_jobs": len(plan.jobs),
         "jobs": jobs,
-        "n_failed": failed,
+        "n_failed": sum(job["result"]["returncode"] != 0 for job in jobs),
         "skipped_jobs": [{**job.describe(), "reason": reason} for job, reason in plan.left_out],
         "skipped_count": len(plan.left_out),
         "missing_jobs": [{**job.describe(), "reason": reason} for job, reason in plan.missing],
@@ -295,6 +286,7 @@ def one(
     params_file: ParamsOption = PARAMS_FILE,
 ) -> None:
     """Run one job in this process and write result.json beside what it makes."""
+    from fly64_dose_overlap.methods.base import Learned
     from fly64_dose_overlap.pipeline.code import code_of_method
     from fly64_dose_overlap.pipeline.reconstruction import reconstruct_by
     from fly64_dose_overlap.pipeline.repository import work_key
@@ -303,13 +295,18 @@ def one(
     end_with_parent(os.getppid())
     params = load_params(params_file)
     made = method_of(method, params.methods, params_file)
-    settings = [params.calibration.model_dump(), params.stops.model_dump(), params.seed]
-    key = work_key(task, made.settings.model_dump(), *settings, sha256_of(data), code_of_method(method))
+    known = model if isinstance(made, Learned) and model is not None and model.is_file() else None
+    settings = [params.calibration.model_dump(), params.stops.model_dump(), params.seed, gridsize]
+    digests = [sha256_of(data), known and sha256_of(known), code_of_method(method)]
+    key = work_key(task, made.settings.model_dump(), *settings, *digests)
     result_file = folder / "result.json"
-    with suppress(MissingFileError):
-        if cast(dict[str, Any], read_json(result_file)).get("key") == key:
+    if result_file.is_file():
+        before: dict[str, Any] = read_json(result_file)
+        if before.get("key") == key and before.get("files") == _files_made(folder):
             say("finished before")
             return
+        # Should this process fail half-way, its files are not to pass for those of that result.
+        result_file.unlink()
     result: dict[str, Any] = {"key": key}
     if task == "train":
         result["bundle"] = BUNDLE
@@ -325,7 +322,14 @@ def one(
         )
     else:
         reconstruct_by(made, data, folder, stops=params.stops, calibration=params.calibration, bundle=model)
-    write_json_atomic(result_file, result)
+    write_json_atomic(result_file, {**result, "files": _files_made(folder)})
+
+
+def _files_made(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the models and reconstructions in a folder."""
+    return {
+        path.name: sha256_of(path) for path in folder.iterdir() if path.suffix in (".safetensors", ".npz")
+    }
 
 
 def main(

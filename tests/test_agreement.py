@@ -1,0 +1,142 @@
+"""Measured frames without ground truth: how well they are fitted, and how well their halves agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fly64_dose_overlap as fdo
+import tiny_scan
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.dataset import write_scan
+from fly64_dose_overlap.physics.likelihood import r_factor
+
+FLAT = np.ones_like(tiny_scan.truth())
+
+
+def two_modes(photons: float = 1.0, *, noise: bool = True) -> fdo.Scan:
+    """Return a scan whose probe has two modes, with a multiple of the photons of the tiny one."""
+    scan = tiny_scan.scan()
+    first = scan.probe[0] * np.float32(photons**0.5)
+    second = 0.5 * np.rot90(first) * np.linspace(-1, 1, scan.side, dtype=np.float32)
+    scan = replace(scan, probe=np.stack([first, second]).astype(np.complex64), groups=None)
+    expected = expected_photons(scan)
+    counts = np.random.default_rng(0).poisson(expected) if noise else np.rint(expected)
+    return replace(scan, counts=counts.astype(np.float32))
+
+
+def expected_photons(scan: fdo.Scan) -> np.ndarray:
+    return scan.model.expected(torch.from_numpy(tiny_scan.truth()), slice(0, len(scan))).numpy()
+
+
+def r_factor_of_the_truth(scan: fdo.Scan) -> float:
+    return r_factor(scan.model, scan.counts, torch.from_numpy(tiny_scan.truth()))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return a file with a scan of two modes; the object in it gives the size of the grid."""
+    write_scan(tmp_path / "scan.npz", two_modes(), FLAT)
+    return tmp_path / "scan.npz"
+
+
+def test_the_true_object_leaves_the_r_factor_of_noise_alone() -> None:
+    scan = two_modes()
+    expected = expected_photons(scan)
+    other = np.sqrt(np.random.default_rng(1).poisson(expected))
+    noise = np.abs(other - np.sqrt(expected)).sum() / other.sum()
+    # 83,000 pixels, of which the brightest hold most of the sums.
+    assert r_factor_of_the_truth(scan) == pytest.approx(noise, rel=0.01)
+    assert r_factor_of_the_truth(two_modes(1e4, noise=False)) < 1e-3
+
+
+def test_a_fit_explains_its_own_noise_too_and_halves_agree_in_coarse_detail() -> None:
+    scan = two_modes()
+    found = fdo.agreement(scan, epochs=10)
+    assert 0.8 * r_factor_of_the_truth(scan) < found.r_factor < r_factor_of_the_truth(scan)
+    assert found.r_factor == r_factor(scan.model, scan.counts, torch.from_numpy(found.result.obj))
+    assert list(found.frc) == ["even/odd", "thinned"]
+    for curve in found.frc.values():
+        assert curve.frc[:6].min() > 0.7
+        assert abs(curve.frc[-6:].mean()) < 0.2
+
+
+def test_halves_of_frames_without_noise_agree_in_fine_detail_too() -> None:
+    found = fdo.agreement(two_modes(1000, noise=False), epochs=20)
+    assert found.r_factor < 0.01
+    for curve in found.frc.values():
+        assert curve.frc[: len(curve.frc) // 2].min() > 0.98
+    assert min(value for each in found.cutoffs_nyquist.values() for value in each.values()) > 0.8
+
+
+def test_the_two_halves_have_every_frame_and_every_photon_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fly64_dose_overlap import front
+
+    seen: list[fdo.Scan] = []
+
+    def reconstruct(scan: fdo.Scan, *arguments: Any, **settings: Any) -> fdo.Result:
+        seen.append(scan)
+        return original(scan, *arguments, **settings)
+
+    original = front.reconstruct
+    monkeypatch.setattr(front, "reconstruct", reconstruct)
+    scan = two_modes()
+    fdo.agreement(scan, epochs=1)
+    whole, even, odd, first, second = seen
+    assert whole is scan
+    assert even.scan_index.tolist() == list(range(0, 81, 2))
+    assert odd.scan_index.tolist() == list(range(1, 81, 2))
+    np.testing.assert_array_equal(first.counts[:] + second.counts[:], scan.counts)
+    np.testing.assert_allclose(first.probe, scan.probe / 2**0.5, rtol=1e-6)
+
+
+def test_it_is_said_in_one_line_and_drawn() -> None:
+    scan = replace(two_modes(), optics=None)
+    plain = fdo.agreement(scan, epochs=3)
+    assert plain.pixel_nm is None
+    assert plain.cutoffs_nm["thinned"] == {"half-bit": None, "one-seventh": None}
+    found = replace(plain, pixel_nm=50.0)
+    at = found.cutoffs_nyquist["even/odd"]["half-bit"]
+    assert found.cutoffs_nm["even/odd"]["half-bit"] == 50 / at
+    for each, unit in ((plain, ""), (found, f" ({50 / at:.3g} nm)")):
+        line = f"ML: R-factor {each.r_factor:.4f}, even/odd half-bit at {at:.2f}{unit}, even/odd one-seventh"
+        assert str(each).startswith(line)
+        assert "\n" not in str(each)
+    (axes,) = found.plot().axes
+    assert axes.get_legend_handles_labels()[1] == ["even/odd", "thinned", "half-bit", "one-seventh"]
+
+
+def test_a_pixel_is_as_large_as_the_caller_or_the_file_says(file: Path) -> None:
+    scan = fdo.read_scan(file)
+    assert scan.optics is not None
+    assert fdo.agreement(scan, epochs=1).pixel_nm == pytest.approx(scan.optics.object_pixel_m * 1e9)
+    assert fdo.agreement(scan, epochs=1, pixel_nm=7.0).pixel_nm == 7
+
+
+def test_all_modes_of_a_file_are_kept_or_the_strongest(file: Path) -> None:
+    scan = fdo.read_scan(file)
+    np.testing.assert_array_equal(scan.probe, two_modes().probe)
+    np.testing.assert_array_equal(scan.counts, two_modes().counts)
+    assert fdo.read_scan(file, modes="strongest").probe.shape == (1, 32, 32)
+
+
+def test_what_cannot_be_done_is_refused_in_one_line() -> None:
+    scan = two_modes()
+    with pytest.raises(StudyError, match=r"^refined: agreement needs a trained model; make one with train"):
+        fdo.agreement(scan, "refined")
+    with pytest.raises(StudyError, match=r"^agreement: a scan of 1 frames has no halves$"):
+        fdo.agreement(scan.frames(np.array([3])))
+
+
+def test_a_learned_method_takes_a_model(tmp_path: Path) -> None:
+    scan, settings = two_modes(), tiny_scan.SETTINGS["refined"]
+    model = tmp_path / "model.safetensors"
+    fdo.train("refined", scan, model, **settings)
+    found = fdo.agreement(scan, "refined", model=model, **settings)
+    assert found.result.name == "refined"
+    assert found.frc["thinned"].frc[:3].min() > 0.5
