@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 
 SPARSE_VIEWS = {f"overlap@{dose}-sparse" for dose in DOSES}
 LIMITS = {f"limit@{view}" for view in ("baseline", "dense", "sparse")}
-LOSS = "metrics/refined/metrics.json:val.loss"
-"""As `dvc exp show` calls it, since each network has one."""
+LOSS = "val.loss"
+"""As `dvc exp show` calls it, where one method is trained."""
 TABLE = f"^(Experiment|State|dose|view|{LOSS}|psnr|ssim)$"
 REFUSED = [
     ("dose=-1", "error: params.yaml: dose: input should be greater than 0, got -1"),
