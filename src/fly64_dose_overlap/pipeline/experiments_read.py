@@ -13,15 +13,16 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import PARAMS_FILE, parse_yaml
+from fly64_dose_overlap.config import PARAMS_FILE, at, parse_yaml
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.lock import LOCK_NAME, LockedStage, parse_lock
+from fly64_dose_overlap.pipeline.lock import LOCK_NAME, LockedStage, object_path, parse_lock
+from fly64_dose_overlap.pipeline.matrix.history import existing
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.provenance import dumps
 from fly64_dose_overlap.report.study import FAILED, SUCCESS, Bounds, Curve, Run, Study, make_study
@@ -50,23 +51,14 @@ Texts = dict[str, str]
 
 @dataclass(frozen=True)
 class Source:
-    """A commit, an experiment of one, or the working tree.
-
-    Attributes
-    ----------
-    name : str
-        Name of the experiment.
-    revision : str
-        Full git revision; that of a queued, running or failed experiment holds its
-        parameters, but the results of the commit.
-    state : {"success", "queued", "running", "failed"}
-        What DVC says of it.
-    texts : dict of str
-    """
+    """A commit, an experiment of one, or the working tree."""
 
     name: str
     revision: str
+    """Full git revision; that of a queued, running or failed experiment holds its parameters,
+    but the results of the commit."""
     state: str
+    """What DVC says of it: success, queued, running or failed."""
     texts: Texts
 
     @cached_property
@@ -81,24 +73,33 @@ class Source:
         return parse_lock(self.texts.get(LOCK_NAME, ""), where=f"{self.name}: {LOCK_NAME}")
 
 
-@dataclass(frozen=True)
 class _Repository:
-    """What is open in git and DVC at the same time."""
+    """What git and DVC have of a study, open at the same time."""
 
-    root: Path
-    read: Callable[[str], Texts]
-    """Small files of a git revision."""
-    queue: Any
-    """DVC's."""
-    cache: Path
-    here: dict[str, Path] = field(default_factory=dict[str, Path])
-    """Files of the working tree by checksum."""
+    def __init__(self, repo: Any, root: Path, here: dict[str, Path]) -> None:
+        self.root = root
+        self.queue = repo.experiments.celery_queue
+        self._scm = repo.scm
+        self._folder = root.resolve().relative_to(Path(repo.scm.root_dir).resolve())
+        self._cache = Path(repo.cache.local.path)
+        self._here = here
+
+    def read(self, revision: str) -> Texts:
+        """Return the small files of a git revision."""
+        files = self._scm.get_fs(revision)
+        params, lock, metrics = (
+            (self._folder / name).as_posix() for name in (PARAMS_FILE.name, LOCK_NAME, "metrics")
+        )
+        names = [name for name in (params, lock) if files.isfile(name)]
+        names += files.find(metrics) if files.isdir(metrics) else []
+        texts = {name: files.cat_file(name).decode("utf-8", "replace") for name in names}
+        return {Path(name).relative_to(self._folder).as_posix(): text for name, text in texts.items()}
 
     def find(self, checksum: str | None) -> Path | None:
-        """Return where an output lies on this machine."""
+        """Return where an output lies on this machine: in the cache, or in the working tree."""
         if not checksum:
             return None
-        places = [self.cache / checksum[:2] / checksum[2:], *filter(None, [self.here.get(checksum)])]
+        places = [object_path(self._cache, checksum), *filter(None, [self._here.get(checksum)])]
         return next((path for path in places if path.is_file()), None)
 
 
@@ -131,9 +132,7 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
             tree = _read_tree(root)
             outs = [out for stage in tree.lock.values() for out in stage.outs]
             here = {out.md5: root / out.path for out in outs if out.md5}
-            repository = _Repository(
-                root, _reader(repo, root), repo.experiments.celery_queue, Path(repo.cache.local.path), here
-            )
+            repository = _Repository(repo, root, here)
             studies = [*_tree_study(repository, tree)]
             for revision, commit in commits.items():
                 studies += _studies_of(repository, revision, commit)
@@ -149,20 +148,6 @@ def _commit_of(root: Path, revision: str) -> str:
     where = f"revision {revision}"
     line = ("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     return run_command(*line, root=root, where=where).strip()
-
-
-def _reader(repo: Any, root: Path) -> Callable[[str], Texts]:
-    """Return a function that reads the small files of a git revision."""
-    prefix = root.resolve().relative_to(Path(repo.scm.root_dir).resolve()).as_posix()
-    base = "" if prefix == "." else f"{prefix}/"
-
-    def read(revision: str) -> Texts:
-        files = repo.scm.get_fs(revision)
-        names = [base + name for name in (PARAMS_FILE.name, LOCK_NAME) if files.isfile(base + name)]
-        names += files.find(f"{base}metrics") if files.isdir(f"{base}metrics") else []
-        return {name.removeprefix(base): files.cat_file(name).decode("utf-8", "replace") for name in names}
-
-    return read
 
 
 def _read_tree(root: Path) -> Source:
@@ -219,19 +204,14 @@ def _studies_of(repository: _Repository, revision: str, commit: str) -> list[Stu
 
 def experiments_of(repository: _Repository, commit: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, revision and state of the experiments of a commit, whatever became of them."""
-    folder = f"refs/exps/{commit[:2]}/{commit[2:]}/"
-    listing = run_command(
-        "git", "for-each-ref", "--format=%(objectname) %(refname)", folder, root=repository.root
-    )
-    done = [line.split(" ", 1) for line in listing.splitlines()]
-    names = {name.removeprefix(folder) for _, name in done}
-    yield from ((name.removeprefix(folder), revision, SUCCESS) for revision, name in done)
+    done = existing(commit, repository.root)
+    yield from ((name, revision, SUCCESS) for name, revision in done.items())
     queue = repository.queue
     waiting = [(entry, "running") for entry in queue.iter_active()]
     waiting += [(entry, "queued") for entry in queue.iter_queued()]
     waiting += [(entry, FAILED) for entry, _ in queue.iter_failed()]
     for entry, state in waiting:
-        if entry.baseline_rev == commit and entry.name not in names:
+        if entry.baseline_rev == commit and entry.name not in done:
             yield entry.name or entry.stash_rev[:7], entry.stash_rev, state
 
 
@@ -251,7 +231,7 @@ def run_of(source: Source, find: Callable[[str | None], Path | None]) -> Run:
     params, texts = source.params, source.texts
     dose, view = int(params["dose"]), str(params["view"])
     state = state_of(source) if source.state == SUCCESS else source.state
-    seed = next((int(found) for key in SEEDS if (found := _at(params, key)) is not None), 0)
+    seed = next((int(found) for key in SEEDS if (found := at(params, key)) is not None), 0)
     plain = (source.name, source.revision, state, dose, view, seed, params)
     if state != SUCCESS:
         return Run(*plain)
@@ -285,8 +265,9 @@ def state_of(source: Source) -> str:
 
 def _of_parameters(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -> bool:
     """Whether a stage and those before it ran with these parameters."""
-    used = [item for stage in _upstream(lock, last) for item in _used(lock[stage]).items()]
-    return all(_at(params, key) == value for key, value in used if key != "doses")
+    used = (lock[stage].params.get(PARAMS_FILE.name, {}) for stage in _upstream(lock, last))
+    items = (item for each in used for item in each.items())
+    return all(at(params, key) == value for key, value in items if key != "doses")
 
 
 def _upstream(lock: dict[str, LockedStage], last: str) -> set[str]:
@@ -300,10 +281,6 @@ def _upstream(lock: dict[str, LockedStage], last: str) -> set[str]:
         read = {dependency.path for dependency in lock[stage].deps}
         waiting |= {makers[path] for path in read & makers.keys()} - found
     return found
-
-
-def _used(stage: LockedStage) -> dict[str, Any]:
-    return stage.params.get(PARAMS_FILE.name, {})
 
 
 def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, str], Bounds]:
@@ -334,30 +311,15 @@ def _is_current(lock: dict[str, LockedStage], last: str, params: dict[str, Any])
 
 def settings(params: dict[str, Any]) -> dict[str, Any]:
     """Return all parameters by dotted name, without those that tell the cells of one study apart."""
-    flat: dict[str, Any] = {}
+    from dvc.utils.flatten import flatten
 
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            flat[prefix] = value
-
-    walk("", params)
-    return {key: value for key, value in flat.items() if key not in CELL_KEYS}
+    return {key: value for key, value in flatten(params).items() if key not in CELL_KEYS}
 
 
 def _changes(baseline: dict[str, Any], params: dict[str, Any]) -> tuple[str, ...]:
     before, after = settings(baseline), settings(params)
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return tuple(f"{key}: {before.get(key, ABSENT)} → {after.get(key, ABSENT)}" for key in keys)
-
-
-def _at(params: dict[str, Any], dotted: str) -> Any:
-    value: Any = params
-    for key in dotted.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
 
 
 def json_of(source: Source, path: str) -> dict[str, Any]:
@@ -376,8 +338,9 @@ def json_of(source: Source, path: str) -> dict[str, Any]:
 
 def columns_of(text: str, delimiter: str) -> dict[str, list[float]]:
     """Return the columns of a table with a header; an empty field is NaN."""
-    head, *rows = [*csv.reader(io.StringIO(text), delimiter=delimiter)] or [[]]
-    return {key: [float(row[i] or "nan") for row in rows] for i, key in enumerate(head)}
+    table = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    rows = list(table)
+    return {key: [float(row[key] or "nan") for row in rows] for key in table.fieldnames or ()}
 
 
 def curves_of(texts: Texts) -> dict[str, Curve]:
