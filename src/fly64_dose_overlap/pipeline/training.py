@@ -38,20 +38,9 @@ def train_method(
     checkpoint never leaks into another cell, and a copy of the repository that DVC's queue
     works in finds its own again.
 
-    Parameters
-    ----------
-    method : Method
-    data : Path
-        Dataset with groups.
-    bundle : Path
-        Of the model.
-    curves : Path, optional
-        Folder of the curves.
-    seed : int
-    calibration : CalibrationParams
-        Errors of what the method is told.
-    gridsize, neighbor_count : int
-        Of the groups that the dataset must have.
+    The dataset must have groups of ``gridsize`` and ``neighbor_count``; ``calibration`` are the
+    errors of what the method is told, ``bundle`` is the file of the model and ``curves`` the
+    folder of the curves.
 
     Returns
     -------

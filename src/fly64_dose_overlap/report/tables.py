@@ -10,15 +10,7 @@ from itertools import groupby
 
 from fly64_dose_overlap.report.findings import by_interest, capital
 from fly64_dose_overlap.report.study import FAILED, LIMITS, MISSING, Cell, Run, Study, Value
-from fly64_dose_overlap.scores.catalogue import (
-    COMPARED,
-    FRC50,
-    FRC50_NM,
-    PHASE_PSNR,
-    SCORES,
-    SUMMARY,
-    Score,
-)
+from fly64_dose_overlap.scores.catalogue import COMPARED, FRC50, FRC50_NM, PHASE_PSNR, SCORES, SUMMARY, Score
 from fly64_dose_overlap.scores.catalogue import MISSING as DASH
 
 CSV_HEAD = (

@@ -140,14 +140,7 @@ def _own(cell: Cell, params: Params, doses: Sequence[int]) -> list[str]:
 
 def _settings(params: Params, changes: Mapping[str, Any]) -> str:
     """Return the parameters, with changes, without those that tell cells of one matrix apart."""
-    content = params.model_dump(exclude=set(OPTIONS))
-    for path, value in changes.items():
-        *sections, key = path.split(".")
-        target = content
-        for section in sections:
-            target = target[section]
-        target[key] = value
-    return dumps(content)
+    return dumps({**params.model_dump(exclude=set(OPTIONS)), **changes})
 
 
 def overridden(params_file: Path, overrides: Sequence[str]) -> Params:

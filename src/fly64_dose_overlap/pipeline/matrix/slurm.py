@@ -34,7 +34,7 @@ def run_on_slurm(
     minutes: int = MINUTES,
     **settings: Any,
 ) -> Generator[Outcome]:
-    """Run cells as one Slurm job array, a task per cell.
+    """Run cells as one Slurm job array, a task per cell, and yield each with its error as it finishes.
 
     Slurm's accounting is not needed: a task that has left the queue without a result died.
 
@@ -51,11 +51,6 @@ def run_on_slurm(
         Time limit of a cell.
     **settings
         Further ones of submitit's SlurmExecutor; None takes the cluster's default.
-
-    Yields
-    ------
-    job, error : CellJob, str or None
-        As the cells finish.
 
     Raises
     ------
