@@ -98,12 +98,8 @@ def cells(params: Params, *, doses: Iterable[int] = (), seeds: int = 1) -> list[
 def choose(candidates: Sequence[Chosen], **wanted: Collection[Any]) -> list[Chosen]:
     """Return those that have one of the wanted values of every attribute; no value takes all.
 
-    Parameters
-    ----------
-    candidates : sequence
-        Cells, or anything with attributes of these names.
-    **wanted : collection
-        Values by attribute, such as ``dose=[1000]``, ``view=["dense"]`` or ``seed=[42]``.
+    Candidates are cells, or anything with attributes of these names: ``dose=[1000]``,
+    ``view=["dense"]`` or ``seed=[42]``.
 
     Raises
     ------

@@ -21,8 +21,10 @@ from typing import Any
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, at, parse_yaml
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.lock import LOCK_NAME, LockedStage, object_path, parse_lock
 from fly64_dose_overlap.pipeline.matrix.history import existing
+from fly64_dose_overlap.pipeline.matrix.plan import DIGEST_DIGITS, TARGET
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.provenance import dumps
 from fly64_dose_overlap.report.study import FAILED, SUCCESS, Bounds, Curve, Run, Study, make_study
@@ -39,10 +41,8 @@ SEEDS = ("seed", "train.seed")
 """Parameter in which the repeats of a cell differ: now, and in commits of before."""
 CELL_KEYS = ("dose", "doses", "view", *SEEDS)
 """Parameters that tell the cells of one study apart, and change no other result."""
-EVALUATION = "metrics/evaluation.json"
+EVALUATION = cells.EVALUATION.as_posix()
 RECONSTRUCTION = "reports/reconstruction.npz"
-LAST_STAGE = "evaluate"
-DIGEST_DIGITS = 6
 _NAME_WITH_DIGEST = re.compile(r"\d+-[a-z]+(?:-seed\d+)?-([0-9a-f]{6})")
 
 Texts = dict[str, str]
@@ -111,12 +111,8 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
     belongs to a digest of its changed parameters. The commit itself stands last, so that an
     experiment of the same cell and seed replaces it.
 
-    Parameters
-    ----------
-    root : Path
-        Folder of params.yaml and dvc.lock.
-    revisions : sequence of str
-        Commits that experiments started from, in any spelling git knows.
+    ``root`` is the folder of params.yaml and dvc.lock, ``revisions`` are commits that experiments
+    started from, in any spelling git knows.
 
     Raises
     ------
@@ -241,8 +237,8 @@ def run_of(source: Source, find: Callable[[str | None], Path | None]) -> Run:
         evaluation=json_of(source, EVALUATION),
         frc=columns_of(texts.get("metrics/frc.csv", ""), ","),
         curves=curves_of(texts),
-        measured_dose=json_of(source, f"metrics/dose/{dose}.json"),
-        measured_overlap=json_of(source, f"metrics/overlap/{dose}-{view}.json"),
+        measured_dose=json_of(source, cells.dose_metrics(dose).as_posix()),
+        measured_overlap=json_of(source, cells.overlap_metrics(dose, view).as_posix()),
         data={path: md5 for path, md5 in outs.items() if path.startswith("data/")},
         reconstruction=find(outs.get(RECONSTRUCTION)),
     )
@@ -255,12 +251,12 @@ def state_of(source: Source) -> str:
     after the run, hold the scores of another cell.
     """
     texts, lock = source.texts, source.lock
-    if EVALUATION not in texts or LAST_STAGE not in lock:
+    if EVALUATION not in texts or TARGET not in lock:
         return NO_RESULT
-    recorded = {out.path: out.md5 for out in lock[LAST_STAGE].outs}
+    recorded = {out.path: out.md5 for out in lock[TARGET].outs}
     if recorded.get(EVALUATION) != hashlib.md5(texts[EVALUATION].encode(), usedforsecurity=False).hexdigest():
         return STALE
-    return SUCCESS if _of_parameters(lock, LAST_STAGE, source.params) else STALE
+    return SUCCESS if _of_parameters(lock, TARGET, source.params) else STALE
 
 
 def _of_parameters(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -> bool:
@@ -291,7 +287,7 @@ def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, 
             continue
         lock = source.lock
         for stage, view in ((name, name.partition("@")[2]) for name in lock if name.startswith("limit@")):
-            text = source.texts.get(f"metrics/limit/{view}.json")
+            text = source.texts.get(cells.limit_file(view).as_posix())
             if text is None or (doses[0], view) in found or not _is_current(lock, stage, source.params):
                 continue
             with tempfile.TemporaryDirectory() as folder:

@@ -104,19 +104,10 @@ def plan_jobs(
 ) -> Plan:
     """Divide the jobs of the study: every dose, view, half and method.
 
-    Parameters
-    ----------
-    params : Params
-    task : "train" or "reconstruct"
-    methods : sequence of str
-        By default the network, or LSQML.
-    root : Path, optional
-        Folder of the results.
-    allow_missing : bool
-        Leave out dense and sparse jobs without data. A baseline asked for must be there: it is
-        the whole simulated set of its dose.
-    **filters : collection
-        Values of ``dose``, ``view``, ``gridsize`` and ``split``; jobs that match all are run.
+    Those run that match all filters, values of ``dose``, ``view``, ``gridsize`` and ``split``.
+    Without ``methods`` the network trains and LSQML reconstructs. With ``allow_missing`` dense
+    and sparse jobs without data are left out; a baseline asked for must be there: it is the
+    whole simulated set of its dose.
 
     Raises
     ------
@@ -157,15 +148,11 @@ def plan_jobs(
 
 
 def run_jobs(plan: Plan, *, params_file: Path, workers: int = 1) -> list[dict[str, Any]]:
-    """Run the jobs, several at a time; a failed one does not stop the others.
+    """Run the jobs, several at a time, and return the description and the result of each.
 
-    What finished before with the same data, settings and code is kept. ``manifest.json`` in
-    the folder of the results is written anew after every job.
-
-    Returns
-    -------
-    list of dict
-        Of each job its description and its result, with ``returncode`` 0 for success.
+    A failed one, whose ``returncode`` is not 0, does not stop the others. What finished before
+    with the same data, settings and code is kept. ``manifest.json`` in the folder of the
+    results is written anew after every job.
     """
     done: dict[str, dict[str, Any]] = {}
 

@@ -31,7 +31,7 @@ def train_method(
     gridsize: int,
     neighbor_count: int,
 ) -> dict[str, Any]:
-    """Train a learned method on a dataset, or go on where that was interrupted.
+    """Train a learned method on a dataset, or go on where that was interrupted; see `Learned.train`.
 
     Checkpoints lie under ``.dvc/tmp``, outside the pipeline's outputs, which DVC removes
     before a stage runs. The folder's name depends on everything that the training does: a
@@ -41,11 +41,6 @@ def train_method(
     The dataset must have groups of ``gridsize`` and ``neighbor_count``; ``calibration`` are the
     errors of what the method is told, ``bundle`` is the file of the model and ``curves`` the
     folder of the curves.
-
-    Returns
-    -------
-    dict
-        See `Learned.train`.
     """
     if not isinstance(method, Learned):
         raise StudyError(method.name, "has nothing to train", "name it in iterative, not in learned")

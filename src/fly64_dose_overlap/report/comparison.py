@@ -42,7 +42,6 @@ def write_report(
 
     Parameters
     ----------
-    evaluation : Evaluation
     truth : (y, x) complex64
     record : dict
         Provenance of the test half.

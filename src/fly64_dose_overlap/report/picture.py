@@ -85,7 +85,6 @@ def comparison_picture(
         Aligned reconstructions, in memory or on disk, drawn in the mapping's order.
     region : Region
         Its rectangle is shown.
-    title : str
     captions : mapping of name to str, optional
         Scores to print beside the row of that name.
     pixel_nm : float, optional
@@ -127,7 +126,6 @@ def frc_picture(path: Path | str, curves: Mapping[str, FrcCurve], *, title: str)
         File to write; it appears whole or not at all.
     curves : mapping of name to FrcCurve
         Curves on the same rings, drawn in the mapping's order.
-    title : str
 
     Raises
     ------

@@ -282,16 +282,9 @@ def make_study(
 ) -> Study:
     """Gather runs into cells.
 
-    Parameters
-    ----------
-    title, commit, variant, changes, committed
-        As in `Study`.
-    runs : sequence of Run
-        An earlier one stands for later ones of the same cell and seed.
-    doses, views
-        Which cells there should be, besides those of the runs.
-    limits : mapping, optional
-        Physical limits that are known, by dose and view; a result brings its own.
+    An earlier run stands for later ones of the same cell and seed. ``doses`` and ``views`` say
+    which cells there should be besides those of the runs, ``limits`` the physical limits that
+    are known by dose and view; a result brings its own. The rest is as in `Study`.
 
     Raises
     ------

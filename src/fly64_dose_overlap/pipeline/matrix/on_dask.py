@@ -29,7 +29,6 @@ def run_on_dask(
 
     Parameters
     ----------
-    jobs : sequence of CellJob
     workers : int
         Worker processes to start, and so cells at a time; unused with ``address``.
     address : str, optional

@@ -90,10 +90,8 @@ def plan(
 
     Parameters
     ----------
-    selection : Selection
     committed : Params
         Of the commit that the experiments start from; ``params_file`` may have edits.
-    params_file : Path
     code_change : str
         Any text that names how code or data differ from that commit; empty if they do not.
     methods : mapping, optional

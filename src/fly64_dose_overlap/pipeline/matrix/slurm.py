@@ -40,7 +40,6 @@ def run_on_slurm(
 
     Parameters
     ----------
-    jobs : sequence of CellJob
     folder : Path
         For logs and results of the tasks; the nodes must see it under the same path.
     retries : int

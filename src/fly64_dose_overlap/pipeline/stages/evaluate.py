@@ -45,11 +45,6 @@ def _bring_back(missing: list[Path]) -> None:
 
     A queued experiment starts without data, and DVC, told to allow that, leaves the outputs of
     unchanged stages away; it does not see that this stage needs the folders in its dependency.
-
-    Raises
-    ------
-    StudyError
-        If DVC has one of them nowhere.
     """
     if missing:
         run_command("dvc", "pull", *map(str, missing), where="reconstructions")
