@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import PARAMS_FILE, at, parse_yaml
+from fly64_dose_overlap.config import PARAMS_FILE, at, first_problem, parse_yaml
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.lock import LOCK_NAME, LockedStage, object_path, parse_lock
@@ -43,6 +44,7 @@ CELL_KEYS = ("dose", "doses", "view", *SEEDS)
 """Parameters that tell the cells of one study apart, and change no other result."""
 EVALUATION = cells.EVALUATION.as_posix()
 RECONSTRUCTION = "reports/reconstruction.npz"
+_MAPPING = TypeAdapter(dict[str, Any])
 _NAME_WITH_DIGEST = re.compile(r"\d+-[a-z]+(?:-seed\d+)?-([0-9a-f]{6})")
 
 Texts = dict[str, str]
@@ -74,26 +76,21 @@ class Source:
 
 
 class _Repository:
-    """What git and DVC have of a study, open at the same time."""
+    """What git and DVC have of a study, open at the same time, and its working tree."""
 
-    def __init__(self, repo: Any, root: Path, here: dict[str, Path]) -> None:
+    def __init__(self, repo: Any, root: Path) -> None:
         self.root = root
         self.queue = repo.experiments.celery_queue
         self._scm = repo.scm
         self._folder = root.resolve().relative_to(Path(repo.scm.root_dir).resolve())
         self._cache = Path(repo.cache.local.path)
-        self._here = here
+        self.tree = Source(TREE, "", SUCCESS, _texts(repo.fs, root.resolve()))
+        outs = [out for stage in self.tree.lock.values() for out in stage.outs]
+        self._here = {out.md5: root / out.path for out in outs if out.md5}
 
     def read(self, revision: str) -> Texts:
         """Return the small files of a git revision."""
-        files = self._scm.get_fs(revision)
-        params, lock, metrics = (
-            (self._folder / name).as_posix() for name in (PARAMS_FILE.name, LOCK_NAME, "metrics")
-        )
-        names = [name for name in (params, lock) if files.isfile(name)]
-        names += files.find(metrics) if files.isdir(metrics) else []
-        texts = {name: files.cat_file(name).decode("utf-8", "replace") for name in names}
-        return {Path(name).relative_to(self._folder).as_posix(): text for name, text in texts.items()}
+        return _texts(self._scm.get_fs(revision), self._folder)
 
     def find(self, checksum: str | None) -> Path | None:
         """Return where an output lies on this machine: in the cache, or in the working tree."""
@@ -101,6 +98,15 @@ class _Repository:
             return None
         places = [object_path(self._cache, checksum), *filter(None, [self._here.get(checksum)])]
         return next((path for path in places if path.is_file()), None)
+
+
+def _texts(files: Any, folder: Path) -> Texts:
+    """Return the small files below a folder of a file system, a commit's or this machine's."""
+    params, lock, metrics = ((folder / name).as_posix() for name in (PARAMS_FILE.name, LOCK_NAME, "metrics"))
+    names = [name for name in (params, lock) if files.isfile(name)]
+    names += files.find(metrics) if files.isdir(metrics) else []
+    texts = {name: files.cat_file(name).decode("utf-8", "replace") for name in names}
+    return {Path(name).relative_to(folder).as_posix(): text for name, text in texts.items()}
 
 
 def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
@@ -125,11 +131,8 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
     commits = {revision: _commit_of(root, revision) for revision in revisions}
     try:
         with Repo(str(root)) as repo:
-            tree = _read_tree(root)
-            outs = [out for stage in tree.lock.values() for out in stage.outs]
-            here = {out.md5: root / out.path for out in outs if out.md5}
-            repository = _Repository(repo, root, here)
-            studies = [*_tree_study(repository, tree)]
+            repository = _Repository(repo, root)
+            studies = [*_tree_study(repository)]
             for revision, commit in commits.items():
                 studies += _studies_of(repository, revision, commit)
     except DvcException as error:
@@ -146,18 +149,9 @@ def _commit_of(root: Path, revision: str) -> str:
     return run_command(*line, root=root, where=where).strip()
 
 
-def _read_tree(root: Path) -> Source:
-    paths = [root / PARAMS_FILE, root / LOCK_NAME, *sorted((root / "metrics").rglob("*.*"))]
-    texts = {
-        path.relative_to(root).as_posix(): path.read_text(encoding="utf-8", errors="replace")
-        for path in paths
-        if path.is_file()
-    }
-    return Source(TREE, "", SUCCESS, texts)
-
-
-def _tree_study(repository: _Repository, tree: Source) -> Iterator[Study]:
+def _tree_study(repository: _Repository) -> Iterator[Study]:
     """Yield the cell of the working tree, if it has scores that the last commit has not."""
+    tree = repository.tree
     head = repository.read(_commit_of(repository.root, "HEAD"))
     own = tree.texts.get(EVALUATION)
     if not tree.params or own is None or own == head.get(EVALUATION):
@@ -320,16 +314,11 @@ def _changes(baseline: dict[str, Any], params: dict[str, Any]) -> tuple[str, ...
 
 def json_of(source: Source, path: str) -> dict[str, Any]:
     """Return the content of a JSON file, empty if there is none."""
-    if path not in source.texts:
-        return {}
-    where = f"{source.name}: {path}"
     try:
-        content = json.loads(source.texts[path])
-    except (ValueError, RecursionError) as error:
-        raise StudyError(where, f"is not JSON ({error})", "evaluate it again") from None
-    if not isinstance(content, dict):
-        raise StudyError(where, f"must be a mapping, got {type(content).__name__}", "evaluate it again")
-    return content
+        return _MAPPING.validate_json(source.texts.get(path, "{}"))
+    except ValidationError as error:
+        problem = f"is not JSON of a mapping ({first_problem(error)})"
+        raise StudyError(f"{source.name}: {path}", problem, "evaluate it again") from None
 
 
 def columns_of(text: str, delimiter: str) -> dict[str, list[float]]:

@@ -120,7 +120,7 @@ def dose_response_picture(study: Study) -> str:
     """Return the dose response of the lines that are on as one SVG with a legend, for other documents."""
     panels = _by_view(study)
     lines = [line for line in lines_of(study) if line.on]
-    with figure(9.0, 3.6, svg__fonttype="path", font__size=10) as drawn:
+    with figure(9.0, 3.6, {"svg.fonttype": "path", "font.size": 10}) as drawn:
         axes = drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axis, panel in zip(axes, panels, strict=True):
             x_range = _widened([x for x, _ in panel.points], "log")
@@ -295,14 +295,14 @@ def _panel(panels: list[str], *names: str) -> Generator[Any]:
     """Yield the axis of a panel to be drawn, then add its SVG; its names give its parts ids of their own."""
     settings: dict[str, Any] = {
         # By hand: there are dozens of panels, and finding margins takes longer than drawing.
-        "figure__constrained_layout__use": False,
-        **{f"figure__subplot__{side}": part for side, part in _MARGINS.items()},
-        "svg__fonttype": "none",
-        "svg__hashsalt": "/".join(names),
-        "font__size": 9,
-        "axes__titlesize": 10,
+        "figure.constrained_layout.use": False,
+        **{f"figure.subplot.{side}": part for side, part in _MARGINS.items()},
+        "svg.fonttype": "none",
+        "svg.hashsalt": "/".join(names),
+        "font.size": 9,
+        "axes.titlesize": 10,
     }
-    with figure(*_PANEL_IN, **settings) as drawn:
+    with figure(*_PANEL_IN, settings) as drawn:
         axis = drawn.subplots()
         yield axis
         axis.grid(visible=True, linewidth=0.3)

@@ -88,7 +88,6 @@ def _content(study: Study, seconds: Mapping[str, float]) -> dict[str, Any]:
         "headline": findings.headline(study),
         "conventions": findings.conventions(study.conventions),
         "lines": figures.lines_of(study),
-        "most_lines": figures.MOST_LINES,
         "charts": figures.response_charts(study) if several else [],
         "further": figures.further_charts(study) if several else [],
         "overview": overview if several else tables.cell_table(study.done[0], PRINTED),
