@@ -103,9 +103,8 @@ class _Repository:
 def _texts(files: Any, folder: Path) -> Texts:
     """Return the small files below a folder of a file system, a commit's or this machine's."""
     params, lock, metrics = ((folder / name).as_posix() for name in (PARAMS_FILE.name, LOCK_NAME, "metrics"))
-    names = [name for name in (params, lock) if files.isfile(name)]
-    names += files.find(metrics) if files.isdir(metrics) else []
-    texts = {name: files.cat_file(name).decode("utf-8", "replace") for name in names}
+    names = [params, lock, *(files.find(metrics) if files.isdir(metrics) else [])]
+    texts = {name: files.cat_file(name).decode("utf-8", "replace") for name in names if files.isfile(name)}
     return {Path(name).relative_to(folder).as_posix(): text for name, text in texts.items()}
 
 
