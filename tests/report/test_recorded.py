@@ -36,7 +36,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     study.git("fetch", "--quiet", str(BUNDLE), "refs/exps/*:refs/exps/*")
     commits = set(re.findall(r"^## Commit (\w+)", recorded("results.md"), re.MULTILINE))
     revisions = [part for commit in sorted(commits) for part in ("--rev", commit)]
-    study.run("env", "PYTHONPATH=src", "python", "-m", f"{PACKAGE}.pipeline.cli", "report", *revisions)
+    study.run("env", "PYTHONPATH=src", "python", "-m", f"{PACKAGE}.cli", "report", *revisions)
     return tables_of((study.root / "reports" / "table.md").read_text(encoding="utf-8"))
 
 
