@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fly64_dose_overlap.commands import _reason, become_command, run_command
+from fly64_dose_overlap.commands import become_command, reason_in, run_command
 from fly64_dose_overlap.errors import StudyError
 
 FAILING = """
@@ -65,4 +65,4 @@ def test_a_command_may_take_over_the_process() -> None:
     ],
 )
 def test_the_reason_is_the_last_error_or_else_the_last_line(text: str, reason: str) -> None:
-    assert _reason(text) == reason
+    assert reason_in(text) == reason

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from fly64_dose_overlap.errors import StudyError
 
@@ -41,9 +41,11 @@ def run_command(*line: str, root: Path | None = None, where: str = "") -> str:
             raise _not_installed(line[0]) from None
         except subprocess.TimeoutExpired:
             raise StudyError(where or shown, f"no end after {COMMAND_LIMIT_S:.0f} s: {shown}") from None
-        printed, complaint = (_content(file) for file in (output, errors))
+        for file in (output, errors):
+            file.seek(0)
+        printed, complaint = output.read(), errors.read()
     if found.returncode:
-        problem = f"{shown} ended with status {found.returncode}: {_reason(complaint or printed)}"
+        problem = f"{shown} ended with status {found.returncode}: {reason_in(complaint or printed)}"
         raise StudyError(where or line[0], problem)
     return printed
 
@@ -66,13 +68,8 @@ def _not_installed(program: str) -> StudyError:
     return StudyError(program, "is not installed", "activate the project's environment")
 
 
-def _content(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()
-
-
-def _reason(text: str) -> str:
-    """Return the error in what DVC printed, which may be followed by advice."""
+def reason_in(text: str) -> str:
+    """Return the error in what a program printed, which may be followed by advice; else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("ERROR", "error", "fatal"))]
     return (errors or lines or ["no message"])[-1]

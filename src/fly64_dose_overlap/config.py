@@ -317,6 +317,13 @@ def parse_params(content: Any, *, where: str = str(PARAMS_FILE)) -> Params:
         raise StudyError(where, first_problem(error)) from None
 
 
+def at(content: Any, dotted: str) -> Any:
+    """Return what stands at a dotted name, ``overlap.views``, in nested mappings; None if nothing does."""
+    for key in dotted.split("."):
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
+
+
 MAX_SHOWN = 120
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3

@@ -109,13 +109,10 @@ def _memory_wanted(error: BaseException) -> str | None:
         return "none is left"
     if isinstance(error, MemoryError):
         return message or "none is left"
-    if isinstance(error, SystemError) and _LOST_ERROR.search(message) and _memory_is_limited():
+    is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    if isinstance(error, SystemError) and _LOST_ERROR.search(message) and is_limited:
         return "none is left"
     if not isinstance(error, RuntimeError | ImportError | OSError) or not _NO_MEMORY.search(message):
         return None
     asked = _TORCH_MEMORY.search(message)
     return f"{int(asked['bytes']) / 2**30:.2f} GiB could not be allocated" if asked else message
-
-
-def _memory_is_limited() -> bool:
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

@@ -65,18 +65,8 @@ def track(
 ) -> Iterator[Item]:
     """Yield ``items`` and report rate and time left on standard error, and in the file of the stage.
 
-    Parameters
-    ----------
-    items : iterable
-        The work; one item stands for ``step`` units.
-    total : int
-        Number of units in all (the last item may hold fewer than ``step``).
-    label : str
-        What is being done.
-    unit : str
-        Name of one unit.
-    step : int
-        Units per item.
+    Progress is counted in units, ``total`` in all, each called ``unit``; one item stands for
+    ``step`` of them, but the last may hold fewer. ``label`` says what is being done.
     """
     quiet = not sys.stderr.isatty()
     start = said = recorded = time.monotonic()

@@ -18,16 +18,10 @@ Record = dict[str, Any]
 
 
 def new_record(tool: str, *, physics: Mapping[str, Any] | None = None, **additional: Any) -> Record:
-    """Start a record.
+    """Start a record, by the stage or command that creates the data.
 
-    Parameters
-    ----------
-    tool : str
-        Name of the stage that creates the data.
-    physics : mapping, optional
-        Physical parameters with units in their names.
-    **additional
-        Whatever else describes the origin (source file, seed, kind).
+    Physical parameters have units in their names; ``additional`` is whatever else describes
+    the origin: source file, seed, kind.
     """
     return {
         "schema_version": SCHEMA_VERSION,

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline import cli
-from fly64_dose_overlap.pipeline.verify import named_objects, object_path, verify_cache
+from fly64_dose_overlap.pipeline.lock import object_path
+from fly64_dose_overlap.pipeline.verify import named_objects, verify_cache
 from study_copy import StudyCopy
 
 CACHE = Path(".dvc/cache/files/md5")

@@ -71,8 +71,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return what has every job's process do next to nothing, or fail where its name says so."""
 
     def install(luck: Callable[[Job], str]) -> None:
-        def line(job: Job, params_file: Path) -> list[str]:
-            del params_file
+        def line(job: Job, task: Task, params_file: Path) -> list[str]:
+            del task, params_file
             return [sys.executable, "-I", "-S", "-c", STAND_IN, str(job.folder), luck(job)]
 
         monkeypatch.setattr(Job, "command", line)
@@ -121,8 +121,11 @@ def test_a_reconstruction_takes_the_model_that_was_trained_on_its_cell() -> None
     for split in ("train", "test"):
         job = planned(methods=["refined"], dose=[1000], view=["dense"], split=[split]).jobs[0]
         trained = planned("train", methods=["refined"], dose=[1000], view=["dense"]).jobs[0]
-        assert job.command(PARAMS_FILE)[-2:] == ["--model", str(trained.folder / "model.safetensors")]
-        assert "--model" not in trained.command(PARAMS_FILE)
+        assert job.command("reconstruct", PARAMS_FILE)[-2:] == [
+            "--model",
+            str(trained.folder / "model.safetensors"),
+        ]
+        assert "--model" not in trained.command("train", PARAMS_FILE)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,6 @@ def test_a_dry_run_prints_the_commands_makes_nothing_and_needs_no_torch(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tran",), "error: TASK: must be train or reconstruct, got 'tran'"),
         (("train", "--dose", "3000"), "error: --dose: 3000 is not among 1000, 10000, 100000"),
         (("train", "--view", "thick"), "error: --view: thick is not among baseline, dense, sparse"),
         (("train", "--params", "none.yaml"), "error: none.yaml: no such file"),
@@ -214,6 +216,10 @@ def test_bad_requests_are_refused_in_one_line(arguments: tuple[str, ...], messag
     assert found.stderr.startswith(message)
     assert found.stderr.count("\n") == 1
     assert not Path("models").exists()
+
+
+def test_an_unknown_task_is_a_usage_error() -> None:
+    assert invoke("tran").exit_code == 2
 
 
 def test_a_failed_job_stops_no_other_and_fails_the_command(stand_in: Callable[..., None]) -> None:
@@ -229,7 +235,7 @@ def test_a_failed_job_stops_no_other_and_fails_the_command(stand_in: Callable[..
     assert (done["status"], done["returncode"], done["size_bytes"]) == ("success", 0, 3)
     assert manifest("models/jobs")["n_failed"] == 1
     text = Path(log).read_text(encoding="utf-8")
-    assert text.startswith("train job network/dense/dose=1000/train starts: {'dose': 1000, 'view': 'dense'")
+    assert text.startswith("job network/dense/dose=1000/train starts: {'dose': 1000, 'view': 'dense'")
     assert text.endswith("at work\nerror: no luck\n")
     invoke("train", "--view", "dense", "--dose", "1000")
     assert Path(log).read_text(encoding="utf-8") == 2 * text
@@ -240,10 +246,10 @@ def test_the_manifest_lists_every_job_in_the_same_bytes_however_many_work(
 ) -> None:
     stand_in(lambda job: "bad" if job.split == "train" else "good")
     Path("data/views/1000/sparse/test.npz").unlink()
-    plan = planned(dose=[1000], view=["dense", "sparse"], allow_missing=True)
+    plan = planned(dose=[1000], view=["dense", "sparse"], allow_missing=True, root=Path("out"))
     written: list[bytes] = []
     for workers in (1, 3):
-        outcome = run_jobs(plan, params_file=PARAMS_FILE, root=Path("out"), workers=workers)
+        outcome = run_jobs(plan, params_file=PARAMS_FILE, workers=workers)
         assert [each["split"] for each in outcome] == ["train", "test", "train"]
         assert manifest("out")["jobs"] == outcome
         written.append(Path("out/manifest.json").read_bytes())
@@ -268,7 +274,7 @@ def test_a_slow_writer_does_not_put_an_older_manifest_over_a_newer(
         write(path, content)
 
     monkeypatch.setattr(jobs, "write_json_atomic", slowly)
-    run_jobs(planned(dose=[1000], gridsize=[2]), params_file=PARAMS_FILE, root=Path("out"), workers=4)
+    run_jobs(planned(dose=[1000], gridsize=[2], root=Path("out")), params_file=PARAMS_FILE, workers=4)
     assert len(manifest("out")["jobs"]) == 4
 
 
@@ -284,7 +290,7 @@ def test_an_interrupt_ends_the_jobs_that_run_and_starts_no_other(stand_in: Calla
     threading.Thread(target=interrupt, daemon=True).start()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(plan, params_file=PARAMS_FILE, root=Path("out"), workers=1)
+        run_jobs(plan, params_file=PARAMS_FILE, workers=1)
     assert time.monotonic() - started < 30
     assert not plan.jobs[1].folder.exists()
 

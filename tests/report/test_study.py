@@ -73,7 +73,7 @@ def test_best_is_that_of_the_printed_value() -> None:
     cell = study_of(new_run(1000, "dense", methods=tied)).cells[1000, "dense"]
     assert cell.best(PHASE_PSNR) == {"network", "LSQML"}
     assert cell.best(COMPLEX_NRMSE) == {"network"}
-    assert cell.strongest(("iterative",)) == "LSQML"
+    assert cell.strongest("iterative") == "LSQML"
 
 
 def test_delta_is_leader_minus_method() -> None:

@@ -19,7 +19,6 @@ BASE_FILE = Path("data/base/base.npz")
 CODE = Path("metrics/check")
 METRICS = Path("metrics")
 EVALUATION = Path("metrics/evaluation.json")
-FRC_CURVES = Path("metrics/frc.csv")
 REPORTS = Path("reports")
 """Files and folders, here and below, are relative to the folder of params.yaml."""
 
@@ -66,22 +65,15 @@ def reconstruction_folder(method: str) -> Path:
 
 @dataclass(frozen=True)
 class Cell:
-    """One dose with one view and one seed.
-
-    Attributes
-    ----------
-    dose : int, photons per frame
-    view : str
-    seed : int
-        Of the training.
-    gridsize : int
-        Group side of the view.
-    """
+    """One dose with one view and one seed."""
 
     dose: int
+    """Photons per frame."""
     view: str
     seed: int
+    """Of the training."""
     gridsize: int
+    """Group side of the view."""
 
     def data(self, half: str) -> Path:
         """Return the dataset of one half."""
@@ -91,13 +83,8 @@ class Cell:
 def cells(params: Params, *, doses: Iterable[int] = (), seeds: int = 1) -> list[Cell]:
     """Return the cells of the study: doses ascending, for each the views, for each the seeds.
 
-    Parameters
-    ----------
-    params : Params
-    doses : iterable of int, photons per frame
-        Doses beside those that the parameters list.
-    seeds : int
-        Repeats of each cell, with the seed of the training counted up from its value.
+    ``doses``, in photons per frame, come beside those that the parameters list; ``seeds`` is
+    the number of repeats of each cell, with the seed of the training counted up from its value.
     """
     first = params.seed
     return [
@@ -111,12 +98,8 @@ def cells(params: Params, *, doses: Iterable[int] = (), seeds: int = 1) -> list[
 def choose(candidates: Sequence[Chosen], **wanted: Collection[Any]) -> list[Chosen]:
     """Return those that have one of the wanted values of every attribute; no value takes all.
 
-    Parameters
-    ----------
-    candidates : sequence
-        Cells, or anything with attributes of these names.
-    **wanted : collection
-        Values by attribute, such as ``dose=[1000]``, ``view=["dense"]`` or ``seed=[42]``.
+    Candidates are cells, or anything with attributes of these names: ``dose=[1000]``,
+    ``view=["dense"]`` or ``seed=[42]``.
 
     Raises
     ------

@@ -249,7 +249,7 @@ class _Matrix:
         self.experiments = plan(
             selection, committed=committed, code_change=change, methods=all_methods(params)
         )
-        self._done = history.finished(self.commit) & {each.name for each in self.experiments}
+        self._done = history.existing(self.commit).keys() & {each.name for each in self.experiments}
 
     @property
     def missing(self) -> list[Experiment]:

@@ -61,13 +61,19 @@ def imported_files(module: str, file: Path) -> dict[str, Path]:
 
 
 def _imports(file: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the modules that a file may import, and the packages that they lie in."""
+    """Yield the modules of this package that a file may import, and the packages that they lie in.
+
+    The package itself is none: it only says its version, and hands out what a user asks for.
+    """
     for name in _names_imported(file.read_text(encoding="utf-8")):
         parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            path = _file_of(parts[:end])
-            if path:
-                yield ".".join(parts[:end]), path
+        if parts[0] != PACKAGE:
+            continue
+        for end in range(2, len(parts) + 1):
+            stem = ROOT.joinpath(*parts[1:end])
+            for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+                if path.is_file():
+                    yield ".".join(parts[:end]), path
 
 
 @cache
@@ -79,14 +85,3 @@ def _names_imported(source: str) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return tuple(sorted(names))
-
-
-def _file_of(parts: list[str]) -> Path | None:
-    """Return the file of a module of this package, or None if it is no such module.
-
-    The package itself is none: it only says its version, and hands out what a user asks for.
-    """
-    if parts[0] != PACKAGE or len(parts) == 1:
-        return None
-    stem = ROOT.joinpath(*parts[1:])
-    return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)

@@ -9,19 +9,23 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import PARAMS_FILE, parse_yaml
+from fly64_dose_overlap.config import PARAMS_FILE, at, first_problem, parse_yaml
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.lock import LOCK_NAME, LockedStage, parse_lock
+from fly64_dose_overlap.pipeline import cells
+from fly64_dose_overlap.pipeline.lock import LOCK_NAME, LockedStage, object_path, parse_lock
+from fly64_dose_overlap.pipeline.matrix.history import existing
+from fly64_dose_overlap.pipeline.matrix.plan import DIGEST_DIGITS, TARGET
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.provenance import dumps
 from fly64_dose_overlap.report.study import FAILED, SUCCESS, Bounds, Curve, Run, Study, make_study
@@ -38,10 +42,9 @@ SEEDS = ("seed", "train.seed")
 """Parameter in which the repeats of a cell differ: now, and in commits of before."""
 CELL_KEYS = ("dose", "doses", "view", *SEEDS)
 """Parameters that tell the cells of one study apart, and change no other result."""
-EVALUATION = "metrics/evaluation.json"
+EVALUATION = cells.EVALUATION.as_posix()
 RECONSTRUCTION = "reports/reconstruction.npz"
-LAST_STAGE = "evaluate"
-DIGEST_DIGITS = 6
+_MAPPING = TypeAdapter(dict[str, Any])
 _NAME_WITH_DIGEST = re.compile(r"\d+-[a-z0-9_]+(?:-seed\d+)?-([0-9a-f]{6})")
 
 Texts = dict[str, str]
@@ -50,23 +53,14 @@ Texts = dict[str, str]
 
 @dataclass(frozen=True)
 class Source:
-    """A commit, an experiment of one, or the working tree.
-
-    Attributes
-    ----------
-    name : str
-        Name of the experiment.
-    revision : str
-        Full git revision; that of a queued, running or failed experiment holds its
-        parameters, but the results of the commit.
-    state : {"success", "queued", "running", "failed"}
-        What DVC says of it.
-    texts : dict of str
-    """
+    """A commit, an experiment of one, or the working tree."""
 
     name: str
     revision: str
+    """Full git revision; that of a queued, running or failed experiment holds its parameters,
+    but the results of the commit."""
     state: str
+    """What DVC says of it: success, queued, running or failed."""
     texts: Texts
 
     @cached_property
@@ -81,25 +75,37 @@ class Source:
         return parse_lock(self.texts.get(LOCK_NAME, ""), where=f"{self.name}: {LOCK_NAME}")
 
 
-@dataclass(frozen=True)
 class _Repository:
-    """What is open in git and DVC at the same time."""
+    """What git and DVC have of a study, open at the same time, and its working tree."""
 
-    root: Path
-    read: Callable[[str], Texts]
-    """Small files of a git revision."""
-    queue: Any
-    """DVC's."""
-    cache: Path
-    here: dict[str, Path] = field(default_factory=dict[str, Path])
-    """Files of the working tree by checksum."""
+    def __init__(self, repo: Any, root: Path) -> None:
+        self.root = root
+        self.queue = repo.experiments.celery_queue
+        self._scm = repo.scm
+        self._folder = root.resolve().relative_to(Path(repo.scm.root_dir).resolve())
+        self._cache = Path(repo.cache.local.path)
+        self.tree = Source(TREE, "", SUCCESS, _texts(repo.fs, root.resolve()))
+        outs = [out for stage in self.tree.lock.values() for out in stage.outs]
+        self._here = {out.md5: root / out.path for out in outs if out.md5}
+
+    def read(self, revision: str) -> Texts:
+        """Return the small files of a git revision."""
+        return _texts(self._scm.get_fs(revision), self._folder)
 
     def find(self, checksum: str | None) -> Path | None:
-        """Return where an output lies on this machine."""
+        """Return where an output lies on this machine: in the cache, or in the working tree."""
         if not checksum:
             return None
-        places = [self.cache / checksum[:2] / checksum[2:], *filter(None, [self.here.get(checksum)])]
+        places = [object_path(self._cache, checksum), *filter(None, [self._here.get(checksum)])]
         return next((path for path in places if path.is_file()), None)
+
+
+def _texts(files: Any, folder: Path) -> Texts:
+    """Return the small files below a folder of a file system, a commit's or this machine's."""
+    params, lock, metrics = ((folder / name).as_posix() for name in (PARAMS_FILE.name, LOCK_NAME, "metrics"))
+    names = [params, lock, *(files.find(metrics) if files.isdir(metrics) else [])]
+    texts = {name: files.cat_file(name).decode("utf-8", "replace") for name in names if files.isfile(name)}
+    return {Path(name).relative_to(folder).as_posix(): text for name, text in texts.items()}
 
 
 def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
@@ -110,12 +116,8 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
     belongs to a digest of its changed parameters. The commit itself stands last, so that an
     experiment of the same cell and seed replaces it.
 
-    Parameters
-    ----------
-    root : Path
-        Folder of params.yaml and dvc.lock.
-    revisions : sequence of str
-        Commits that experiments started from, in any spelling git knows.
+    ``root`` is the folder of params.yaml and dvc.lock, ``revisions`` are commits that experiments
+    started from, in any spelling git knows.
 
     Raises
     ------
@@ -128,13 +130,8 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
     commits = {revision: _commit_of(root, revision) for revision in revisions}
     try:
         with Repo(str(root)) as repo:
-            tree = _read_tree(root)
-            outs = [out for stage in tree.lock.values() for out in stage.outs]
-            here = {out.md5: root / out.path for out in outs if out.md5}
-            repository = _Repository(
-                root, _reader(repo, root), repo.experiments.celery_queue, Path(repo.cache.local.path), here
-            )
-            studies = [*_tree_study(repository, tree)]
+            repository = _Repository(repo, root)
+            studies = [*_tree_study(repository)]
             for revision, commit in commits.items():
                 studies += _studies_of(repository, revision, commit)
     except DvcException as error:
@@ -151,32 +148,9 @@ def _commit_of(root: Path, revision: str) -> str:
     return run_command(*line, root=root, where=where).strip()
 
 
-def _reader(repo: Any, root: Path) -> Callable[[str], Texts]:
-    """Return a function that reads the small files of a git revision."""
-    prefix = root.resolve().relative_to(Path(repo.scm.root_dir).resolve()).as_posix()
-    base = "" if prefix == "." else f"{prefix}/"
-
-    def read(revision: str) -> Texts:
-        files = repo.scm.get_fs(revision)
-        names = [base + name for name in (PARAMS_FILE.name, LOCK_NAME) if files.isfile(base + name)]
-        names += files.find(f"{base}metrics") if files.isdir(f"{base}metrics") else []
-        return {name.removeprefix(base): files.cat_file(name).decode("utf-8", "replace") for name in names}
-
-    return read
-
-
-def _read_tree(root: Path) -> Source:
-    paths = [root / PARAMS_FILE, root / LOCK_NAME, *sorted((root / "metrics").rglob("*.*"))]
-    texts = {
-        path.relative_to(root).as_posix(): path.read_text(encoding="utf-8", errors="replace")
-        for path in paths
-        if path.is_file()
-    }
-    return Source(TREE, "", SUCCESS, texts)
-
-
-def _tree_study(repository: _Repository, tree: Source) -> Iterator[Study]:
+def _tree_study(repository: _Repository) -> Iterator[Study]:
     """Yield the cell of the working tree, if it has scores that the last commit has not."""
+    tree = repository.tree
     head = repository.read(_commit_of(repository.root, "HEAD"))
     own = tree.texts.get(EVALUATION)
     if not tree.params or own is None or own == head.get(EVALUATION):
@@ -219,19 +193,14 @@ def _studies_of(repository: _Repository, revision: str, commit: str) -> list[Stu
 
 def experiments_of(repository: _Repository, commit: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, revision and state of the experiments of a commit, whatever became of them."""
-    folder = f"refs/exps/{commit[:2]}/{commit[2:]}/"
-    listing = run_command(
-        "git", "for-each-ref", "--format=%(objectname) %(refname)", folder, root=repository.root
-    )
-    done = [line.split(" ", 1) for line in listing.splitlines()]
-    names = {name.removeprefix(folder) for _, name in done}
-    yield from ((name.removeprefix(folder), revision, SUCCESS) for revision, name in done)
+    done = existing(commit, repository.root)
+    yield from ((name, revision, SUCCESS) for name, revision in done.items())
     queue = repository.queue
     waiting = [(entry, "running") for entry in queue.iter_active()]
     waiting += [(entry, "queued") for entry in queue.iter_queued()]
     waiting += [(entry, FAILED) for entry, _ in queue.iter_failed()]
     for entry, state in waiting:
-        if entry.baseline_rev == commit and entry.name not in names:
+        if entry.baseline_rev == commit and entry.name not in done:
             yield entry.name or entry.stash_rev[:7], entry.stash_rev, state
 
 
@@ -251,7 +220,7 @@ def run_of(source: Source, find: Callable[[str | None], Path | None]) -> Run:
     params, texts = source.params, source.texts
     dose, view = int(params["dose"]), str(params["view"])
     state = state_of(source) if source.state == SUCCESS else source.state
-    seed = next((int(found) for key in SEEDS if (found := _at(params, key)) is not None), 0)
+    seed = next((int(found) for key in SEEDS if (found := at(params, key)) is not None), 0)
     plain = (source.name, source.revision, state, dose, view, seed, params)
     if state != SUCCESS:
         return Run(*plain)
@@ -261,8 +230,8 @@ def run_of(source: Source, find: Callable[[str | None], Path | None]) -> Run:
         evaluation=json_of(source, EVALUATION),
         frc=columns_of(texts.get("metrics/frc.csv", ""), ","),
         curves=curves_of(texts),
-        measured_dose=json_of(source, f"metrics/dose/{dose}.json"),
-        measured_overlap=json_of(source, f"metrics/overlap/{dose}-{view}.json"),
+        measured_dose=json_of(source, cells.dose_metrics(dose).as_posix()),
+        measured_overlap=json_of(source, cells.overlap_metrics(dose, view).as_posix()),
         data={path: md5 for path, md5 in outs.items() if path.startswith("data/")},
         reconstruction=find(outs.get(RECONSTRUCTION)),
     )
@@ -275,18 +244,19 @@ def state_of(source: Source) -> str:
     after the run, hold the scores of another cell.
     """
     texts, lock = source.texts, source.lock
-    if EVALUATION not in texts or LAST_STAGE not in lock:
+    if EVALUATION not in texts or TARGET not in lock:
         return NO_RESULT
-    recorded = {out.path: out.md5 for out in lock[LAST_STAGE].outs}
+    recorded = {out.path: out.md5 for out in lock[TARGET].outs}
     if recorded.get(EVALUATION) != hashlib.md5(texts[EVALUATION].encode(), usedforsecurity=False).hexdigest():
         return STALE
-    return SUCCESS if _of_parameters(lock, LAST_STAGE, source.params) else STALE
+    return SUCCESS if _of_parameters(lock, TARGET, source.params) else STALE
 
 
 def _of_parameters(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -> bool:
     """Whether a stage and those before it ran with these parameters."""
-    used = [item for stage in _upstream(lock, last) for item in _used(lock[stage]).items()]
-    return all(_at(params, key) == value for key, value in used if key != "doses")
+    used = (lock[stage].params.get(PARAMS_FILE.name, {}) for stage in _upstream(lock, last))
+    items = (item for each in used for item in each.items())
+    return all(at(params, key) == value for key, value in items if key != "doses")
 
 
 def _upstream(lock: dict[str, LockedStage], last: str) -> set[str]:
@@ -302,10 +272,6 @@ def _upstream(lock: dict[str, LockedStage], last: str) -> set[str]:
     return found
 
 
-def _used(stage: LockedStage) -> dict[str, Any]:
-    return stage.params.get(PARAMS_FILE.name, {})
-
-
 def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, str], Bounds]:
     """Return the limits that are known at all doses, of views that were not run too."""
     found: dict[tuple[int, str], Bounds] = {}
@@ -314,7 +280,7 @@ def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, 
             continue
         lock = source.lock
         for stage, view in ((name, name.partition("@")[2]) for name in lock if name.startswith("limit@")):
-            text = source.texts.get(f"metrics/limit/{view}.json")
+            text = source.texts.get(cells.limit_file(view).as_posix())
             if text is None or (doses[0], view) in found or not _is_current(lock, stage, source.params):
                 continue
             with tempfile.TemporaryDirectory() as folder:
@@ -334,17 +300,9 @@ def _is_current(lock: dict[str, LockedStage], last: str, params: dict[str, Any])
 
 def settings(params: dict[str, Any]) -> dict[str, Any]:
     """Return all parameters by dotted name, without those that tell the cells of one study apart."""
-    flat: dict[str, Any] = {}
+    from dvc.utils.flatten import flatten
 
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            flat[prefix] = value
-
-    walk("", params)
-    return {key: value for key, value in flat.items() if key not in CELL_KEYS}
+    return {key: value for key, value in flatten(params).items() if key not in CELL_KEYS}
 
 
 def _changes(baseline: dict[str, Any], params: dict[str, Any]) -> tuple[str, ...]:
@@ -353,31 +311,20 @@ def _changes(baseline: dict[str, Any], params: dict[str, Any]) -> tuple[str, ...
     return tuple(f"{key}: {before.get(key, ABSENT)} → {after.get(key, ABSENT)}" for key in keys)
 
 
-def _at(params: dict[str, Any], dotted: str) -> Any:
-    value: Any = params
-    for key in dotted.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
 def json_of(source: Source, path: str) -> dict[str, Any]:
     """Return the content of a JSON file, empty if there is none."""
-    if path not in source.texts:
-        return {}
-    where = f"{source.name}: {path}"
     try:
-        content = json.loads(source.texts[path])
-    except (ValueError, RecursionError) as error:
-        raise StudyError(where, f"is not JSON ({error})", "evaluate it again") from None
-    if not isinstance(content, dict):
-        raise StudyError(where, f"must be a mapping, got {type(content).__name__}", "evaluate it again")
-    return content
+        return _MAPPING.validate_json(source.texts.get(path, "{}"))
+    except ValidationError as error:
+        problem = f"is not JSON of a mapping ({first_problem(error)})"
+        raise StudyError(f"{source.name}: {path}", problem, "evaluate it again") from None
 
 
 def columns_of(text: str, delimiter: str) -> dict[str, list[float]]:
     """Return the columns of a table with a header; an empty field is NaN."""
-    head, *rows = [*csv.reader(io.StringIO(text), delimiter=delimiter)] or [[]]
-    return {key: [float(row[i] or "nan") for row in rows] for i, key in enumerate(head)}
+    table = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    rows = list(table)
+    return {key: [float(row[key] or "nan") for row in rows] for key in table.fieldnames or ()}
 
 
 def curves_of(texts: Texts) -> dict[str, Curve]:

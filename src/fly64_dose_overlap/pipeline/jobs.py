@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,104 +24,68 @@ import typer
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.atomic import read_json, sha256_of, write_json_atomic
-from fly64_dose_overlap.pipeline.cells import HALVES, Cell, Half, cells, choose
+from fly64_dose_overlap.pipeline.cells import HALVES, Half, cells, choose
 from fly64_dose_overlap.pipeline.processes import end_with_parent
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, refusing
+from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.pipeline.stages._method import method_of
 from fly64_dose_overlap.progress import say
 
 Task = Literal["train", "reconstruct"]
-ROOT = Path("models/jobs"), Path("reconstructions/jobs")
+ROOTS: dict[Task, Path] = {"train": Path("models/jobs"), "reconstruct": Path("reconstructions/jobs")}
 DEFAULT_METHOD: dict[Task, str] = {"train": "network", "reconstruct": "lsqml"}
 BUNDLE = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One method on one half of one cell.
+    """One method on one half of one cell; a training always takes the training half."""
 
-    Attributes
-    ----------
-    task : "train" or "reconstruct"
-    cell : Cell
-    method : str
-    split : "train" or "test"
-        Half that is worked on; a training always takes the training half.
-    data : Path
-    folder : Path
-        Of the results and the log.
-    """
-
-    task: Task
-    cell: Cell
     method: str
+    dose: int
+    view: str
+    gridsize: int
     split: Half
     data: Path
     folder: Path
-
-    @property
-    def dose(self) -> int:
-        """Photons per frame."""
-        return self.cell.dose
-
-    @property
-    def view(self) -> str:
-        """Name of the view."""
-        return self.cell.view
-
-    @property
-    def gridsize(self) -> int:
-        """Group side of the view."""
-        return self.cell.gridsize
+    """Of the results and the log."""
+    log: Path
+    """Everything that the job's process says."""
 
     @property
     def name(self) -> str:
         """Name of the job in messages, such as ``lsqml/dense/dose=1000/test``."""
         return f"{self.method}/{self.view}/dose={self.dose}/{self.split}"
 
-    @property
-    def log(self) -> Path:
-        """Everything that the job's process says."""
-        return self.folder / f"{self.task}.log"
-
-    def command(self, params_file: Path) -> list[str]:
+    def command(self, task: Task, params_file: Path) -> list[str]:
         """Return the command line of the job's process."""
-        chosen = [self.task, self.method, str(self.data), str(self.folder), str(self.gridsize)]
+        chosen = [task, self.method, str(self.data), str(self.folder), str(self.gridsize)]
         options = ["--params", str(params_file)]
-        if self.task == "reconstruct":
-            model = ROOT[0] / f"dose_{self.dose}" / self.view / "train" / self.method / BUNDLE
+        if task == "reconstruct":
+            model = _folder(ROOTS["train"], self.dose, self.view, "train", self.method) / BUNDLE
             options += ["--model", str(model)]
         return [sys.executable, "-m", __spec__.name, "one", *chosen, *options]
 
     def describe(self) -> dict[str, Any]:
         """Return the job as JSON-able values, its paths relative to the working folder."""
-        return {
-            "dose": self.dose,
-            "view": self.view,
-            "gridsize": self.gridsize,
-            "split": self.split,
-            "method": self.method,
-            "data": _relative(self.data),
-            "folder": _relative(self.folder),
-            "log": _relative(self.log),
-        }
+        values = asdict(self).items()
+        return {k: Path(os.path.relpath(v)).as_posix() if isinstance(v, Path) else v for k, v in values}
+
+
+def _folder(root: Path, dose: int, view: str, half: str, method: str) -> Path:
+    return root / f"dose_{dose}" / view / half / method
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of the study, divided.
+    """All jobs of the study: those to run, those that a filter left out, and those without data."""
 
-    Attributes
-    ----------
-    jobs : list of Job
-        Those to run.
-    left_out, missing : list of (Job, str)
-        Those that a filter left out, and those whose data are not there, with the reason.
-    """
-
-    jobs: list[Job] = field(default_factory=lambda: [])
-    left_out: list[tuple[Job, str]] = field(default_factory=lambda: [])
-    missing: list[tuple[Job, str]] = field(default_factory=lambda: [])
+    task: Task
+    root: Path
+    """Folder of the results."""
+    jobs: list[Job] = field(default_factory=list[Job])
+    left_out: list[tuple[Job, str]] = field(default_factory=list[tuple[Job, str]])
+    """With the reason, as in ``missing``."""
+    missing: list[tuple[Job, str]] = field(default_factory=list[tuple[Job, str]])
 
     @property
     def total(self) -> int:
@@ -140,19 +104,10 @@ def plan_jobs(
 ) -> Plan:
     """Divide the jobs of the study: every dose, view, half and method.
 
-    Parameters
-    ----------
-    params : Params
-    task : "train" or "reconstruct"
-    methods : sequence of str
-        By default the network, or LSQML.
-    root : Path, optional
-        Folder of the results.
-    allow_missing : bool
-        Leave out jobs without data. A baseline to be trained on must be there: it is the whole
-        simulated set of its dose.
-    **filters : collection
-        Values of ``dose``, ``view``, ``gridsize`` and ``split``; jobs that match all are run.
+    Those run that match all filters, values of ``dose``, ``view``, ``gridsize`` and ``split``.
+    Without ``methods`` the network trains and LSQML reconstructs. With ``allow_missing`` jobs
+    without data are left out; a baseline to be trained on must be there: it is the whole
+    simulated set of its dose.
 
     Raises
     ------
@@ -161,65 +116,59 @@ def plan_jobs(
     StudyError
         If a filter names a value that no job has, or no job matches all filters.
     """
-    root = root or ROOT[task == "reconstruct"]
-    halves: tuple[Half, ...] = HALVES if task == "reconstruct" else ("train",)
+    plan = Plan(task, root or ROOTS[task])
     everything = [
-        Job(task, cell, method, half, cell.data(half), root / f"dose_{cell.dose}" / cell.view / half / method)
+        Job(
+            method, cell.dose, cell.view, cell.gridsize, half, cell.data(half), folder, folder / f"{task}.log"
+        )
         for method in methods or [DEFAULT_METHOD[task]]
         for cell in cells(params)
-        for half in halves
+        for half in (HALVES if task == "reconstruct" else HALVES[:1])
+        for folder in [_folder(plan.root, cell.dose, cell.view, half, method)]
     ]
     chosen = choose(everything, **filters)
-    plan = Plan()
     for job in everything:
-        needed = [job.data] if task == "reconstruct" else [job.data, job.cell.data("test")]
-        absent = [path for path in needed if not path.is_file()]
+        needed = [job.data] if task == "reconstruct" else [job.data, job.data.with_name("test.npz")]
+        absent = [path.as_posix() for path in needed if not path.is_file()]
         if job not in chosen:
-            plan.left_out.append((job, _reason(job, filters)))
+            key = next(key for key, values in filters.items() if values and getattr(job, key) not in values)
+            plan.left_out.append((job, f"{key} {getattr(job, key)} was not asked for"))
         elif not absent:
             plan.jobs.append(job)
         elif allow_missing and (job.view != "baseline" or task == "reconstruct"):
-            plan.missing.append((job, f"{' and '.join(path.as_posix() for path in absent)} not found"))
+            plan.missing.append((job, f"{' and '.join(absent)} not found"))
         else:
             target = f"overlap@{job.dose}-{job.view}"
             raise MissingFileError(
-                ", ".join(map(str, absent)),
+                ", ".join(absent),
                 f"no such file, so the {job.view} view of dose {job.dose} cannot be used",
                 f"make it with: dvc repro {target}, or fetch it with: dvc pull {target}",
             )
     return plan
 
 
-def _reason(job: Job, filters: dict[str, Collection[Any]]) -> str:
-    name = next(name for name, values in filters.items() if values and getattr(job, name) not in values)
-    return f"{name} {getattr(job, name)} was not asked for"
+def run_jobs(plan: Plan, *, params_file: Path, workers: int = 1) -> list[dict[str, Any]]:
+    """Run the jobs, several at a time, and return the description and the result of each.
 
-
-def run_jobs(plan: Plan, *, params_file: Path, root: Path, workers: int = 1) -> list[dict[str, Any]]:
-    """Run the jobs, several at a time; a failed one does not stop the others.
-
-    What finished before with the same data, settings and code is kept. ``manifest.json`` in
-    the folder of the results is written anew after every job.
-
-    Returns
-    -------
-    list of dict
-        Of each job its description and its result, with ``returncode`` 0 for success.
+    A failed one, whose ``returncode`` is not 0, does not stop the others. What finished before
+    with the same data, settings and code is kept. ``manifest.json`` in the folder of the
+    results is written anew after every job.
     """
     done: dict[str, dict[str, Any]] = {}
     running: list[subprocess.Popen[bytes]] = []
     writing = threading.Lock()
 
-    def run(job: Job) -> None:
-        result = _run(job, params_file, running)
+    def run_one(job: Job) -> None:
+        command = job.command(plan.task, params_file)
+        result = _run(job, command, running)
         with writing:
-            done[job.name] = {**job.describe(), "command": job.command(params_file)[1:], "result": result}
-            write_manifest(root, plan, [done[each.name] for each in plan.jobs if each.name in done])
+            done[job.name] = {**job.describe(), "command": command[1:], "result": result}
+            write_manifest(plan, [done[each.name] for each in plan.jobs if each.name in done])
 
-    write_manifest(root, plan, [])
+    write_manifest(plan, [])
     with ThreadPoolExecutor(workers) as pool:
         try:
-            list(pool.map(run, plan.jobs))
+            list(pool.map(run_one, plan.jobs))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
@@ -228,19 +177,21 @@ def run_jobs(plan: Plan, *, params_file: Path, root: Path, workers: int = 1) -> 
     return [done[job.name] for job in plan.jobs]
 
 
-def _run(job: Job, params_file: Path, running: list[subprocess.Popen[bytes]]) -> dict[str, Any]:
+def _run(job: Job, command: Sequence[str], running: list[subprocess.Popen[bytes]]) -> dict[str, Any]:
     job.folder.mkdir(parents=True, exist_ok=True)
     say(f"{job.name}: starts, log {job.log}")
     with job.log.open("ab") as log:
-        log.write(f"{job.task} job {job.name} starts: {job.describe()}\n".encode())
+        log.write(f"job {job.name} starts: {job.describe()}\n".encode())
         log.flush()
-        process = subprocess.Popen(job.command(params_file), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         running.append(process)
-        process.wait()
-    if process.returncode:
-        say(f"{job.name}: failed, status {process.returncode}: {_last_line(job.log)}")
-        return {"status": "failed", "returncode": process.returncode, "reason": _last_line(job.log)}
-    result: dict[str, Any] = read_json(job.folder / "result.json")
+        status = process.wait()
+    if status:
+        said = job.log.read_bytes()[-2000:].decode(errors="replace").split("\n")
+        reason = next((line.strip() for line in reversed(said) if line.strip()), "no word yet")
+        say(f"{job.name}: failed, status {status}: {reason}")
+        return {"status": "failed", "returncode": status, "reason": reason}
+    result = read_json(job.folder / "result.json")
     for label in ("bundle", "sha256", "size_bytes"):
         if label in result:
             print(f"[{job.view}/dose={job.dose}] {label}: {result[label]}", flush=True)
@@ -248,12 +199,11 @@ def _run(job: Job, params_file: Path, running: list[subprocess.Popen[bytes]]) ->
     return {"status": "success", "returncode": 0, **result}
 
 
-def write_manifest(root: Path, plan: Plan, jobs: list[dict[str, Any]]) -> Path:
+def write_manifest(plan: Plan, jobs: list[dict[str, Any]]) -> None:
     """Write which jobs there are, what came of those that ran, and why the others did not.
 
     There is no time, host or absolute path in it: equal results give equal bytes.
     """
-    path = root / "manifest.json"
     content = {
         "total_jobs": plan.total,
         "filtered_jobs": len(plan.jobs),
@@ -263,21 +213,11 @@ def write_manifest(root: Path, plan: Plan, jobs: list[dict[str, Any]]) -> Path:
         "skipped_count": len(plan.left_out),
         "missing_jobs": [{**job.describe(), "reason": reason} for job, reason in plan.missing],
     }
-    write_json_atomic(path, content)
-    return path
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_bytes()[-2000:].decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no word yet")
-
-
-def _relative(path: Path) -> str:
-    return Path(os.path.relpath(path)).as_posix()
+    write_json_atomic(plan.root / "manifest.json", content)
 
 
 def one(
-    task: str,
+    task: Task,
     method: str,
     data: Path,
     folder: Path,
@@ -301,7 +241,7 @@ def one(
     key = work_key(task, made.settings.model_dump(), *settings, *digests)
     result_file = folder / "result.json"
     if result_file.is_file():
-        before: dict[str, Any] = read_json(result_file)
+        before = read_json(result_file)
         if before.get("key") == key and before.get("files") == _files_made(folder):
             say("finished before")
             return
@@ -333,7 +273,7 @@ def _files_made(folder: Path) -> dict[str, str]:
 
 
 def main(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="train or reconstruct.")],
+    task: Annotated[Task, typer.Argument(metavar="TASK", help="train or reconstruct.")],
     dose: Annotated[list[int] | None, typer.Option(metavar="PHOTONS", help="Only this dose.")] = None,
     view: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this view.")] = None,
     gridsize: Annotated[list[int] | None, typer.Option(metavar="SIDE", help="Only this group side.")] = None,
@@ -353,45 +293,27 @@ def main(
     manifest.json in the folder of the results. A failed job does not stop the others; the
     exit status is then 1.
     """
-    if task not in DEFAULT_METHOD:
-        raise StudyError("TASK", f"must be train or reconstruct, got {task!r}")
-    plan = plan_jobs(
-        load_params(params_file),
-        task,
-        methods=method or [],
-        root=root,
-        allow_missing=allow_missing,
-        dose=dose or [],
-        view=view or [],
-        gridsize=gridsize or [],
-        split=split or [],
-    )
-    folder = root or ROOT[task == "reconstruct"]
+    params = load_params(params_file)
+    filters = {"dose": dose or [], "view": view or [], "gridsize": gridsize or [], "split": split or []}
+    plan = plan_jobs(params, task, methods=method or [], root=root, allow_missing=allow_missing, **filters)
     if dry_run:
         for job in plan.jobs:
-            print(f"dry run: {' '.join(job.command(params_file))}")
+            print(f"dry run: {' '.join(job.command(task, params_file))}")
         print(f"{len(plan.jobs)} of {plan.total} jobs, {len(plan.missing)} without data")
         return
-    results = run_jobs(plan, params_file=params_file, root=folder, workers=workers)
+    results = run_jobs(plan, params_file=params_file, workers=workers)
     failed = [result for result in results if result["result"]["returncode"]]
     print(
         f"{len(plan.jobs)} of {plan.total} jobs, {len(failed)} failed, {len(plan.left_out)} skipped, "
-        f"{len(plan.missing)} without data: {folder / 'manifest.json'}"
+        f"{len(plan.missing)} without data: {plan.root / 'manifest.json'}"
     )
     if failed:
         logs = ", ".join(result["log"] for result in failed)
         raise StudyError("jobs", f"{len(failed)} of {len(results)} failed: {logs}")
 
 
-def _command() -> typer.Typer:
-    """Return both commands: ``one``, which a job's process runs, and the plain one."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(refusing(one if sys.argv[1:2] == ["one"] else main))
-    return app
-
-
 if __name__ == "__main__":
-    command = _command()
-    if sys.argv[1:2] == ["one"]:
+    is_job = sys.argv[1:2] == ["one"]
+    if is_job:
         del sys.argv[1]
-    command()
+    run(one if is_job else main)

@@ -44,6 +44,11 @@ class _Lock(_Entry):
     stages: dict[str, LockedStage] = {}
 
 
+def object_path(cache: Path, checksum: str) -> Path:
+    """Return where DVC's cache keeps an object."""
+    return cache / checksum[:2] / checksum[2:]
+
+
 def read_lock(path: Path) -> str:
     """Return the text of a ``dvc.lock``.
 

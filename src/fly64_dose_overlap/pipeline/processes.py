@@ -69,14 +69,8 @@ def end(processes: Iterable[psutil.Process]) -> None:
 
 def end_below(folder: Path) -> None:
     """End the processes whose working folder lies below ``folder``."""
-    end([process for process in psutil.process_iter() if _works_below(process, folder.resolve())])
-
-
-def _works_below(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return folder in Path(process.cwd()).parents
-    except (psutil.Error, OSError):
-        return False
+    known = [(process, process.info["cwd"]) for process in psutil.process_iter(["cwd"])]
+    end([process for process, cwd in known if cwd and folder.resolve() in Path(cwd).parents])
 
 
 def main(folder: str, *pids: str) -> None:

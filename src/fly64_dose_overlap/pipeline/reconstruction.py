@@ -28,20 +28,10 @@ def reconstruct_by(
     calibration: CalibrationParams,
     bundle: Path | None = None,
 ) -> None:
-    """Write everything that a method makes of a dataset, as NPZ files and as products.
+    """Write everything that a method makes of a dataset to a folder, as NPZ files and as products.
 
-    Parameters
-    ----------
-    method : Method
-    data : Path
-        Dataset, of which the method sees no object.
-    folder : Path
-        Of the results.
-    stops : StopParams
-    calibration : CalibrationParams
-        Errors of what the method is told.
-    bundle : Path, optional
-        Model of a learned method.
+    The method sees no object of the dataset, and is told the scan with its errors of
+    ``calibration``. ``bundle`` is the model of a learned method.
     """
     scan = with_calibration_errors(read_scan(data), calibration, where=str(data))
     if isinstance(method, Learned) and bundle is not None:

@@ -29,9 +29,6 @@ def repository_root(start: Path) -> Path:
 def work_key(*parts: Any) -> str:
     """Return a short name for work that changes with anything its result depends on.
 
-    Parameters
-    ----------
-    *parts : JSON-able
-        Settings, digests of code, and the SHA-256 of each input file.
+    Parts are JSON-able: settings, digests of code, and the SHA-256 of each input file.
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_DIGITS]

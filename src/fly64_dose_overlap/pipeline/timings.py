@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from fly64_dose_overlap.config import first_problem
+from fly64_dose_overlap.config import Section, first_problem
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.atomic import read_json, write_json_atomic
 from fly64_dose_overlap.timing import Timing
@@ -21,30 +21,17 @@ from fly64_dose_overlap.timing import Timing
 FOLDER = Path(".dvc/tmp/timings")
 
 
-class _Record(BaseModel):
+class _Record(Section):
     """What a file of a time holds."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     seconds: Annotated[float, Field(ge=0)]
     cpu_seconds: Annotated[float, Field(ge=0)]
 
 
 def record_timing(root: Path, digest: str, timing: Timing) -> Path:
-    """Write how long it took to make a file; an earlier record gives way.
+    """Write how long it took to make the file of a SHA-256; an earlier record gives way.
 
-    Parameters
-    ----------
-    root : Path
-        Of the repository, from `repository_root`.
-    digest : str
-        SHA-256 of the file that was made.
-    timing : Timing
-
-    Returns
-    -------
-    path : Path
-        The record.
+    ``root`` is that of the repository, from `repository_root`; the record's path is returned.
     """
     path = root / FOLDER / f"{digest}.json"
     write_json_atomic(path, asdict(timing))

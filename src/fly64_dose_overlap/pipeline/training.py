@@ -31,32 +31,16 @@ def train_method(
     gridsize: int,
     neighbor_count: int,
 ) -> dict[str, Any]:
-    """Train a learned method on a dataset, or go on where that was interrupted.
+    """Train a learned method on a dataset, or go on where that was interrupted; see `Learned.train`.
 
     Checkpoints lie under ``.dvc/tmp``, outside the pipeline's outputs, which DVC removes
     before a stage runs. The folder's name depends on everything that the training does: a
     checkpoint never leaks into another cell, and a copy of the repository that DVC's queue
     works in finds its own again.
 
-    Parameters
-    ----------
-    method : Method
-    data : Path
-        Dataset with groups.
-    bundle : Path
-        Of the model.
-    curves : Path, optional
-        Folder of the curves.
-    seed : int
-    calibration : CalibrationParams
-        Errors of what the method is told.
-    gridsize, neighbor_count : int
-        Of the groups that the dataset must have.
-
-    Returns
-    -------
-    dict
-        See `Learned.train`.
+    The dataset must have groups of ``gridsize`` and ``neighbor_count``; ``calibration`` are the
+    errors of what the method is told, ``bundle`` is the file of the model and ``curves`` the
+    folder of the curves.
     """
     if not isinstance(method, Learned):
         raise StudyError(method.name, "has nothing to train", "name it in iterative, not in learned")

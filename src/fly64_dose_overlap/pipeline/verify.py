@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.lock import LOCK_NAME, parse_lock, read_lock
+from fly64_dose_overlap.pipeline.lock import LOCK_NAME, object_path, parse_lock, read_lock
 from fly64_dose_overlap.progress import track
 
 FOLDER_SUFFIX = ".dir"
@@ -74,25 +74,22 @@ def verify_cache(root: Path) -> Verified:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    named = named_objects(root)
+    objects = named_objects(root)
     try:
         repo = Repo(str(root))
     except DvcException as error:
         raise StudyError(str(root), f"DVC cannot read the repository ({error})") from None
     with repo:
         cache = Path(repo.cache.local.path)
-        objects = _with_members(cache, named)
+        for checksum, uses in list(objects.items()):
+            for name, inside in _members(cache, checksum, uses):
+                objects[name] = (*objects.get(name, ()), *inside)
         files = [(object_path(cache, checksum), checksum, uses) for checksum, uses in objects.items()]
         files = [entry for entry in files if entry[0].is_file()]
         files += _believed_unchanged(repo, root, objects)
         tracked = track(files, total=len(files), label="verify", unit="file")
         rotten = tuple(rot for entry in tracked if (rot := _compare(*entry)))
     return Verified(len(files), sum(path.stat().st_size for path, *_ in files), rotten)
-
-
-def object_path(cache: Path, checksum: str) -> Path:
-    """Return where the cache keeps an object."""
-    return cache / checksum[:2] / checksum[2:]
 
 
 def named_objects(root: Path) -> Uses:
@@ -112,29 +109,26 @@ def _locks(root: Path) -> Iterator[tuple[str, str]]:
     yield TREE, own
     listing = run_command("git", "for-each-ref", "--format=%(refname)", "refs/exps", root=root)
     experiments = [name for name in listing.split() if not name.startswith(_DVCS_OWN)]
-    seen: set[str] = set()
+    seen = {own}
     for reference in ("HEAD", *experiments):
-        entry = run_command("git", "ls-tree", reference, "--", LOCK_NAME, root=root).split()
-        if not entry or entry[2] in seen:
+        if not run_command("git", "ls-tree", reference, "--", LOCK_NAME, root=root):
             continue
-        seen.add(entry[2])
-        text = run_command("git", "cat-file", "blob", entry[2], root=root)
-        if text != own:
-            name = "the last commit" if reference == "HEAD" else f"experiment {reference.rpartition('/')[2]}"
-            yield name, text
+        text = run_command("git", "show", f"{reference}:./{LOCK_NAME}", root=root)
+        if text not in seen:
+            seen.add(text)
+            yield (
+                "the last commit" if reference == "HEAD" else f"experiment {reference.rpartition('/')[2]}",
+                text,
+            )
 
 
-def _with_members(cache: Path, named: Uses) -> Uses:
-    """Add the files of each folder whose list is whole."""
-    objects = dict(named)
-    for checksum, uses in named.items():
-        path = object_path(cache, checksum)
-        if not checksum.endswith(FOLDER_SUFFIX) or not path.is_file() or _compare(path, checksum, uses):
-            continue
+def _members(cache: Path, checksum: str, uses: tuple[Use, ...]) -> Iterator[tuple[str, list[Use]]]:
+    """Yield the files of a folder whose list is whole; nothing if it is none."""
+    path = object_path(cache, checksum)
+    if checksum.endswith(FOLDER_SUFFIX) and path.is_file() and not _compare(path, checksum, uses):
         for member in json.loads(path.read_bytes()):
-            inside = (Use(f"{use.path}/{member['relpath']}", use.stage, use.revision) for use in uses)
-            objects[member["md5"]] = (*objects.get(member["md5"], ()), *inside)
-    return objects
+            inside = [Use(f"{use.path}/{member['relpath']}", use.stage, use.revision) for use in uses]
+            yield member["md5"], inside
 
 
 def _believed_unchanged(repo: Any, root: Path, objects: Uses) -> Iterable[tuple[Path, str, tuple[Use, ...]]]:

@@ -42,11 +42,9 @@ def write_report(
 
     Parameters
     ----------
-    evaluation : Evaluation
     truth : (y, x) complex64
     record : dict
-        Provenance of the data.
-        The test half.
+        Provenance of the test half.
     limit : Limit
         Of the same scan.
     dose : int, photons per frame
@@ -69,15 +67,8 @@ def write_report(
     captions = {name: _caption(evaluation.metrics["methods"][name]) for name in labels.values()}
     fields = {name: evaluation.aligned[key] for key, name in labels.items()}
     picture = reports_dir / "comparison.png"
-    comparison_picture(
-        picture,
-        truth,
-        fields,
-        evaluation.region,
-        title=title,
-        captions=captions,
-        pixel_nm=pixel_nm(record),
-    )
+    region, pixel = evaluation.region, pixel_nm(record)
+    comparison_picture(picture, truth, fields, region, title=title, captions=captions, pixel_nm=pixel)
     curves = {name: evaluation.curves[key] for key, name in labels.items()}
     frc_picture(reports_dir / "frc.png", curves, title=title)
     return picture
@@ -91,9 +82,8 @@ def pictured(keys: Sequence[str]) -> list[str]:
     >>> pictured(["flat_object", "map", "refined"])
     ['refined', 'map', 'flat_object']
     """
-    return sorted(keys, key=lambda key: PREFERRED.index(key) if key in PREFERRED else len(PREFERRED))[
-        :MOST_PICTURED
-    ]
+    preferred = [key for key in PREFERRED if key in keys]
+    return [*preferred, *(key for key in keys if key not in preferred)][:MOST_PICTURED]
 
 
 def print_table(metrics: dict[str, Any], title: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,13 @@ DPI = 120
 
 
 @contextmanager
-def figure(width_in: float, height_in: float, **settings: Any) -> Generator[Any]:
+def figure(width_in: float, height_in: float, settings: Mapping[str, Any]) -> Generator[Any]:
     """Yield an empty figure, drawn with matplotlib's defaults and ``settings`` until the block ends.
-
-    A setting's name has ``__`` for its dots: ``font__size``.
 
     A user's matplotlibrc, ``text.usetex`` and MPLBACKEND change nothing: neither the bytes,
     nor whether it can be drawn at all.
     """
-    own: dict[str, Any] = {"figure.constrained_layout.use": True, "svg.hashsalt": "report"}
-    own |= {key.replace("__", "."): value for key, value in settings.items()}
+    own = {"figure.constrained_layout.use": True, "svg.hashsalt": "report", **settings}
     with matplotlib.style.context(["default", own]):
         drawn: Any = Figure(figsize=(width_in, height_in), dpi=DPI)
         FigureCanvasAgg(drawn)

@@ -120,12 +120,13 @@ def dose_response_picture(study: Study) -> str:
     """Return the dose response of the lines that are on as one SVG with a legend, for other documents."""
     panels = _by_view(study)
     lines = [line for line in lines_of(study) if line.on]
-    with figure(9.0, 3.6, svg__fonttype="path", font__size=10) as drawn:
+    with figure(9.0, 3.6, {"svg.fonttype": "path", "font.size": 10}) as drawn:
         axes = drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axis, panel in zip(axes, panels, strict=True):
             x_range = _widened([x for x, _ in panel.points], "log")
             axis.set(xscale="log", xlim=x_range, title=panel.title, xlabel="photons per frame")
             _draw(axis, panel, lines, PHASE_PSNR, _range(panels, lines, PHASE_PSNR))
+            axis.grid(visible=True, linewidth=0.3)
         axes[0].set_ylabel(PHASE_PSNR.label)
         handles, labels = axes[0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
@@ -183,10 +184,9 @@ def _response(
     x_range = _widened([x for panel in known for x, _ in panel.points], xscale)
     drawn: list[str] = []
     for panel in known:
-        with _panel(study.title, x_label, score.key, panel.title) as (shown, axis):
+        with _panel(drawn, study.title, x_label, score.key, panel.title) as axis:
             axis.set(title=panel.title, xlabel=x_label, ylabel=score.label, xscale=xscale, xlim=x_range)
             _draw(axis, panel, lines, score, span)
-            drawn.append(_inline(svg_text(shown)))
     return tuple(drawn)
 
 
@@ -228,7 +228,6 @@ def _draw(
                 artist.set_gid(f"line-{line.number}")
     if span:
         axis.set_ylim(span)
-    axis.grid(visible=True, linewidth=0.3)
 
 
 def _range(panels: Sequence[_Panel], lines: Sequence[Line], score: Score) -> tuple[float, float] | None:
@@ -256,7 +255,7 @@ def frc_chart(study: Study) -> Chart:
     for cell in study.done:
         frc = cell.first.frc
         x = frc.get("nyquist_fraction", [])
-        with _panel(study.title, cell.title) as (shown, axis):
+        with _panel(panels, study.title, cell.title) as axis:
             for line in lines:
                 key = LIMIT if line.name == LIMIT else cell.first.key(line.name)
                 if key in frc:
@@ -268,8 +267,6 @@ def frc_chart(study: Study) -> Chart:
             axis.axhline(1 / 7, linestyle=":", label="threshold 1/7", **grey)
             axis.set(title=f"{cell.dose:,}, {cell.view}", xlim=(0, 1), ylim=(-0.1, 1.05))
             axis.set(xlabel="spatial frequency / Nyquist", ylabel="FRC")
-            axis.grid(visible=True, linewidth=0.3)
-            panels.append(_inline(svg_text(shown)))
     note = f"A panel per cell: each method with the truth, the limit as expected. {_FRC_NOTE}"
     return Chart("Fourier ring correlation", note, tuple(panels))
 
@@ -283,35 +280,33 @@ def training_charts(study: Study) -> list[Chart]:
     strokes = dict(zip(study.views, cycle(("-", "--", ":", "-.")), strict=False))
     panels: list[str] = []
     for name in names:
-        with _panel(study.title, name) as (shown, axis):
+        with _panel(panels, study.title, name) as axis:
             for run in runs:
                 steps, values = np.reshape(run.curves.get(name, []), (-1, 2)).T
                 axis.plot(steps, values, strokes[run.view], color=colours[run.dose], linewidth=1.0)
             axis.set(title=name, xlabel="epoch")
-            axis.grid(visible=True, linewidth=0.3)
-            panels.append(_inline(svg_text(shown)))
     shown = ", ".join(f"{stroke} {view}" for view, stroke in strokes.items())
     note = f"A line per run: darker at a lower dose; {shown}."
     return [Chart("Training", note, tuple(panels))] if panels else []
 
 
 @contextmanager
-def _panel(*names: str) -> Generator[tuple[Any, Any]]:
-    """Yield a figure with one axis, whose text stays text; its names give its parts ids of their own."""
+def _panel(panels: list[str], *names: str) -> Generator[Any]:
+    """Yield the axis of a panel to be drawn, then add its SVG; its names give its parts ids of their own."""
     settings: dict[str, Any] = {
         # By hand: there are dozens of panels, and finding margins takes longer than drawing.
-        "figure__constrained_layout__use": False,
-        **{f"figure__subplot__{side}": part for side, part in _MARGINS.items()},
-        "svg__fonttype": "none",
-        "svg__hashsalt": "/".join(names),
-        "font__size": 9,
-        "axes__titlesize": 10,
+        "figure.constrained_layout.use": False,
+        **{f"figure.subplot.{side}": part for side, part in _MARGINS.items()},
+        "svg.fonttype": "none",
+        "svg.hashsalt": "/".join(names),
+        "font.size": 9,
+        "axes.titlesize": 10,
     }
-    with figure(*_PANEL_IN, **settings) as drawn:
-        yield drawn, drawn.subplots()
-
-
-def _inline(text: str) -> str:
-    """Return an SVG as part of a page, where names of its elements must not occur twice."""
+    with figure(*_PANEL_IN, settings) as drawn:
+        axis = drawn.subplots()
+        yield axis
+        axis.grid(visible=True, linewidth=0.3)
+        text = svg_text(drawn)
+    # On one page no name of an element may occur twice.
     body = _AUTOMATIC_ID.sub("", text[text.index("<svg") :])
-    return _LINE_ID.sub(r'<g class="line-\1"', _DECIMALS.sub(r"\1", body))
+    panels.append(_LINE_ID.sub(r'<g class="line-\1"', _DECIMALS.sub(r"\1", body)))

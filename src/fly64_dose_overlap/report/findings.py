@@ -6,14 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from fly64_dose_overlap.report.study import (
-    BAYESIAN_LIMIT,
-    ITERATIVE,
-    LEARNED,
-    LIMIT,
-    Cell,
-    Study,
-)
+from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, ITERATIVE, LEARNED, LIMIT, Cell, Study
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
 
 LIMIT_NOTE = (
@@ -78,7 +71,7 @@ def by_interest(study: Study) -> list[str]:
 
 def rival_of(study: Study, cell: Cell) -> str | None:
     """Return the strongest method of the other kind than the leader's."""
-    return cell.strongest((_rival_kind(study)[0],))
+    return cell.strongest(_rival_kind(study)[0])
 
 
 def _rival_kind(study: Study) -> tuple[str, str]:

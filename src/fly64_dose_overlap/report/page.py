@@ -24,16 +24,10 @@ _TEMPLATE = "report.html.j2"
 
 
 def write_page(studies: Sequence[Study], out: Path, *, seconds: Mapping[str, float]) -> None:
-    """Write index.html, table.csv, table.md and dose_response.svg.
+    """Write index.html, table.csv, table.md and dose_response.svg, a picture of the largest study.
 
-    Parameters
-    ----------
-    studies : sequence of Study
-        Those of the working tree first; the picture is of the largest one.
-    out : Path
-        Folder to write to.
-    seconds : mapping of str to float
-        Time on the processor by the SHA-256 of what was made.
+    Studies of the working tree come first; ``seconds`` on the processor are by the SHA-256 of
+    what was made.
     """
     largest = max(studies, key=lambda study: len(study.done))
     write_text_atomic(out / "table.csv", tables.csv_text(studies, seconds))
@@ -94,7 +88,6 @@ def _content(study: Study, seconds: Mapping[str, float]) -> dict[str, Any]:
         "headline": findings.headline(study),
         "conventions": findings.conventions(study.conventions),
         "lines": figures.lines_of(study),
-        "most_lines": figures.MOST_LINES,
         "charts": figures.response_charts(study) if several else [],
         "further": figures.further_charts(study) if several else [],
         "overview": overview if several else tables.cell_table(study.done[0], PRINTED),

@@ -85,7 +85,6 @@ def comparison_picture(
         Aligned reconstructions, in memory or on disk, drawn in the mapping's order.
     region : Region
         Its rectangle is shown.
-    title : str
     captions : mapping of name to str, optional
         Scores to print beside the row of that name.
     pixel_nm : float, optional
@@ -101,7 +100,7 @@ def comparison_picture(
     rows = images(truth, methods, region)
     limits = colour_limits(rows[TRUTH])
     height_in = _WIDTH_IN / len(QUANTITIES) * region.shape[0] / region.shape[1]
-    with figure(_WIDTH_IN, len(rows) * (height_in + 0.1) + 1.1, font__size=9) as drawn:
+    with figure(_WIDTH_IN, len(rows) * (height_in + 0.1) + 1.1, {"font.size": 9}) as drawn:
         axes: NDArray[Any] = np.asarray(drawn.subplots(len(rows), len(QUANTITIES), squeeze=False))
         for i, (name, shown) in enumerate(rows.items()):
             for axis, image, (low, high), quantity in zip(axes[i], shown, limits, QUANTITIES, strict=True):
@@ -127,7 +126,6 @@ def frc_picture(path: Path | str, curves: Mapping[str, FrcCurve], *, title: str)
         File to write; it appears whole or not at all.
     curves : mapping of name to FrcCurve
         Curves on the same rings, drawn in the mapping's order.
-    title : str
 
     Raises
     ------
@@ -144,7 +142,7 @@ def frc_picture(path: Path | str, curves: Mapping[str, FrcCurve], *, title: str)
                 f"curves must share their rings, got {len(curve.frc)} of {name!r} and {len(first.frc)}",
             )
     lowest = min(float(curve.frc.min()) for curve in curves.values())
-    with figure(6.0, 4.0) as drawn:
+    with figure(6.0, 4.0, {}) as drawn:
         axes = drawn.subplots()
         for name, curve in curves.items():
             axes.plot(curve.nyquist_fraction, curve.frc, label=name, linewidth=1.4)

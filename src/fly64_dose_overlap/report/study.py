@@ -25,55 +25,40 @@ LEARNED, ITERATIVE, REFERENCE = "learned", "iterative", "reference"
 SUCCESS, FAILED, MISSING = "success", "failed", "missing"
 
 Curve = list[tuple[float, float]]
+"""Step and value of each point."""
 Bounds = dict[str, Any]
 """Physical limit of one dose and view, as in metrics/evaluation.json."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One cell that was run, or that was to be.
-
-    Attributes
-    ----------
-    name, revision : str
-        What a reader knows it by, and where its files are kept.
-    state : str
-        ``success``, ``queued``, ``running``, ``failed``, or why its result does not count.
-    dose : int
-        Nominal photons per frame.
-    view : str
-    seed : int
-        Of the training.
-    params : dict
-        All parameters.
-    evaluation : dict
-        Content of metrics/evaluation.json; empty without a result.
-    frc : dict of list of float
-        Columns of metrics/frc.csv by name.
-    curves : dict of list of (step, value)
-        Training curves by name.
-    measured_dose, measured_overlap : dict
-        Content of metrics/dose/<dose>.json and metrics/overlap/<dose>-<view>.json.
-    data : dict of str
-        Hash of each dataset.
-    reconstruction : Path or None
-        The file with its aligned reconstructions, if that is at hand.
-    """
+    """One cell that was run, or that was to be."""
 
     name: str
     revision: str
+    """Where git keeps its files."""
     state: str
+    """``success``, ``queued``, ``running``, ``failed``, or why its result does not count."""
     dose: int
+    """Nominal photons per frame."""
     view: str
     seed: int
+    """Of the training."""
     params: dict[str, Any]
     evaluation: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Content of metrics/evaluation.json; empty without a result."""
     frc: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """Columns of metrics/frc.csv by name."""
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
+    """Training curves by name."""
     measured_dose: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Content of metrics/dose/DOSE.json."""
     measured_overlap: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Content of metrics/overlap/DOSE-VIEW.json."""
     data: dict[str, str] = field(default_factory=dict[str, str])
+    """MD5 of each dataset."""
     reconstruction: Path | None = None
+    """The file with its aligned reconstructions, if that is at hand."""
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
@@ -111,28 +96,25 @@ def average(values: Sequence[float | None]) -> Value | None:
     return Value(statistics.fmean(there), spread, len(there))
 
 
+def _height(values: Sequence[Value | None]) -> float:
+    """Return the mean of some values for a ranking, in which no value is the lowest."""
+    found = average([value.mean for value in values if value])
+    return found.mean if found else float("-inf")
+
+
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One dose with one view.
-
-    Attributes
-    ----------
-    dose : int
-        Nominal photons per frame.
-    view : str
-    runs : tuple of Run
-        Those with a result, by seed: repeats, which differ in the seed of training only.
-    state : str
-        ``success``, ``missing``, or the state of the runs that have no result.
-    bounds : dict or None
-        The physical limit, which may be known before anything is run.
-    """
+    """One dose with one view."""
 
     dose: int
+    """Nominal photons per frame."""
     view: str
     runs: tuple[Run, ...]
+    """Those with a result, by seed: repeats, which differ in the seed of training only."""
     state: str
+    """``success``, ``missing``, or the state of the runs that have no result."""
     bounds: Bounds | None
+    """The physical limit, which may be known before anything is run."""
 
     @property
     def title(self) -> str:
@@ -152,11 +134,8 @@ class Cell:
             for run in self.runs
             for name, scores in run.methods.items()
         }
-        return {name: kinds[name] for name in sorted(kinds, key=self._height, reverse=True)}
-
-    def _height(self, method: str) -> float:
-        value = self.value(method, PHASE_PSNR)
-        return value.mean if value else float("-inf")
+        order = sorted(kinds, key=lambda name: _height([self.value(name, PHASE_PSNR)]), reverse=True)
+        return {name: kinds[name] for name in order}
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], Value | None]:
@@ -188,39 +167,28 @@ class Cell:
         best = (max if score.higher_is_better else min)(values.values())
         return {name for name, value in values.items() if score.write(value) == score.write(best)}
 
-    def strongest(self, kinds: Collection[str]) -> str | None:
-        """Return the method of the highest phase PSNR among some kinds."""
-        return next((name for name, kind in self.methods.items() if kind in kinds), None)
+    def strongest(self, kind: str) -> str | None:
+        """Return the method of the highest phase PSNR among those of a kind."""
+        return next((name for name, its in self.methods.items() if its == kind), None)
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """Cells that differ in dose, view and seed only.
-
-    Attributes
-    ----------
-    title : str
-    commit : str
-        Git revision that the runs start from.
-    variant : str
-        Digest that tells runs with other parameters or code; empty for the plain ones.
-    changes : tuple of str
-        Parameters in which they differ from the commit.
-    runs : tuple of Run
-        In whatever state.
-    cells : dict of Cell
-        By dose and view, doses ascending; cells without a result too.
-    committed : bool
-        False for the results of the working tree.
-    """
+    """Cells that differ in dose, view and seed only."""
 
     title: str
     commit: str
+    """Git revision that the runs start from."""
     variant: str
+    """Digest that tells runs with other parameters or code; empty for the plain ones."""
     changes: tuple[str, ...]
+    """Parameters in which they differ from the commit."""
     runs: tuple[Run, ...]
+    """In whatever state."""
     cells: dict[tuple[int, str], Cell]
+    """By dose and view, doses ascending; cells without a result too."""
     committed: bool = True
+    """False for the results of the working tree."""
 
     @cached_property
     def doses(self) -> list[int]:
@@ -249,8 +217,7 @@ class Study:
         wins = Counter(name for cell in self.done for name in cell.best(PHASE_PSNR))
 
         def rank(name: str) -> tuple[int, float]:
-            found = average([v.mean for cell in self.done if (v := cell.value(name, PHASE_PSNR))])
-            return wins[name], found.mean if found else float("-inf")
+            return wins[name], _height([cell.value(name, PHASE_PSNR) for cell in self.done])
 
         return {name: kinds[name] for name in sorted(kinds, key=rank, reverse=True)}
 
@@ -315,16 +282,9 @@ def make_study(
 ) -> Study:
     """Gather runs into cells.
 
-    Parameters
-    ----------
-    title, commit, variant, changes, committed
-        As in `Study`.
-    runs : sequence of Run
-        An earlier one stands for later ones of the same cell and seed.
-    doses, views
-        Which cells there should be, besides those of the runs.
-    limits : mapping, optional
-        Physical limits that are known, by dose and view; a result brings its own.
+    An earlier run stands for later ones of the same cell and seed. ``doses`` and ``views`` say
+    which cells there should be besides those of the runs, ``limits`` the physical limits that
+    are known by dose and view; a result brings its own. The rest is as in `Study`.
 
     Raises
     ------
@@ -332,11 +292,14 @@ def make_study(
         If a result is not of the test half, or has no method.
     """
     kept: list[Run] = []
+    taken: set[tuple[int, str, int]] = set()
     for run in runs:
         if run.state == SUCCESS:
             _check(run)
-            if any(_key(run) == _key(other) and other.state == SUCCESS for other in kept):
+            key = (run.dose, run.view, run.seed)
+            if key in taken:
                 continue
+            taken.add(key)
         kept.append(run)
     all_doses = sorted({*doses, *(run.dose for run in kept)})
     all_views = dict.fromkeys([*views, *(run.view for run in kept)])
@@ -347,10 +310,6 @@ def make_study(
         for view in all_views
     }
     return Study(title, commit, variant, changes, tuple(kept), cells, committed)
-
-
-def _key(run: Run) -> tuple[int, str, int]:
-    return run.dose, run.view, run.seed
 
 
 def _cell(dose: int, view: str, runs: Sequence[Run], known: Bounds | None) -> Cell:

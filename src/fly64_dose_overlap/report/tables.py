@@ -10,15 +10,7 @@ from itertools import groupby
 
 from fly64_dose_overlap.report.findings import by_interest, capital
 from fly64_dose_overlap.report.study import FAILED, LIMITS, MISSING, Cell, Run, Study, Value
-from fly64_dose_overlap.scores.catalogue import (
-    COMPARED,
-    FRC50,
-    FRC50_NM,
-    PHASE_PSNR,
-    SCORES,
-    SUMMARY,
-    Score,
-)
+from fly64_dose_overlap.scores.catalogue import COMPARED, FRC50, FRC50_NM, PHASE_PSNR, SCORES, SUMMARY, Score
 from fly64_dose_overlap.scores.catalogue import MISSING as DASH
 
 CSV_HEAD = (
@@ -49,24 +41,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Attributes
-    ----------
-    title : str
-    note : str
-        How it is to be read.
-    corner : str
-        Title of the first column.
-    columns : sequence of (str, str)
-        Group and title of each further column; groups of equal name stand side by side.
-    rows : sequence of Row
-    """
+    """A table for HTML, Markdown and CSV."""
 
     title: str
     note: str
+    """How it is to be read."""
     corner: str
+    """Title of the first column."""
     columns: Sequence[tuple[str, str]]
+    """Group and title of each further column; groups of equal name stand side by side."""
     rows: Sequence[Row]
 
     @property
@@ -120,7 +103,7 @@ def _summary(study: Study, score: Score) -> Table:
     note = f"{capital(score.direction)}; the best method of each cell is marked."
     if len(repeats) == 1 and any(value.spread for value in found):
         note += f" Mean ± standard deviation of {repeats.pop()} trainings with different seeds."
-    return _by_cell(study, score.label, note, _method_rows(study, study.methods, entry, score))
+    return _by_cell(study, score.label, note, study.methods, entry, score)
 
 
 def delta_tables(study: Study) -> list[Table]:
@@ -133,7 +116,7 @@ def delta_tables(study: Study) -> list[Table]:
 
         note = f"{capital(score.direction)}; green favours {study.leader}."
         title = f"{score.label}: {study.leader} minus method"
-        return _by_cell(study, title, note, _method_rows(study, others, entry))
+        return _by_cell(study, title, note, others, entry)
 
     return [table(score) for score in COMPARED] if others else []
 
@@ -208,11 +191,7 @@ def overlap_table(study: Study) -> Table:
 def time_table(study: Study, seconds: Mapping[str, float]) -> Table:
     """Return the time that each method took in each cell; those not measured here are shown as such.
 
-    Parameters
-    ----------
-    study : Study
-    seconds : mapping of str to float
-        Time on the processor by the SHA-256 of what was made.
+    ``seconds`` on the processor are by the SHA-256 of what was made.
     """
 
     def entry(cell: Cell, method: str) -> Entry:
@@ -225,7 +204,7 @@ def time_table(study: Study, seconds: Mapping[str, float]) -> Table:
         "Seconds on the processor for the test half; for networks the training of the cell is added. "
         f'"{DASH}" was not measured on this machine.'
     )
-    return _by_cell(study, "Method time", note, _method_rows(study, study.methods, entry))
+    return _by_cell(study, "Method time", note, study.methods, entry)
 
 
 def _seconds(cell: Cell, method: str, seconds: Mapping[str, float]) -> tuple[float | None, float | None]:
@@ -250,16 +229,7 @@ def trials_table(trials: Sequence[Study], plain: Study | None) -> Table:
             texts = (changed, f"{run.dose:,}", run.view, str(run.seed), best, PHASE_PSNR.write(value))
             entries = (*map(Entry, texts), delta_entry(gain, PHASE_PSNR), _state(run))
             rows.append(Row(run.name, "", entries))
-    titles = (
-        "changed",
-        "dose",
-        "view",
-        "seed",
-        "best method",
-        PHASE_PSNR.label,
-        "difference",
-        "state",
-    )
+    titles = ("changed", "dose", "view", "seed", "best method", PHASE_PSNR.label, "difference", "state")
     note = "Runs with other parameters; the difference is to the same method in the study's same cell."
     return Table("Trials", note, "experiment", [("", title) for title in titles], rows)
 
@@ -313,33 +283,29 @@ def csv_text(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
     return file.getvalue()
 
 
-def _by_cell(study: Study, title: str, note: str, rows: Sequence[Row]) -> Table:
-    columns = [(f"{cell.dose:,} photons per frame", cell.view) for cell in _columns(study)]
-    return Table(title, note, "method", columns, rows)
-
-
-def _columns(study: Study) -> list[Cell]:
-    """Return the cells that were tried; what is missing is said once and not in every table."""
-    return [cell for cell in study.cells.values() if cell.state != MISSING]
-
-
-def _method_rows(
+def _by_cell(
     study: Study,
+    title: str,
+    note: str,
     methods: Iterable[str],
     entry: Callable[[Cell, str], Entry],
     score: Score | None = None,
-) -> list[Row]:
-    """Return a row per method, under those of the limits of a score."""
-    cells = _columns(study)
-    limits = study.limits if score and score.limit else []
-    rows = [
-        Row(n, "limit", tuple(Entry(score.write(cell.limit(score, n))) for cell in cells) if score else ())
-        for n in limits
-    ]
+) -> Table:
+    """Return a table of methods by cells, under the limits of a score.
+
+    Cells that were never tried have no column: what is missing is said once.
+    """
+    cells = [cell for cell in study.cells.values() if cell.state != MISSING]
+    rows: list[Row] = []
+    if score and score.limit:
+        for name in study.limits:
+            bounds = (Entry(score.write(cell.limit(score, name))) for cell in cells)
+            rows.append(Row(name, "limit", tuple(bounds)))
     for method in methods:
         entries = (entry(cell, method) if cell.runs else Entry(cell.state, "absent") for cell in cells)
         rows.append(Row(method, study.methods[method], tuple(entries)))
-    return rows
+    columns = [(f"{cell.dose:,} photons per frame", cell.view) for cell in cells]
+    return Table(title, note, "method", columns, rows)
 
 
 def _numbers(values: Iterable[float | None]) -> tuple[Entry, ...]:

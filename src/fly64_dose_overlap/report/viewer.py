@@ -15,14 +15,7 @@ from PIL import Image
 
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.report.findings import by_interest
-from fly64_dose_overlap.report.picture import (
-    QUANTITIES,
-    TRUTH,
-    Limits,
-    colour_limits,
-    images,
-    scale_bar,
-)
+from fly64_dose_overlap.report.picture import QUANTITIES, TRUTH, Limits, colour_limits, images, scale_bar
 from fly64_dose_overlap.report.study import Cell, Run, Study
 from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, PHASE_PSNR
 from fly64_dose_overlap.scores.evaluation import pixel_nm
@@ -56,28 +49,18 @@ class Scale:
 
 @dataclass(frozen=True)
 class Viewer:
-    """All pictures of a cell.
-
-    Attributes
-    ----------
-    captions : dict of str
-        Scores by method, the truth first.
-    left, right : str
-        What is compared at first.
-    size_px : (width, height)
-    layers : tuple of Layer
-    scales : tuple of Scale
-    bar_percent, bar_label
-        Length of the scale bar, as part of the width and in words.
-    """
+    """All pictures of a cell, and which two methods are compared at first."""
 
     captions: dict[str, str]
+    """Scores by method, the truth first."""
     left: str
     right: str
     size_px: tuple[int, int]
+    """Width and height."""
     layers: tuple[Layer, ...]
     scales: tuple[Scale, ...]
     bar_percent: float
+    """Length of the scale bar, as part of the width."""
     bar_label: str
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from typing import Any
 
 from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import Params
+from fly64_dose_overlap.config import Params, at
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.cells import HALVES
 from fly64_dose_overlap.pipeline.matrix.plan import Experiment
@@ -75,7 +74,7 @@ def shares_data(repo: Any, experiment: Experiment, tree: Params) -> bool:
         return False
     own, theirs = experiment.params.model_dump(), tree.model_dump()
     keys = {key for stage in makers for dep in stage.params for key in dep.params}
-    return all(_value(own, key) == _value(theirs, key) for key in keys)
+    return all(at(own, key) == at(theirs, key) for key in keys)
 
 
 def _makers(repo: Any, path: str) -> Iterator[Any]:
@@ -86,7 +85,3 @@ def _makers(repo: Any, path: str) -> Iterator[Any]:
     for dep in out.stage.deps:
         if dep.fs_path in kept:
             yield from _makers(repo, dep.fs_path)
-
-
-def _value(content: Any, key: str) -> Any:
-    return reduce(lambda found, part: found[part], key.split("."), content)

@@ -38,11 +38,12 @@ def baseline() -> str:
     return commit
 
 
-def finished(commit: str) -> set[str]:
-    """Return the names of the experiments that exist for a commit."""
+def existing(commit: str, root: Path | None = None) -> dict[str, str]:
+    """Return the git revision of each experiment that exists for a commit, by its name."""
     folder = reference(commit, "")
-    listing = run_command("git", "for-each-ref", "--format=%(refname)", folder)
-    return {name.removeprefix(folder) for name in listing.splitlines()}
+    listing = run_command("git", "for-each-ref", "--format=%(refname) %(objectname)", folder, root=root)
+    pairs = (line.rsplit(" ", 1) for line in listing.splitlines())
+    return {name.removeprefix(folder): revision for name, revision in pairs}
 
 
 def reference(commit: str, name: str) -> str:

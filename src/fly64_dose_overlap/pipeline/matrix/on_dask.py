@@ -23,11 +23,12 @@ def run_on_dask(
     gpus: Sequence[str] = (),
     retries: int = RETRIES,
 ) -> Generator[Outcome]:
-    """Run cells on Dask workers, on this machine unless ``address`` or ``jobqueue`` says otherwise.
+    """Run cells on Dask workers, and yield each with its error as it finishes.
+
+    The workers are of this machine unless ``address`` or ``jobqueue`` says otherwise.
 
     Parameters
     ----------
-    jobs : sequence of CellJob
     workers : int
         Worker processes to start, and so cells at a time; unused with ``address``.
     address : str, optional
@@ -42,11 +43,6 @@ def run_on_dask(
     retries : int
         How often a cell whose worker died is run again; with ``address`` the scheduler's
         own ``distributed.scheduler.allowed-failures`` holds.
-
-    Yields
-    ------
-    job, error : CellJob, str or None
-        As the cells finish.
 
     Raises
     ------
@@ -72,7 +68,8 @@ def run_on_dask(
             # Not `scale`, which starts no job in place of one that ended or was cancelled.
             target.adapt(minimum_jobs=workers, maximum_jobs=workers)
         elif not address:
-            target = stack.enter_context(_local_cluster(distributed, workers))
+            local = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
+            target = stack.enter_context(distributed.LocalCluster(n_workers=workers, **local))
         try:
             client = stack.enter_context(distributed.Client(target))
         except OSError as error:
@@ -83,12 +80,6 @@ def run_on_dask(
         for future in distributed.as_completed(list(futures)):
             job = futures.pop(future)
             yield job, _error_of(future)
-
-
-def _local_cluster(distributed: Any, workers: int) -> Any:
-    return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0"
-    )
 
 
 def _jobqueue_cluster(name: str, arguments: Mapping[str, Any]) -> Any:

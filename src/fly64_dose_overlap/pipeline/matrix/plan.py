@@ -90,10 +90,8 @@ def plan(
 
     Parameters
     ----------
-    selection : Selection
     committed : Params
         Of the commit that the experiments start from; ``params_file`` may have edits.
-    params_file : Path
     code_change : str
         Any text that names how code or data differ from that commit; empty if they do not.
     methods : mapping, optional
@@ -140,14 +138,7 @@ def _own(cell: Cell, params: Params, doses: Sequence[int]) -> list[str]:
 
 def _settings(params: Params, changes: Mapping[str, Any]) -> str:
     """Return the parameters, with changes, without those that tell cells of one matrix apart."""
-    content = params.model_dump(exclude=set(OPTIONS))
-    for path, value in changes.items():
-        *sections, key = path.split(".")
-        target = content
-        for section in sections:
-            target = target[section]
-        target[key] = value
-    return dumps(content)
+    return dumps({**params.model_dump(exclude=set(OPTIONS)), **changes})
 
 
 def overridden(params_file: Path, overrides: Sequence[str]) -> Params:

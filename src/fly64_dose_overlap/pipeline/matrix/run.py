@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from fly64_dose_overlap.pipeline.matrix import dvc_queue
 from fly64_dose_overlap.pipeline.matrix.dvc_queue import Job
-from fly64_dose_overlap.pipeline.matrix.history import finished
+from fly64_dose_overlap.pipeline.matrix.history import existing
 from fly64_dose_overlap.pipeline.matrix.plan import Experiment
 from fly64_dose_overlap.pipeline.matrix.watch import DONE, FAILED, KEPT, QUEUED, RUNNING, Display, Line
 from fly64_dose_overlap.progress import say
@@ -27,7 +26,7 @@ ONE_THREAD_EACH = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def run_in_queue(
-    experiments: Sequence[Experiment], *, commit: str, workers: int, flags: Sequence[str] = ()
+    experiments: Sequence[Experiment], *, commit: str, workers: int, flags: Sequence[str]
 ) -> list[Line]:
     """Queue the cells without an experiment, start workers and wait for all.
 
@@ -37,12 +36,11 @@ def run_in_queue(
     ``commit`` is what the experiments start from, ``workers`` how many run at a time, and
     ``flags`` are those of ``dvc exp run``. The lines that are returned, one per cell, are settled.
     """
-    done = finished(commit)
+    done = existing(commit)
     lines = [Line(each.name, KEPT if each.name in done else QUEUED) for each in experiments]
     pending = {each.name: each for each in experiments if each.name not in done}
     if not pending:
         return lines
-    dvc_queue.require_usable(Path.cwd())
     share = str(max(1, (os.cpu_count() or 1) // workers))
     for name in ONE_THREAD_EACH:
         os.environ.setdefault(name, share)
@@ -105,7 +103,7 @@ class _Queue:
 
     def _look(self) -> bool:
         """Take up what became of the cells; return whether some are still open."""
-        done = finished(self._commit)
+        done = existing(self._commit)
         jobs = dvc_queue.jobs_beside(self._known)
         for name in list(self.pending):
             line, job = self._lines[name], jobs.get(name)

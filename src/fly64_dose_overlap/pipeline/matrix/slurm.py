@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from fly64_dose_overlap.commands import reason_in
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.matrix.cluster import RETRIES, Outcome, attempt, require
 from fly64_dose_overlap.pipeline.matrix.node import CellJob
@@ -34,13 +35,12 @@ def run_on_slurm(
     minutes: int = MINUTES,
     **settings: Any,
 ) -> Generator[Outcome]:
-    """Run cells as one Slurm job array, a task per cell.
+    """Run cells as one Slurm job array, a task per cell, and yield each with its error as it finishes.
 
     Slurm's accounting is not needed: a task that has left the queue without a result died.
 
     Parameters
     ----------
-    jobs : sequence of CellJob
     folder : Path
         For logs and results of the tasks; the nodes must see it under the same path.
     retries : int
@@ -51,11 +51,6 @@ def run_on_slurm(
         Time limit of a cell.
     **settings
         Further ones of submitit's SlurmExecutor; None takes the cluster's default.
-
-    Yields
-    ------
-    job, error : CellJob, str or None
-        As the cells finish.
 
     Raises
     ------
@@ -117,7 +112,7 @@ def _submit(executor: Any, jobs: Sequence[CellJob]) -> dict[CellJob, Any]:
     try:
         return dict(zip(jobs, executor.map_array(_in_a_task, jobs), strict=True))
     except (RuntimeError, subprocess.CalledProcessError) as error:
-        problem = f"has refused {len(jobs)} tasks ({_last_line(str(error))})"
+        problem = f"has refused {len(jobs)} tasks ({reason_in(str(error))})"
         raise StudyError("sbatch", problem) from None
 
 
@@ -136,12 +131,7 @@ def _error_of(task: Any) -> str | None:
     if error is None:
         return task.result()
     trace = str(error).partition("\n------")[2].rpartition("\n------")[0]
-    return f"{_last_line(trace)}; see {task.paths.stderr}"
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    return f"{reason_in(trace)}; see {task.paths.stderr}"
 
 
 def _queued() -> set[str] | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from fly64_dose_overlap.config import at
 from fly64_dose_overlap.pipeline.cells import curves_folder
 from fly64_dose_overlap.pipeline.matrix.dvc_queue import Job
 from fly64_dose_overlap.progress import State, read_state, say
@@ -33,12 +34,8 @@ class Line:
     name: str
     state: str = QUEUED
     """One of queued, running, done, done before, failed."""
-    stage: str = ""
     work: str = ""
-    left: str = ""
-    loss: str = ""
-    psnr: str = ""
-    """Of the phase, dB, on validation frames of the training half."""
+    """What its job does now, in words."""
     seconds: float = 0.0
     """How long the job has run."""
     log: Path | None = None
@@ -49,43 +46,39 @@ class Line:
         if self.log != job.log:
             self.log, self._started = job.log, time.monotonic()
         self.seconds = time.monotonic() - self._started
-        self.stage = self.work = self.left = self.loss = self.psnr = ""
         state = read_state(job.folder)
-        if state is None or not psutil.pid_exists(state.pid):
-            return
-        self.stage = state.stage
-        if state.total:
-            self.work = f"{state.label}: {state.done}/{state.total} {state.unit}s"
-        if state.seconds_left is not None:
-            self.left = f"{state.seconds_left:.0f} s"
-        self.loss, self.psnr = _last_values(job.folder, state)
+        self.work = _described(state, job.folder) if state and psutil.pid_exists(state.pid) else ""
 
     def describe(self) -> str:
         """Return what there is to say beside the state."""
         if self.state not in (RUNNING, DONE, FAILED) or not self.seconds:
             return ""
-        parts = [
-            self.stage,
-            self.work,
-            self.left and f"{self.left} left",
-            self.loss and f"loss {self.loss}",
-            self.psnr and f"PSNR {self.psnr} dB",
-        ]
-        return ", ".join([*filter(None, parts if self.state == RUNNING else ()), f"{self.seconds:.0f} s"])
+        work = f"{self.work}, " if self.work and self.state == RUNNING else ""
+        return f"{work}{self.seconds:.0f} s"
 
 
-def _last_values(folder: Path, state: State) -> tuple[str, str]:
-    """Return loss and PSNR of the training that runs; those of others are older than its process."""
-    found: list[tuple[float, Path]] = [(path.stat().st_mtime, path) for path in folder.glob(CURVES)]
+def _described(state: State, folder: Path) -> str:
+    parts = [state.stage]
+    if state.total:
+        parts.append(f"{state.label}: {state.done}/{state.total} {state.unit}s")
+    if state.seconds_left is not None:
+        parts.append(f"{state.seconds_left:.0f} s left")
+    return ", ".join([*parts, *_last_values(folder, state)])
+
+
+def _last_values(folder: Path, state: State) -> Iterator[str]:
+    """Yield loss and PSNR of the training that runs; those of others are older than its process."""
+    found = [(path.stat().st_mtime, path) for path in folder.glob(CURVES)]
     modified, path = max(found, default=(0.0, folder))
     if modified < state.began:
-        return "", ""
-    try:
+        return
+    with suppress(OSError, ValueError):
         values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return "", ""
-    loss, psnr = values.get("train", {}).get("loss"), values.get("val", {}).get("psnr")
-    return "" if loss is None else f"{loss:.4f}", "" if psnr is None else f"{psnr:.2f}"
+        if (loss := at(values, "train.loss")) is not None:
+            yield f"loss {loss:.4f}"
+        if (psnr := at(values, "val.psnr")) is not None:
+            # Of the phase, on validation frames of the training half.
+            yield f"PSNR {psnr:.2f} dB"
 
 
 class Display:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import threadpoolctl
 import typer
@@ -164,14 +164,7 @@ def _one_blas_thread() -> threadpoolctl.threadpool_limits:
 def _one_line_warnings() -> Generator[None]:
     """Show a warning as its message alone, without the line of code that it came from."""
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         say(f"warning: {' '.join(str(message).split())}")
 
     with warnings.catch_warnings():

@@ -30,27 +30,12 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     folders = [cells.reconstruction_folder(name) for name in (*params.learned, *params.iterative)]
     _bring_back([folder for folder in folders if not (folder / MANIFEST).is_file()])
     digests = {path.stem: sha256_of(path) for folder in folders for path in sorted(folder.glob("*.npz"))}
+    found = read_reconstructions(*folders)
     with one_torch_thread():
-        evaluation = evaluate(
-            scan,
-            truth,
-            read_reconstructions(*folders),
-            params.evaluate,
-            limit=limit,
-            dose=dose,
-            digests=digests,
-        )
+        evaluation = evaluate(scan, truth, found, params.evaluate, limit=limit, dose=dose, digests=digests)
     title = f"{dose} photons per frame, view {view}"
-    picture = write_report(
-        evaluation,
-        truth,
-        scan.record,
-        limit,
-        dose,
-        title,
-        metrics_dir=cells.METRICS,
-        reports_dir=cells.REPORTS,
-    )
+    where = {"metrics_dir": cells.METRICS, "reports_dir": cells.REPORTS}
+    picture = write_report(evaluation, truth, scan.record, limit, dose, title, **where)
     print_table(evaluation.metrics, title)
     say(f"picture: {picture}")
 
@@ -60,11 +45,6 @@ def _bring_back(missing: list[Path]) -> None:
 
     A queued experiment starts without data, and DVC, told to allow that, leaves the outputs of
     unchanged stages away; it does not see that this stage needs the folders in its dependency.
-
-    Raises
-    ------
-    StudyError
-        If DVC has one of them nowhere.
     """
     if missing:
         run_command("dvc", "pull", *map(str, missing), where="reconstructions")

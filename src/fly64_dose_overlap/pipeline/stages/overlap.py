@@ -8,13 +8,7 @@ from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import write_json_atomic
 from fly64_dose_overlap.pipeline import cells
-from fly64_dose_overlap.pipeline.stages._cli import (
-    DoseOption,
-    ParamsOption,
-    ViewOption,
-    require_listed,
-    run,
-)
+from fly64_dose_overlap.pipeline.stages._cli import DoseOption, ParamsOption, ViewOption, require_listed, run
 from fly64_dose_overlap.progress import say
 
 

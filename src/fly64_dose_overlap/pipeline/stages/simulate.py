@@ -17,7 +17,7 @@ from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
 from fly64_dose_overlap.pipeline.cells import BASE_FILE, dose_file, dose_metrics
 from fly64_dose_overlap.pipeline.stages._cli import DoseOption, ParamsOption, require_listed, run
 from fly64_dose_overlap.progress import say
-from fly64_dose_overlap.study.split import AXIS, Split, closed_gap_px, split_scan
+from fly64_dose_overlap.study.split import AXIS, closed_gap_px, split_scan
 
 if TYPE_CHECKING:
     from fly64_dose_overlap.files.dataset import BaseSet
@@ -47,24 +47,38 @@ def simulate(dose: int, params: SimulateParams) -> None:
     split = split_scan(base.positions_px, fraction=params.split_fraction, guard_gap_px=gap_px)
     scan, factor = Simulation(base).with_dose(dose)
     counts, photons = _draw(scan, params.seed, dose)
-    measured = dose_summary(photons, scan.probe.shape[-1])
-    record = _simulate_step(base.record, dose, params.seed, factor, measured)
     halves = {"train": split.train, "test": split.test}
-    summaries = {name: dose_summary(photons[rows], scan.probe.shape[-1]) for name, rows in halves.items()}
+    measured = {"whole": photons, **{name: photons[rows] for name, rows in halves.items()}}
+    summaries = {name: dose_summary(each, scan.probe.shape[-1]) for name, each in measured.items()}
+    record = _drawn(base.record, dose, params.seed, factor, summaries["whole"])
+    division = {
+        "axis": AXIS,
+        "fraction": params.split_fraction,
+        "cut_px": split.cut_px,
+        "guard_gap_px": split.guard_gap_px,
+        "frames_dropped": split.dropped,
+    }
     for name, rows in halves.items():
-        half_record = _split_step(record, name, split, params, summaries)
+        half_record = provenance.with_step(
+            record,
+            "split_dataset",
+            f"keep the {name} half",
+            half=name,
+            frames_train=len(split.train),
+            frames_test=len(split.test),
+            measured=summaries[name],
+            parent=BASE_FILE.as_posix(),
+            **division,
+        )
         _write_half(dose_file(dose, name), replace(scan, record=half_record), rows, counts)
-    _report(dose, split, params, {"whole": measured, **summaries})
+    write_json_atomic(dose_metrics(dose), {"photons_per_frame_nominal": dose, **summaries, "split": division})
+    mean = summaries["whole"]["photons_per_frame_mean"]
+    frames = f"{len(split.train)} training and {len(split.test)} test frames, {split.dropped} in the gap"
+    say(f"simulate: {mean:.1f} photons per frame measured, {dose} nominal; {frames}")
 
 
 def dose_summary(photons: NDArray[np.int64], frame_side_px: int) -> dict[str, Any]:
-    """Summarise the photons that were counted in each frame.
-
-    Parameters
-    ----------
-    photons : (frame,) int64
-    frame_side_px : int
-    """
+    """Summarise the photons, (frame,) int64, that were counted in each frame."""
     mean = float(photons.mean())
     return {
         "frames": len(photons),
@@ -95,7 +109,7 @@ def _draw(scan: BaseSet, seed: int, dose: int) -> tuple[DiskArray, NDArray[np.in
     return counts, np.concatenate(photons)
 
 
-def _simulate_step(
+def _drawn(
     record: provenance.Record, dose: int, seed: int, factor: float, measured: dict[str, Any]
 ) -> provenance.Record:
     from fly64_dose_overlap.study.dose import BLOCK_FRAMES
@@ -112,35 +126,8 @@ def _simulate_step(
         parent=BASE_FILE.as_posix(),
         parent_sha256=sha256_of(BASE_FILE),
     )
-    return provenance.with_physics(
-        record,
-        photons_per_frame_nominal=dose,
-        photons_per_frame_measured=measured["photons_per_frame_mean"],
-    )
-
-
-def _split_step(
-    record: provenance.Record,
-    half: str,
-    split: Split,
-    params: SimulateParams,
-    summaries: dict[str, dict[str, Any]],
-) -> provenance.Record:
-    return provenance.with_step(
-        record,
-        "split_dataset",
-        f"keep the {half} half",
-        half=half,
-        axis=AXIS,
-        fraction=params.split_fraction,
-        cut_px=split.cut_px,
-        guard_gap_px=split.guard_gap_px,
-        frames_train=len(split.train),
-        frames_test=len(split.test),
-        frames_dropped=split.dropped,
-        measured=summaries[half],
-        parent=BASE_FILE.as_posix(),
-    )
+    mean = measured["photons_per_frame_mean"]
+    return provenance.with_physics(record, photons_per_frame_nominal=dose, photons_per_frame_measured=mean)
 
 
 def _write_half(path: Path, base: BaseSet, rows: NDArray[np.int64], counts: DiskArray) -> None:
@@ -158,26 +145,6 @@ def _write_half(path: Path, base: BaseSet, rows: NDArray[np.int64], counts: Disk
         record=base.record,
     )
     write_scan(path, half, base.obj)
-
-
-def _report(dose: int, split: Split, params: SimulateParams, summaries: dict[str, dict[str, Any]]) -> None:
-    write_json_atomic(
-        dose_metrics(dose),
-        {
-            "photons_per_frame_nominal": dose,
-            **summaries,
-            "split": {
-                "axis": AXIS,
-                "fraction": params.split_fraction,
-                "cut_px": split.cut_px,
-                "guard_gap_px": split.guard_gap_px,
-                "frames_dropped": split.dropped,
-            },
-        },
-    )
-    mean = summaries["whole"]["photons_per_frame_mean"]
-    counts = f"{len(split.train)} training and {len(split.test)} test frames, {split.dropped} in the gap"
-    say(f"simulate: {mean:.1f} photons per frame measured, {dose} nominal; {counts}")
 
 
 if __name__ == "__main__":
