@@ -97,8 +97,6 @@ class DiskArray:
         Shape in the file, in C order; at least one axis.
     dtype : dtype-like
         The machine's own byte order.
-    offset : int, bytes
-        Where the data begin.
     rows : (row,) int64, optional
         Numbers of the rows that this array consists of; all if not given.
     """
@@ -108,11 +106,9 @@ class DiskArray:
         file: OpenFile,
         shape: tuple[int, ...],
         dtype: DTypeLike,
-        offset: int = 0,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
         self._file = file
-        self._offset = offset
         self._stored = shape
         self._rows = rows
         self.dtype: np.dtype[Any] = np.dtype(dtype)
@@ -168,7 +164,7 @@ class DiskArray:
         """
         chosen = self._counted(np.asarray(rows))
         stored = chosen if self._rows is None else self._rows[chosen]
-        return DiskArray(self._file, self._stored, self.dtype, self._offset, stored)
+        return DiskArray(self._file, self._stored, self.dtype, stored)
 
     def blocks(self, axis: int = 0, rows: int | None = None) -> Iterator[AnyArray]:
         """Yield consecutive blocks along an axis, which becomes the first one.
@@ -215,7 +211,7 @@ class DiskArray:
         for first, length in runs:
             if length and self._row_bytes:
                 target = out[done : done + length]
-                self._file.read_into(target, self._offset + first * self._row_bytes)
+                self._file.read_into(target, first * self._row_bytes)
             done += length
         return out
 
@@ -227,7 +223,7 @@ class DiskArray:
         line = max(1, length * inner)
         together = BLOCK_BYTES // line if line <= READ_THROUGH_BYTES else 1
         for first in range(0, len(out), together):
-            target, begin = out[first : first + together], self._offset + first * line
+            target, begin = out[first : first + together], first * line
             if together == 1:
                 self._file.read_into(target, begin + start * inner)
             else:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, overload
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,22 +186,14 @@ class StoredReconstructions(Sequence[Reconstruction]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    @overload
-    def __getitem__(self, index: int) -> Reconstruction: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> StoredReconstructions: ...
-
-    def __getitem__(self, index: int | slice) -> Reconstruction | StoredReconstructions:
-        """Read a reconstruction, or name several.
+    def __getitem__(self, index: Any) -> Any:
+        """Read a reconstruction.
 
         Raises
         ------
         StudyError
             As `read_reconstruction`, or if the file holds another method than its name says.
         """
-        if isinstance(index, slice):
-            return StoredReconstructions(self._paths[index])
         path = self._paths[index]
         found = read_reconstruction(path)
         if found.method != path.stem:
@@ -286,10 +278,11 @@ def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
     obj = rules.check_image(where, RECONSTRUCTED_OBJECT, r.obj)
     probe = rules.check_image(where, RECONSTRUCTED_PROBE, r.probe, "(mode, y, x)")
     positions_px = _positions(where, r.positions_px[:, 1], r.positions_px[:, 0])
-    _check_windows(where, positions_px, obj.shape, probe.shape)
+    side = rules.square_side(where, RECONSTRUCTED_PROBE, probe)
+    rules.check_windows(where, positions_px[:, 0], positions_px[:, 1], obj.shape, side)
     if r.loss.size > MAX_ITERATIONS:
         raise StudyError(where, f"'{LOSS}' has {r.loss.size} entries, at most {MAX_ITERATIONS} are read")
-    loss = _real(where, LOSS, r.loss)
+    loss = rules.check_reals(where, LOSS, r.loss)
     return replace(r, obj=obj, probe=probe, positions_px=positions_px, loss=loss)
 
 
@@ -299,34 +292,10 @@ def _text(where: str, key: str, text: AnyArray) -> str:
     return text.item()
 
 
-def _real(where: str, key: str, values: AnyArray) -> NDArray[np.float64]:
-    if values.dtype.kind not in "iuf" or values.ndim != 1:
-        found = f"got {values.dtype} {values.shape}"
-        raise StudyError(where, f"'{key}' must hold real numbers with one axis, {found}")
-    if not np.isfinite(values).all():
-        raise StudyError(where, f"'{key}' has NaN or infinite values")
-    return values.astype(np.float64, copy=False)
-
-
 def _positions(where: str, x: AnyArray, y: AnyArray) -> NDArray[np.float64]:
     if x.size != y.size or not x.size:
         problem = f"'{rules.XCOORDS}' has {x.size} entries and '{rules.YCOORDS}' {y.size}"
         raise StudyError(where, problem, "there must be one of each per frame")
-    return np.stack([_real(where, rules.YCOORDS, y), _real(where, rules.XCOORDS, x)], axis=1)
-
-
-def _check_windows(
-    where: str,
-    positions_px: NDArray[np.float64],
-    object_shape: tuple[int, ...],
-    probe_shape: tuple[int, ...],
-) -> None:
-    side = probe_shape[-1]
-    if probe_shape[-2] != side:
-        raise StudyError(where, f"'{RECONSTRUCTED_PROBE}' must hold square modes, got {probe_shape}")
-    first = positions_px - side // 2
-    outside = int(((first < 0) | (first > np.array(object_shape) - side)).any(axis=1).sum())
-    if outside:
-        sizes = f"{side}x{side} probe outside the {object_shape[0]}x{object_shape[1]} object"
-        problem = f"{outside} of {len(first)} positions put the {sizes}"
-        raise StudyError(where, problem, "are positions in object pixels of the dataset's grid?")
+    return np.stack(
+        [rules.check_reals(where, k, v) for k, v in ((rules.YCOORDS, y), (rules.XCOORDS, x))], axis=1
+    )
