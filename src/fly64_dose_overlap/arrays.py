@@ -92,7 +92,6 @@ class DiskArray:
 
     Parameters
     ----------
-    file : OpenFile
     shape : tuple of int
         Shape in the file, in C order; at least one axis.
     dtype : dtype-like
@@ -249,7 +248,6 @@ class Spool:
     ----------
     shape : tuple of int
         Shape of the whole, at least one axis.
-    dtype : dtype-like
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
@@ -301,7 +299,6 @@ def spool(shape: tuple[int, ...], dtype: DTypeLike, blocks: Iterable[AnyArray]) 
     ----------
     shape : tuple of int
         Shape of the whole, at least one axis.
-    dtype : dtype-like
     blocks : iterable of ndarray
 
     Raises

@@ -122,7 +122,6 @@ def read_text(path: Path | str, most_bytes: int, *, missing: str = "", damaged: 
 
     Parameters
     ----------
-    path : Path or str
     most_bytes : int
         Length up to which it is read.
     missing, damaged : str

@@ -212,7 +212,6 @@ def write_scan(path: Path | str, scan: Scan, obj: ComplexImage) -> None:
     ----------
     path : Path or str
         NPZ file to create or replace.
-    scan : Scan
     obj : (y, x) complex64
         The object that the scan is of.
 

@@ -200,7 +200,6 @@ class NpzReader:
 
         Parameters
         ----------
-        key : str
         dtype : dtype-like, optional
             Type wanted, the file's own if not given.
         through : callable, optional

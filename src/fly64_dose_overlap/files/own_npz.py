@@ -54,10 +54,6 @@ def read_user_base(path: Path | str) -> BaseSet:
     path : Path or str
         NPZ file with object, probe and positions.
 
-    Returns
-    -------
-    base : BaseSet
-
     Raises
     ------
     MissingFileError

@@ -73,7 +73,6 @@ def write_product(path: Path | str, reconstruction: Reconstruction, optics: Opti
     ----------
     path : Path or str
         HDF5 file to create or replace.
-    reconstruction : Reconstruction
     optics : dict
         ``pixel_m``, the side of an object pixel; ``photon_energy_ev``;
         ``detector_distance_m``, from object to detector.

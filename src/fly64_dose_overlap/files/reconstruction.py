@@ -254,7 +254,6 @@ def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
 
     Parameters
     ----------
-    reconstruction : Reconstruction
     where : str
         File that the messages name.
 

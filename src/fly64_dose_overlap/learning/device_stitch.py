@@ -27,7 +27,6 @@ class DeviceStitcher:
     origins_px : (canvas, 2) int, object pixels
         Object pixel (y, x) of each canvas's pixel [0, 0].
     canvas_side : int, pixels
-    layers : int
     """
 
     def __init__(self, origins_px: NDArray[np.integer], canvas_side: int, layers: int = 1) -> None:

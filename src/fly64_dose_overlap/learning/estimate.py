@@ -29,12 +29,10 @@ class GroupedScan:
 
     Attributes
     ----------
-    scan : Scan
     model : ScanModel
         Of the whole scan, on the device.
     groups : (group, C) int64
         Frame indices; of the scan's groups those that hold every frame.
-    geometry : GroupGeometry
     fluence : (y, x) float64, photons per object pixel
     """
 
@@ -84,7 +82,6 @@ class Start(ABC):
 
         Parameters
         ----------
-        grouped : GroupedScan
         counts : (frame, y, x) float32, photons
             Of all frames of the scan.
         fraction : float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -32,6 +33,8 @@ WEIGHT_DECAY = 1e-4
 MAX_GRADIENT_NORM = 1.0
 
 Metrics = dict[str, float]
+Monitor = Callable[[NDArray[np.complex64], NDArray[np.int64]], Metrics]
+"""Returns scores of an image of a scan where some of its frames lie; they steer nothing."""
 
 
 class TrainingSettings(Section):
@@ -49,6 +52,30 @@ class TrainingSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bf16 where the processor multiplies matrices of it natively."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where a training puts what it makes, and who watches it.
+
+    Attributes
+    ----------
+    bundle : Path
+        File of the trained model, to create or replace.
+    curves : Path, optional
+        Folder of the curves, written by dvclive.
+    checkpoints : Path, optional
+        Folder of the states that a repeated call goes on from; it must be this training's own.
+    monitor : callable, optional
+        Returns scores of an image where some frames of the training scan lie, to be logged;
+        they steer nothing.
+    """
+
+    seed: int
+    bundle: Path
+    curves: Path | None = None
+    checkpoints: Path | None = None
+    monitor: Monitor | None = None
 
 
 class Task(Protocol):
@@ -140,28 +167,8 @@ def split_frames(
     return training, validation
 
 
-def train(
-    task: Task,
-    settings: TrainingSettings,
-    *,
-    seed: int,
-    bundle: Path,
-    curves: Path | None = None,
-    checkpoints: Path | None = None,
-) -> tuple[dict[str, Any], Timing]:
+def train(task: Task, settings: TrainingSettings, training: Training) -> tuple[dict[str, Any], Timing]:
     """Train a network and write its bundle.
-
-    Parameters
-    ----------
-    task : Task
-    settings : TrainingSettings
-    seed : int
-    bundle : Path
-        File to create or replace.
-    curves : Path, optional
-        Folder of the curves, written by dvclive.
-    checkpoints : Path, optional
-        Folder that a repeated call goes on from.
 
     Returns
     -------
@@ -175,26 +182,19 @@ def train(
     StudyError
         If the loss is no longer finite.
     """
-    return _Training(task, settings, seed, bundle, curves, CheckpointStore(checkpoints)).run()
+    return _Running(task, settings, training).run()
 
 
-class _Training:
-    def __init__(
-        self,
-        task: Task,
-        settings: TrainingSettings,
-        seed: int,
-        bundle: Path,
-        curves: Path | None,
-        store: CheckpointStore,
-    ) -> None:
+class _Running:
+    def __init__(self, task: Task, settings: TrainingSettings, training: Training) -> None:
         self.stopwatch = Stopwatch()
         self.settings = settings
-        self.seed = seed
-        self.bundle = bundle
-        self.store = store
+        self.seed, self.bundle = training.seed, training.bundle
+        self.store = CheckpointStore(training.checkpoints)
         self.task = task
-        self.live = Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if curves else None
+        self.live = None
+        if training.curves:
+            self.live = Live(str(training.curves), dvcyaml=None, save_dvc_exp=False, report=None)
         accelerator = device_of(settings).type
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(settings))
         optimizer = torch.optim.AdamW(

@@ -15,7 +15,6 @@ from fly64_dose_overlap.learning.correction import (
     CorrectorSettings,
     Imager,
     load_corrector,
-    make_imager,
 )
 from fly64_dose_overlap.learning.estimate import Start
 from fly64_dose_overlap.learning.trainer import train
@@ -49,16 +48,8 @@ class Corrected(Learned):
         """Train on thinned counts of the scan; see `Learned`."""
         names = [field.name for field in fields(self.start_type)]
         start = self.start_type(**{name: getattr(self.settings, name) for name in names})
-        task = CorrectionTask(
-            self.name,
-            self.settings,
-            scan,
-            start,
-            seed=training.seed,
-            coarse_photons=self.coarse_photons,
-            monitor=training.monitor,
-        )
-        return train(task, self.settings, **training.places())
+        task = CorrectionTask(self.name, self.settings, scan, start, training, self.coarse_photons)
+        return train(task, self.settings, training)
 
     def load_model(self, bundle: Path) -> None:
         """Take up a trained network and the settings of its start; see `Learned`."""
@@ -66,7 +57,7 @@ class Corrected(Learned):
 
     def imager(self, scan: Scan) -> Imager:
         """Bring the network and a scan together."""
-        return make_imager(scan, self._network, self._info, self._start, self.settings)
+        return Imager(scan, self._network, self._info, self._start, self.settings)
 
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
         """Yield the corrected image; nothing is random."""

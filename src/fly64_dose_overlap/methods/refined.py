@@ -27,7 +27,6 @@ class JointStart(Start):
 
     Attributes
     ----------
-    iterations : int
     weight : float
         Of the prior, the same at every dose: the relative one of `weight_of`.
     """

@@ -109,10 +109,6 @@ def align_to(
     upsampling : int, >= 1
         The translation is found to 1 / upsampling pixel, within `MAX_SHIFT_PX`.
 
-    Returns
-    -------
-    Aligned
-
     Raises
     ------
     StudyError

@@ -82,18 +82,12 @@ def find_limit(
 
     Parameters
     ----------
-    scan : Scan
     truth : (y, x) complex64
         The true object: a bound is taken there by definition.
     region_threshold : float
         See `scan_region`.
-    settings : LimitParams
     dose : float, photons per frame, optional
         Expected photons of the scan's probe; by default what was counted.
-
-    Returns
-    -------
-    Limit
 
     Raises
     ------

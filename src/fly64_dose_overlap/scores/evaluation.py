@@ -45,7 +45,6 @@ class Evaluation:
         rectangle.
     curves : dict of FrcCurve
         By short name.
-    region : Region
     """
 
     metrics: dict[str, Any]
@@ -73,7 +72,6 @@ def evaluate(
     truth : (y, x) complex64
     reconstructions : sequence of Reconstruction
         The empty object, which any method must beat, is added to them.
-    params : EvaluateParams
     limit : Limit
         Of the same scan.
     dose : int, photons per frame

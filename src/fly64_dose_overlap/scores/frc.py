@@ -150,7 +150,6 @@ def first_crossing(values: NDArray[np.floating], threshold: float) -> float:
     ----------
     values : (bin,) float
         NaN bins are passed over.
-    threshold : float
 
     Returns
     -------

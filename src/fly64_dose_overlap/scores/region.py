@@ -70,10 +70,6 @@ def scan_region(illumination: NDArray[Any], positions_px: NDArray[np.float64], t
         Pixels count where the illumination exceeds this fraction of its largest value
         in the box; 0 <= threshold < 1.
 
-    Returns
-    -------
-    Region
-
     Raises
     ------
     StudyError

@@ -51,7 +51,6 @@ def score(
     ----------
     reference, aligned : (y, x) complex
         Truth, and prediction after `align_to`, on the grid of the region.
-    region : Region
 
     Returns
     -------

@@ -91,7 +91,6 @@ class Traces:
     ----------
     truth : (y, x) complex128
         Inside the region's rectangle.
-    region : Region
 
     Raises
     ------

@@ -25,7 +25,6 @@ def with_calibration_errors(scan: Scan, params: CalibrationParams, *, where: str
 
     Parameters
     ----------
-    scan : Scan
     params : CalibrationParams
         All errors zero gives the very same scan.
     where : str

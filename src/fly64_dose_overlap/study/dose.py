@@ -49,10 +49,6 @@ class Simulation:
     def expected(self, frames: slice) -> NDArray[np.float64]:
         """Return the noise-free diffraction of some frames.
 
-        Parameters
-        ----------
-        frames : slice
-
         Returns
         -------
         (frame, y, x) float64, photons
@@ -114,7 +110,6 @@ def draw_counts(base: BaseSet, *, seed: int, dose: int) -> Iterator[NDArray[np.i
     ----------
     base : BaseSet
         Sum of the probe's squared modulus in photons, as `Simulation.with_dose` returns it.
-    seed : int
     dose : int, photons per frame
         Names the random stream; it scales nothing.
 

@@ -24,10 +24,8 @@ def subsample(n_frames: int, s_img: float, seed: int) -> NDArray[np.int64]:
 
     Parameters
     ----------
-    n_frames : int
     s_img : float, 0 < s_img <= 1
         Fraction to keep; floor(s_img * n_frames) frames are drawn without replacement.
-    seed : int
 
     Returns
     -------
@@ -80,7 +78,6 @@ def make_groups(
         than there are frames is cut to the number of frames, with a warning.
     neighbor_count : int
         K; all frames if there are fewer.
-    seed : int
     enable_oversampling : bool
         Allow more groups than frames.
 

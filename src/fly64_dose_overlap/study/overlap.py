@@ -75,7 +75,6 @@ def measure_overlap(
     ----------
     positions_px : (frame, 2) float64, object pixels
         All frames, before sampling.
-    sampling : Sampling
     probe_diameter_px : float, > 0
         Diameter D of the disc that stands for the probe, object pixels.
     neighbor_count : int, >= 1
