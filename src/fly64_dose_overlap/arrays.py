@@ -293,19 +293,7 @@ class Spool:
 
 
 def spool(shape: tuple[int, ...], dtype: DTypeLike, blocks: Iterable[AnyArray]) -> DiskArray:
-    """Write consecutive blocks of rows to a temporary file and return the array that they make.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of the whole, at least one axis.
-    blocks : iterable of ndarray
-
-    Raises
-    ------
-    StudyError
-        If the disk is full, or may not be written.
-    """
+    """Write consecutive blocks of rows to a `Spool` and return the array that they make."""
     written = Spool(shape, dtype)
     for block in blocks:
         written.append(block)

@@ -59,8 +59,6 @@ def read_scan(path: Path | str, *, gridsize: int | None = None, neighbor_count: 
 
     Parameters
     ----------
-    path : Path or str
-        NPZ file.
     gridsize : int, optional
         Group side that the file must fit; without it, the file's own groups decide.
     neighbor_count : int, optional
@@ -105,15 +103,7 @@ def read_truth(path: Path | str) -> ComplexImage:
 
 
 def read_base(path: Path | str) -> BaseSet:
-    """Read and validate a canonical base set; frames are optional and stay on disk.
-
-    Raises
-    ------
-    MissingFileError
-        If there is no such file.
-    StudyError
-        If the file is damaged or breaks a rule of the contract.
-    """
+    """Read and validate a canonical base set, as `read_scan`; frames are optional and stay on disk."""
     with NpzReader(path) as reader:
         arrays, record = _load(reader)
         arrays.pop(rules.GROUPS, None)
@@ -210,8 +200,6 @@ def write_scan(path: Path | str, scan: Scan, obj: ComplexImage) -> None:
 
     Parameters
     ----------
-    path : Path or str
-        NPZ file to create or replace.
     obj : (y, x) complex64
         The object that the scan is of.
 

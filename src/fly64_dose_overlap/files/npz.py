@@ -83,11 +83,6 @@ class NpzReader:
     Use it as a context manager. Arrays come out in C order and in the machine's own byte
     order, whatever the file holds.
 
-    Parameters
-    ----------
-    path : Path or str
-        The file.
-
     Raises
     ------
     MissingFileError
@@ -154,13 +149,7 @@ class NpzReader:
             return self._read_header(key, member).dtype.hasobject
 
     def load(self, key: str) -> AnyArray:
-        """Return a whole array.
-
-        Raises
-        ------
-        StudyError
-            If the member is absent, pickled, damaged or of another size than it declares.
-        """
+        """Return a whole array; raises as `header`."""
         with self._open(key) as member:
             header = self._check_header(key, self._read_header(key, member))
             shape = header.shape[::-1] if header.fortran else header.shape

@@ -28,8 +28,6 @@ def write_npz(path: Path | str, members: Mapping[str, ArrayLike | ArrayStream]) 
 
     Parameters
     ----------
-    path : Path or str
-        File to create or replace.
     members : mapping
         Arrays, or streams of blocks, by key.
 

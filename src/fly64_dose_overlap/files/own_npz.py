@@ -49,11 +49,6 @@ def read_user_base(path: Path | str) -> BaseSet:
     out. Frames are optional: without them the probe gives N. Each change is one step of
     the record, and a record that the file already carries is continued.
 
-    Parameters
-    ----------
-    path : Path or str
-        NPZ file with object, probe and positions.
-
     Raises
     ------
     MissingFileError

@@ -35,14 +35,7 @@ class Optics(TypedDict):
 
 
 def recorded_optics(record: Record, *, where: str) -> Optics:
-    """Return the optics that a provenance record states.
-
-    Parameters
-    ----------
-    record : dict
-        Provenance of a dataset or a reconstruction.
-    where : str
-        File that the message names.
+    """Return the optics that the provenance of a dataset or a reconstruction states.
 
     Raises
     ------
@@ -71,8 +64,6 @@ def write_product(path: Path | str, reconstruction: Reconstruction, optics: Opti
 
     Parameters
     ----------
-    path : Path or str
-        HDF5 file to create or replace.
     optics : dict
         ``pixel_m``, the side of an object pixel; ``photon_energy_ev``;
         ``detector_distance_m``, from object to detector.

@@ -252,11 +252,6 @@ def _is_slug(value: Any) -> bool:
 def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
     """Return a reconstruction in the precision of its file, once it is known to be sound.
 
-    Parameters
-    ----------
-    where : str
-        File that the messages name.
-
     Raises
     ------
     StudyError

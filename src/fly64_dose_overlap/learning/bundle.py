@@ -84,14 +84,9 @@ def save_bundle(path: Path, network: nn.Module, info: DataclassInstance, name: s
 
 
 def bundle_digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of weights, by name, type and shape, and of what they belong to.
+    """Return the SHA-256 of weights, by name, type and shape, and of the other metadata.
 
-    Parameters
-    ----------
-    content : mapping
-        The metadata without their digest, JSON-able.
-    tensors : mapping
-        Weights by name, contiguous and in main memory.
+    Weights are contiguous and in main memory.
     """
     digest = hashlib.sha256(_dumps(content).encode())
     for name, tensor in sorted(tensors.items()):

@@ -160,8 +160,6 @@ class CorrectionTask:
         Of the method; names the random streams and the bundle.
     scan : Scan
         With groups.
-    start : Start
-        Makes the estimate that the network corrects.
     coarse_photons : float or None, photons per pixel
         See `correct`.
     """

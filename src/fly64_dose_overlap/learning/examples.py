@@ -123,12 +123,8 @@ def realise(
     ----------
     target : "thinned" or "same"
         With "same" the network sees all counts and is scored on the same ones.
-    start : Start
-        Makes the estimate.
     fraction : float
         Expected part of the photons that the network sees, if it does not see all.
-    label : str
-        Names the work in the progress line.
     """
     counts = grouped.scan.counts
     if target == "same":

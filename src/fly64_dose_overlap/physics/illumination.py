@@ -71,6 +71,17 @@ def shifted_probes(
     return shifted
 
 
+def require_positions(positions_px: NDArray[np.float64]) -> None:
+    """Refuse positions that are not finite (frame, 2), or none at all."""
+    if positions_px.ndim != 2 or positions_px.shape[1] != 2 or len(positions_px) == 0:
+        raise StudyError(
+            "positions_px", f"must be (frame, 2) with at least one frame, got {positions_px.shape}"
+        )
+    bad = int(np.count_nonzero(~np.isfinite(positions_px).all(axis=1)))
+    if bad:
+        raise StudyError("positions_px", f"must be finite, found {bad} of {len(positions_px)} that are not")
+
+
 def illumination(
     probe: Complex[NDArray[np.complexfloating], "mode y x"],
     positions_px: Float[NDArray[np.float64], "frame 2"],

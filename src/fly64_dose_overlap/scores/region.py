@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.physics.illumination import require_positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,17 @@ class Region:
         """Sides (y, x) of the rectangle, pixels."""
         rows, columns = self.rectangle
         return rows.stop - rows.start, columns.stop - columns.start
+
+    def described(self, top: int = 0, left: int = 0) -> dict[str, Any]:
+        """Return the region as JSON has it; (top, left) are added to its rows and columns."""
+        rows, columns = self.rectangle
+        return {
+            "illumination_threshold": self.threshold,
+            "pixels": self.pixels,
+            "rows": [top + rows.start, top + rows.stop],
+            "columns": [left + columns.start, left + columns.stop],
+            "covered_fraction": self.covered_fraction,
+        }
 
     def require_shape(self, name: str, field: NDArray[Any] | DiskArray) -> None:
         """Refuse an image that is not on the grid of the mask.
@@ -118,11 +130,6 @@ def _check(illumination: NDArray[Any], positions_px: NDArray[np.float64], thresh
         )
     if not np.all(np.isfinite(illumination)) or np.any(illumination < 0):
         raise StudyError("illumination", "must be finite and not negative")
-    if positions_px.ndim != 2 or positions_px.shape[1] != 2 or len(positions_px) == 0:
-        raise StudyError(
-            "positions_px", f"must be (frame, 2) with at least one frame, got {positions_px.shape}"
-        )
-    if not np.all(np.isfinite(positions_px)):
-        raise StudyError("positions_px", "must be finite")
+    require_positions(positions_px)
     if not 0 <= threshold < 1:
         raise StudyError("region threshold", f"must be in [0, 1), got {threshold}")

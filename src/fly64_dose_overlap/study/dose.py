@@ -31,13 +31,7 @@ FACTOR_DIGITS = 9
 
 
 class Simulation:
-    """The noise-free frames of a base set.
-
-    Parameters
-    ----------
-    base : BaseSet
-        Object, probe and positions.
-    """
+    """The noise-free frames of a base set."""
 
     def __init__(self, base: BaseSet) -> None:
         rows, columns = base.obj.shape
