@@ -48,15 +48,7 @@ def scratch_folder() -> str:
 
 
 class OpenFile:
-    """A file descriptor that is closed when nothing refers to it any more.
-
-    Parameters
-    ----------
-    descriptor : int
-        Owned from here on.
-    where : str
-        Names the file in messages.
-    """
+    """A file descriptor that is closed when nothing refers to it any more; messages say ``where``."""
 
     def __init__(self, descriptor: int, where: str) -> None:
         self.descriptor = descriptor

@@ -140,7 +140,7 @@ class NpzReader:
             If the member is absent, pickled, damaged or of another size than it declares.
         """
         with self._open(key) as member:
-            found = self._check_header(key, self._read_header(key, member))
+            found = self._header(key, member)
         return found.shape, found.dtype
 
     def is_pickled(self, key: str) -> bool:
@@ -151,7 +151,7 @@ class NpzReader:
     def load(self, key: str) -> AnyArray:
         """Return a whole array; raises as `header`."""
         with self._open(key) as member:
-            header = self._check_header(key, self._read_header(key, member))
+            header = self._header(key, member)
             shape = header.shape[::-1] if header.fortran else header.shape
             array = self._fill(key, member, shape, header.dtype)
             self._finish(key, member)
@@ -167,7 +167,7 @@ class NpzReader:
         if rows < 1:
             raise StudyError(self._where, f"rows per block must be at least 1, got {rows}")
         with self._open(key) as member:
-            header = self._check_header(key, self._read_header(key, member))
+            header = self._header(key, member)
             if not header.shape:
                 raise StudyError(self._where, f"'{key}' is a scalar and has no rows to stream")
             if not header.fortran:
@@ -279,8 +279,9 @@ class NpzReader:
         fortran = fortran and len(shape) > 1
         return _Header(shape, dtype, fortran, len(start) + len(length) + count)
 
-    def _check_header(self, key: str, header: _Header) -> _Header:
+    def _header(self, key: str, member: IO[bytes]) -> _Header:
         """Return the header if the data can be read, and allocated, as it says."""
+        header = self._read_header(key, member)
         shape, dtype = header.shape, header.dtype
         if dtype.hasobject:
             problem = f"'{key}' holds pickled objects, which are never loaded"

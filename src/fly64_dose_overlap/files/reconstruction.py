@@ -164,7 +164,7 @@ def write_reconstructions(folder: Path | str, reconstructions: Iterable[Reconstr
     for reconstruction in reconstructions:
         if reconstruction.method in methods:
             raise StudyError(str(folder), f"method {reconstruction.method!r} comes twice")
-        write_reconstruction(_file_of(folder, reconstruction.method), reconstruction)
+        write_reconstruction(folder / f"{reconstruction.method}.npz", reconstruction)
         methods.append(reconstruction.method)
     if not methods:
         raise StudyError(str(folder), "there is no reconstruction to write")
@@ -222,15 +222,11 @@ def _files_of(folder: Path) -> list[Path]:
     unknown = sorted({file.name for file in folder.glob("[!.]*.npz")} - {f"{name}.npz" for name in methods})
     if unknown:
         raise StudyError(str(folder), f"holds {', '.join(unknown)}, which {MANIFEST} does not name")
-    paths = [_file_of(folder, method) for method in methods]
+    paths = [folder / f"{method}.npz" for method in methods]
     for path in paths:
         if not path.exists():
             raise MissingFileError(str(path), f"no such file, though {MANIFEST} names {path.stem!r}")
     return paths
-
-
-def _file_of(folder: Path, method: str) -> Path:
-    return folder / f"{method}.npz"
 
 
 def _read_manifest(path: Path) -> list[str]:

@@ -92,15 +92,10 @@ class Start(ABC):
 
 
 def covering_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return some of the groups, which together hold every frame that is in any of them.
+    """Return some of the groups (group, C), which together hold every frame that is in any of them.
 
     Taken in their order: first those of which no frame is in one yet, then those of which
     one is, and so on.
-
-    Parameters
-    ----------
-    groups : (group, C) int64
-        Frame indices.
     """
     missing = np.ones(int(groups.max()) + 1, bool)
     kept = np.zeros(len(groups), bool)

@@ -31,16 +31,11 @@ class Corrected(Learned):
     ----------
     start_type : type
         A `Start` whose fields are settings of the method too; a model brings the values that it
-        was trained with.
+        was trained with. If there is a setting ``coarse_photons``, see `correct` for it.
     """
 
     Settings = CorrectorSettings
     start_type: ClassVar[type[Start]]
-
-    @property
-    def coarse_photons(self) -> float | None:
-        """Photons per pixel that leave half of the coarse correction; None: all of it everywhere."""
-        return None
 
     def train(
         self, scan: Scan, training: Training, truth: NDArray[np.complex64] | None = None
@@ -48,7 +43,8 @@ class Corrected(Learned):
         """Train on thinned counts of the scan; see `Learned`."""
         names = [field.name for field in fields(self.start_type)]
         start = self.start_type(**{name: getattr(self.settings, name) for name in names})
-        task = CorrectionTask(self.name, self.settings, scan, start, training, self.coarse_photons)
+        coarse_photons = getattr(self.settings, "coarse_photons", None)
+        task = CorrectionTask(self.name, self.settings, scan, start, training, coarse_photons)
         return train(task, self.settings, training)
 
     def load_model(self, bundle: Path) -> None:

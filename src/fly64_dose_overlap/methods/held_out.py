@@ -73,14 +73,7 @@ class Course:
 def follow(states: Iterator[State], validation: Scan, *, epochs: int, patience: int, label: str) -> Course:
     """Run a method until held-out photons say that it gets worse, or for all its epochs.
 
-    Parameters
-    ----------
-    states : iterator of State
-        From a method on the photons that may be fitted.
-    validation : Scan
-        The held-out photons.
-    label : str
-        Names the work in the progress line.
+    ``states`` come from the photons that may be fitted, ``validation`` holds the others.
 
     Raises
     ------

@@ -136,11 +136,6 @@ class Graduated:
                 yield obj
 
 
-def going_on(weight: float, start: Tensor) -> Posterior:
-    """Return the solver that goes on where `Graduated` ended, perhaps with another weight."""
-    return Posterior(weight, start, BACKGROUNDS[-1][0])
-
-
 def weight_of(relative: float, scan: Scan) -> float:
     """Return the weight of total variation, in nats, from one that hardly depends on the dose.
 
@@ -242,17 +237,9 @@ def total_variation(obj: Tensor, edge_contrast: float = EDGE_CONTRAST) -> tuple[
 
 
 def distance_from_mean(obj: Tensor) -> tuple[float, Tensor]:
-    """Return the sum of |O - mean|^2 / (2 `SPREAD`^2) over the pixels, and its gradient.
+    """Return the sum of |O - mean|^2 / (2 `SPREAD`^2) over the pixels, nats, and its gradient.
 
-    Parameters
-    ----------
-    obj : (y, x) complex
-
-    Returns
-    -------
-    value : float, nats
-    gradient : (y, x) complex
-        As that of `total_variation`.
+    Takes and gives what `total_variation` does.
     """
     away = obj - obj.mean()
     return float(intensity(away).sum(dtype=torch.float64)) / (2 * SPREAD**2), away / SPREAD**2

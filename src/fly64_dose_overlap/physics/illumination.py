@@ -8,7 +8,6 @@ object instead, by interpolation, would be a low-pass filter that nature does no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,8 @@ def illumination(
     side = probe.shape[-1]
     corners, shifts = whole_and_rest(positions_px, side)
     total = np.zeros((object_shape[0] + 2 * side, object_shape[1] + 2 * side))
-    for block in _blocks(len(positions_px)):
+    for first in range(0, len(positions_px), FRAMES_PER_BLOCK):
+        block = slice(first, first + FRAMES_PER_BLOCK)
         moved = shifted_probes(probe, shifts[block])
         power = (moved.real**2 + moved.imag**2).sum(axis=1, dtype=np.float64)
         for (top, left), each in zip((corners[block] + side).tolist(), power, strict=True):
@@ -151,8 +151,3 @@ def fluence_summary(
         "photons_per_pixel_max": maximum,
         "covered_fraction": float(np.mean(box > COVERED_FRACTION_OF_MAXIMUM * maximum)),
     }
-
-
-def _blocks(frames: int) -> Iterator[slice]:
-    for first in range(0, frames, FRAMES_PER_BLOCK):
-        yield slice(first, min(first + FRAMES_PER_BLOCK, frames))

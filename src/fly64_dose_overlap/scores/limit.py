@@ -188,12 +188,7 @@ class Limit:
         It may exceed 1: a prior or a bias can beat the bound, which holds for unbiased
         estimators only.
 
-        Parameters
-        ----------
-        part : {"phase", "amplitude", "complex"}
-        mean_squared_error : float
-            Reached over the region; for ``complex`` the squared NRMSE.
-        dose : float, photons per frame
+        The error was reached over the region; for ``complex`` it is the squared NRMSE.
         """
         if not mean_squared_error > 0:
             raise StudyError("mean squared error", f"must be > 0, got {mean_squared_error}")

@@ -27,8 +27,6 @@ def with_calibration_errors(scan: Scan, params: CalibrationParams, *, where: str
     ----------
     params : CalibrationParams
         All errors zero gives the very same scan.
-    where : str
-        Names the dataset in errors.
 
     Returns
     -------

@@ -68,12 +68,10 @@ def make_groups(
     gridsize : int, 1 or 2
         Group side; C = gridsize ** 2 frames per group.
     n_groups : int or None
-        Groups wanted; None means one per frame. With group side 1 a larger number
-        than there are frames is cut to the number of frames, with a warning.
+        None means one per frame. With group side 1 a larger number than there are frames
+        is cut to the number of frames, with a warning.
     neighbor_count : int
         K; all frames if there are fewer.
-    enable_oversampling : bool
-        Allow more groups than frames.
 
     Returns
     -------

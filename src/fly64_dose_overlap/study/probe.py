@@ -106,11 +106,8 @@ def zone_plate_probe(
     Parameters
     ----------
     frame_side_px : int, even, >= 8
-        Side N of the probe, object pixels.
     defocus_m : float, m
         Distance of the sample behind the focus; negative means before it.
-    optics : ZonePlate, optional
-        Defaults to the Velociprobe's.
 
     Returns
     -------

@@ -114,12 +114,8 @@ def bench_star(side_px: int) -> NDArray[np.complex64]:
     """Draw the star: straight spokes with a hole in the hub and gaps at four radii.
 
     Amplitude and phase have the same shape, and pixels on an edge the mean over
-    their area. Spokes are finer than a pixel within 11 px of the hub.
-
-    Parameters
-    ----------
-    side_px : int
-        Side of the object; the star keeps its size.
+    their area. Spokes are finer than a pixel within 11 px of the hub. The star keeps its size
+    on an object of any side.
 
     Returns
     -------
