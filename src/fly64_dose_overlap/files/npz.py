@@ -125,10 +125,6 @@ class NpzReader:
     def __contains__(self, key: str) -> bool:
         return key in self._members
 
-    def keys(self) -> list[str]:
-        """Return the names of the arrays, in file order."""
-        return list(self._members)
-
     def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Return shape and type of an array without reading its data.
 

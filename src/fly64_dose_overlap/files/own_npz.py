@@ -63,7 +63,7 @@ def read_user_base(path: Path | str) -> BaseSet:
         hint = "set base.source to an NPZ file, or to synthetic"
         raise MissingFileError("Base dataset not found", where, hint)
     with NpzReader(path) as reader:
-        keys = reader.keys()
+        keys = list(reader)
         _require_scan(keys, where)
         work = _start(reader, path)
         for key in (rules.XCOORDS, rules.YCOORDS):

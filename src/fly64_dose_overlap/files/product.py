@@ -81,7 +81,8 @@ def write_product(path: Path | str, reconstruction: Reconstruction, optics: Opti
     r = checked(reconstruction, where=where)
     pixel_m = optics["pixel_m"]
     pixel = {"pixel_width_m": pixel_m, "pixel_height_m": pixel_m}
-    position_m = _from_the_middle_px(r) * pixel_m
+    side = r.probe.shape[-1]
+    position_m = (r.positions_px - side // 2 - (np.array(r.obj.shape) - side) / 2) * pixel_m
     # In memory first: on a full disk the HDF5 library ends the process by a segmentation fault.
     content = io.BytesIO()
     with h5py.File(content, "w", libver=_FORMAT) as file:
@@ -126,12 +127,6 @@ def _root_attributes(r: Reconstruction, optics: Optics) -> dict[str, str | float
         "probe_photon_count": float(np.sum(np.abs(r.probe.astype(np.complex128)) ** 2)),
         "far_field": True,
     }
-
-
-def _from_the_middle_px(r: Reconstruction) -> NDArray[np.float64]:
-    """Return (y, x) of each window's middle from the middle of the object, (frame, 2) object pixels."""
-    side = r.probe.shape[-1]
-    return r.positions_px - side // 2 - (np.array(r.obj.shape) - side) / 2
 
 
 def _dataset(file: h5py.File, name: str, values: NDArray[Any]) -> h5py.Dataset:

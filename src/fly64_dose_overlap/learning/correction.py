@@ -19,13 +19,7 @@ from torch import Tensor, nn
 
 from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.learning.bundle import (
-    ModelInfo,
-    Width,
-    load_bundle,
-    save_bundle,
-    unreadable,
-)
+from fly64_dose_overlap.learning.bundle import ModelInfo, Width, load_bundle, save_bundle, unreadable
 from fly64_dose_overlap.learning.corrector import Corrector, build_corrector, correct_image, input_planes
 from fly64_dose_overlap.learning.estimate import Estimate, Start, grouped_scan
 from fly64_dose_overlap.learning.examples import (
@@ -36,13 +30,7 @@ from fly64_dose_overlap.learning.examples import (
     realise,
     seen_fraction,
 )
-from fly64_dose_overlap.learning.trainer import (
-    Metrics,
-    Training,
-    TrainingSettings,
-    device_of,
-    split_frames,
-)
+from fly64_dose_overlap.learning.trainer import Metrics, Training, TrainingSettings, device_of, split_frames
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.seeding import generator, torch_seed
@@ -99,11 +87,9 @@ def load_corrector(
     path: Path, method: str, start_type: type[Start]
 ) -> tuple[Corrector, CorrectorInfo, Start]:
     """Read a corrector's bundle, and return also what makes its estimates; see `load_bundle`."""
-
-    def build(info: CorrectorInfo) -> Corrector:
-        return build_corrector(info.width, seed=0)
-
-    network, info = load_bundle(path, bundle_name(method), CorrectorInfo, build)
+    network, info = load_bundle(
+        path, bundle_name(method), CorrectorInfo, lambda found: build_corrector(found.width, seed=0)
+    )
     try:
         start = TypeAdapter(start_type).validate_json(json.dumps(info.start))
     except ValidationError as error:

@@ -10,12 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.learning.correction import (
-    CorrectionTask,
-    CorrectorSettings,
-    Imager,
-    load_corrector,
-)
+from fly64_dose_overlap.learning.correction import CorrectionTask, CorrectorSettings, Imager, load_corrector
 from fly64_dose_overlap.learning.estimate import Start
 from fly64_dose_overlap.learning.trainer import train
 from fly64_dose_overlap.methods.base import Learned, Training

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import StudyError
@@ -104,7 +105,8 @@ def scan_region(illumination: NDArray[Any], positions_px: NDArray[np.float64], t
         raise StudyError("scoring region", f"no light falls on the {lit.shape} pixels inside the scan")
     mask = np.zeros(illumination.shape, dtype=bool)
     mask[box] = lit
-    return Region(mask, _bounds(mask), int(lit.sum()), float(threshold), float(lit.mean()))
+    rectangle = find_objects(mask.astype(np.int8))[0]
+    return Region(mask, rectangle, int(lit.sum()), float(threshold), float(lit.mean()))
 
 
 def edge_taper(length: int, fade_px: float) -> NDArray[np.float64]:
@@ -115,12 +117,6 @@ def edge_taper(length: int, fade_px: float) -> NDArray[np.float64]:
     from_edge = np.arange(length, dtype=np.float64) + 0.5
     from_edge = np.minimum(from_edge, length - from_edge)
     return np.sin(np.pi / 2 * np.minimum(from_edge / fade_px, 1)) ** 2
-
-
-def _bounds(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    rows = np.flatnonzero(mask.any(axis=1))
-    columns = np.flatnonzero(mask.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _check(illumination: NDArray[Any], positions_px: NDArray[np.float64], threshold: float) -> None:

@@ -8,13 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.scores.frc import (
-    WindowName,
-    apodisation,
-    ring_index,
-    ring_sums,
-    windowed_spectrum,
-)
+from fly64_dose_overlap.scores.frc import WindowName, apodisation, ring_index, ring_sums, windowed_spectrum
 from fly64_dose_overlap.scores.lanczos import Field, real_dot
 from fly64_dose_overlap.scores.region import Region
 

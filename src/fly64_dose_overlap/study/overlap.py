@@ -12,11 +12,7 @@ from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 from fly64_dose_overlap.config import ViewParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.illumination import require_positions
-from fly64_dose_overlap.study.geometry import (
-    disc_overlap,
-    nearest_neighbours,
-    require_diameter,
-)
+from fly64_dose_overlap.study.geometry import disc_overlap, nearest_neighbours, require_diameter
 from fly64_dose_overlap.study.grouping import subsample, subset_of_rank
 
 METRICS_VERSION = "1.0"
