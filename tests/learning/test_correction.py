@@ -17,7 +17,8 @@ from fly64_dose_overlap.learning import correction
 from fly64_dose_overlap.learning.correction import CorrectionTask, CorrectorSettings
 from fly64_dose_overlap.learning.corrector import OUTPUT_PLANES, build_corrector
 from fly64_dose_overlap.learning.mosaic import GroupStart
-from fly64_dose_overlap.learning.trainer import Monitor, Training, split_frames
+from fly64_dose_overlap.learning.trainer import split_frames
+from fly64_dose_overlap.learning.training import Monitor, Training
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 
 SETTINGS = CorrectorSettings(**tiny_scan.TRAINING, crop_px=64)

@@ -20,7 +20,8 @@ from fly64_dose_overlap.learning import trainer
 from fly64_dose_overlap.learning.bundle import load_bundle, save_bundle
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
 from fly64_dose_overlap.learning.layers import build_seeded
-from fly64_dose_overlap.learning.trainer import Training, TrainingSettings, resolve_precision, train
+from fly64_dose_overlap.learning.trainer import TrainingSettings, resolve_precision, train
+from fly64_dose_overlap.learning.training import Training
 from fly64_dose_overlap.timing import Stopwatch, Timing
 
 EPOCHS = 6

@@ -30,7 +30,8 @@ from fly64_dose_overlap.learning.examples import (
     realise,
     seen_fraction,
 )
-from fly64_dose_overlap.learning.trainer import Metrics, Training, TrainingSettings, device_of, split_frames
+from fly64_dose_overlap.learning.trainer import TrainingSettings, device_of, split_frames
+from fly64_dose_overlap.learning.training import Metrics, Training
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.seeding import generator, torch_seed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -21,6 +20,7 @@ from fly64_dose_overlap.config import Epochs, Section
 from fly64_dose_overlap.errors import StudyError, as_refusal
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
+from fly64_dose_overlap.learning.training import Metrics, Training
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.timing import Stopwatch, Timing
@@ -31,10 +31,6 @@ FINAL_LEARNING_RATE = 0.05
 ADAM_BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 1e-4
 MAX_GRADIENT_NORM = 1.0
-
-Metrics = dict[str, float]
-Monitor = Callable[[NDArray[np.complex64], NDArray[np.int64]], Metrics]
-"""Returns scores of an image of a scan where some of its frames lie; they steer nothing."""
 
 
 class TrainingSettings(Section):
@@ -52,30 +48,6 @@ class TrainingSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bf16 where the processor multiplies matrices of it natively."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """Where a training puts what it makes, and who watches it.
-
-    Attributes
-    ----------
-    bundle : Path
-        File of the trained model, to create or replace.
-    curves : Path, optional
-        Folder of the curves, written by dvclive.
-    checkpoints : Path, optional
-        Folder of the states that a repeated call goes on from; it must be this training's own.
-    monitor : callable, optional
-        Returns scores of an image where some frames of the training scan lie, to be logged;
-        they steer nothing.
-    """
-
-    seed: int
-    bundle: Path
-    curves: Path | None = None
-    checkpoints: Path | None = None
-    monitor: Monitor | None = None
 
 
 class Task(Protocol):

@@ -14,7 +14,7 @@ from pydantic import create_model
 from fly64_dose_overlap.config import Epochs, Section
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.reconstruction import Kind
-from fly64_dose_overlap.learning.trainer import Training
+from fly64_dose_overlap.learning.training import Training
 from fly64_dose_overlap.methods.held_out import HeldOut, follow, last_state, snapshots
 from fly64_dose_overlap.methods.state import Result, State
 from fly64_dose_overlap.scan import Scan

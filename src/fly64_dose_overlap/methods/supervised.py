@@ -25,7 +25,8 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.learning.bundle import ModelInfo, Width, load_bundle, save_bundle
 from fly64_dose_overlap.learning.estimate import SUPPORT_POWER
 from fly64_dose_overlap.learning.layers import ResidualBlock, build_seeded, set_to_zero
-from fly64_dose_overlap.learning.trainer import Metrics, TrainingSettings, device_of, split_frames, train
+from fly64_dose_overlap.learning.trainer import TrainingSettings, device_of, split_frames, train
+from fly64_dose_overlap.learning.training import Metrics
 from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.state import State
 from fly64_dose_overlap.physics.groups import support_side_px
