@@ -32,9 +32,7 @@ def row(revision: str) -> str:
         sys.path.remove(str(source))
         packages = {path.parent.name for path in (source / PACKAGE).glob("*/__init__.py")}
     imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
-    arrows = {
-        (package_of(name), package_of(other)) for name, others in imports.items() for other in others
-    }
+    arrows = {(package_of(name), package_of(other)) for name, others in imports.items() for other in others}
     arrows = {(a, b) for a, b in arrows if a != b and {a, b} <= packages}
     try:
         TopologicalSorter(imports).prepare()

@@ -8,7 +8,7 @@ import factories
 import tiny_scan
 from fly64_dose_overlap.files.reconstruction import Kind, Reconstruction
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.scores.limit import Limit
+from fly64_dose_overlap.scores.limit import PARTS, Limit
 from fly64_dose_overlap.scores.region import scan_region
 
 DOSE = tiny_scan.DOSE
@@ -46,12 +46,11 @@ def limit_of(threshold: float | None = None, scan: Scan | None = None) -> Limit:
     y, x = region.rectangle
     rings = min(region.shape) // 2
     frequency = np.arange(1, rings + 1) / min(region.shape)
-    unbiased = {"phase": 2.0, "amplitude": 2.0, "complex": 2.0}
     doses = [10.0, 1e4, 1e7]
     return Limit(
-        unbiased=unbiased,
+        unbiased=dict.fromkeys(PARTS, 2.0),
         doses=doses,
-        bayesian={part: [0.5 * bound / dose for dose in doses] for part, bound in unbiased.items()},
+        bayesian={part: [1.0 / dose for dose in doses] for part in PARTS},
         prior={"std_real": 0.1, "std_imaginary": 0.1},
         peak={"phase": 1.0, "amplitude": 0.3},
         photons_per_pixel=0.01,

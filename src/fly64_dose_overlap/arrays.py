@@ -48,15 +48,7 @@ def scratch_folder() -> str:
 
 
 class OpenFile:
-    """A file descriptor that is closed when nothing refers to it any more.
-
-    Parameters
-    ----------
-    descriptor : int
-        Owned from here on.
-    where : str
-        Names the file in messages.
-    """
+    """A file descriptor that is closed when nothing refers to it any more; messages say ``where``."""
 
     def __init__(self, descriptor: int, where: str) -> None:
         self.descriptor = descriptor
@@ -92,13 +84,10 @@ class DiskArray:
 
     Parameters
     ----------
-    file : OpenFile
     shape : tuple of int
         Shape in the file, in C order; at least one axis.
     dtype : dtype-like
         The machine's own byte order.
-    offset : int, bytes
-        Where the data begin.
     rows : (row,) int64, optional
         Numbers of the rows that this array consists of; all if not given.
     """
@@ -108,11 +97,9 @@ class DiskArray:
         file: OpenFile,
         shape: tuple[int, ...],
         dtype: DTypeLike,
-        offset: int = 0,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
         self._file = file
-        self._offset = offset
         self._stored = shape
         self._rows = rows
         self.dtype: np.dtype[Any] = np.dtype(dtype)
@@ -168,7 +155,7 @@ class DiskArray:
         """
         chosen = self._counted(np.asarray(rows))
         stored = chosen if self._rows is None else self._rows[chosen]
-        return DiskArray(self._file, self._stored, self.dtype, self._offset, stored)
+        return DiskArray(self._file, self._stored, self.dtype, stored)
 
     def blocks(self, axis: int = 0, rows: int | None = None) -> Iterator[AnyArray]:
         """Yield consecutive blocks along an axis, which becomes the first one.
@@ -215,7 +202,7 @@ class DiskArray:
         for first, length in runs:
             if length and self._row_bytes:
                 target = out[done : done + length]
-                self._file.read_into(target, self._offset + first * self._row_bytes)
+                self._file.read_into(target, first * self._row_bytes)
             done += length
         return out
 
@@ -227,7 +214,7 @@ class DiskArray:
         line = max(1, length * inner)
         together = BLOCK_BYTES // line if line <= READ_THROUGH_BYTES else 1
         for first in range(0, len(out), together):
-            target, begin = out[first : first + together], self._offset + first * line
+            target, begin = out[first : first + together], first * line
             if together == 1:
                 self._file.read_into(target, begin + start * inner)
             else:
@@ -253,7 +240,6 @@ class Spool:
     ----------
     shape : tuple of int
         Shape of the whole, at least one axis.
-    dtype : dtype-like
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
@@ -299,20 +285,7 @@ class Spool:
 
 
 def spool(shape: tuple[int, ...], dtype: DTypeLike, blocks: Iterable[AnyArray]) -> DiskArray:
-    """Write consecutive blocks of rows to a temporary file and return the array that they make.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of the whole, at least one axis.
-    dtype : dtype-like
-    blocks : iterable of ndarray
-
-    Raises
-    ------
-    StudyError
-        If the disk is full, or may not be written.
-    """
+    """Write consecutive blocks of rows to a `Spool` and return the array that they make."""
     written = Spool(shape, dtype)
     for block in blocks:
         written.append(block)

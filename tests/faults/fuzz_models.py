@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from faults.mutations import Payload, fresh_path, json_bytes, mutate_bytes, mutate_tree
-from fly64_dose_overlap.learning.bundle import DIGEST, METADATA_KEY, bundle_digest, save_bundle
+from fly64_dose_overlap.learning.bundle import DIGEST, METADATA_KEY, ModelInfo, bundle_digest, save_bundle
 from fly64_dose_overlap.learning.checkpoint import DIGEST_BYTES, CheckpointStore, sealed
 from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name, load_corrector
 from fly64_dose_overlap.learning.corrector import build_corrector
 from fly64_dose_overlap.learning.mosaic import GroupStart
-from fly64_dose_overlap.methods.supervised import BUNDLE, Supervised, SupervisedInfo, build_supervised
+from fly64_dose_overlap.methods.supervised import BUNDLE, Supervised, build_supervised
 
 
 def checkpoint_state() -> dict[str, Any]:
@@ -63,8 +63,9 @@ def use_checkpoint() -> None:
     assert isinstance(state, dict)
 
 
-CORRECTOR = CorrectorInfo(4, None, 32, 28, 2, 1000.0, {"iterations": 2}, {"seed": 1}, {"schema_version": "1"})
-SUPERVISED = SupervisedInfo(4, 16, 12, 1000.0, {"seed": 1}, {"schema_version": "1"})
+ABOUT = {"seed": 1}, {"schema_version": "1"}
+CORRECTOR = CorrectorInfo(4, 32, 28, 1000.0, *ABOUT, None, 2, {"iterations": 2})
+SUPERVISED = ModelInfo(4, 16, 12, 1000.0, *ABOUT)
 METHOD = "refined"
 
 
@@ -79,7 +80,7 @@ def use_supervised() -> None:
     Supervised().load(Path("bundle"))
 
 
-def bundle_maker(info: CorrectorInfo | SupervisedInfo) -> Callable[[random.Random], str]:
+def bundle_maker(info: ModelInfo) -> Callable[[random.Random], str]:
     """Return what makes a bad model bundle, some with a digest that fits what is bad."""
 
     def make(rng: random.Random) -> str:

@@ -18,7 +18,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import atomic
 from fly64_dose_overlap.files.atomic import atomic_path, write_json_atomic, write_text_atomic
 from fly64_dose_overlap.files.npz_writer import write_npz
-from fly64_dose_overlap.files.product import write_product
+from fly64_dose_overlap.files.product import Optics, write_product
 
 MANY = 100_000
 
@@ -40,7 +40,7 @@ def write_noise(path: Path) -> None:
 
 def write_large_product(path: Path) -> None:
     noisy = made_reconstructions.reconstructions()[1]
-    write_product(path, noisy, pixel_m=1e-8, photon_energy_ev=8e3, detector_distance_m=1.0)
+    write_product(path, noisy, Optics(pixel_m=1e-8, photon_energy_ev=8e3, detector_distance_m=1.0))
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {

@@ -243,7 +243,7 @@ def test_damage_anywhere_gives_the_right_values_or_one_line(tmp_path: Path) -> N
         path.write_bytes(damaged)
         try:
             with NpzReader(path) as reader:
-                for key in set(good) & set(reader.keys()):
+                for key in set(good) & set(reader):
                     assert reader.load(key).tobytes() == good[key]
         except StudyError as error:
             refusals.append(str(error))

@@ -51,7 +51,7 @@ def opened(path: Path) -> Any:
 
 
 def test_layout_and_units(reconstruction: Reconstruction, tmp_path: Path) -> None:
-    write_product(tmp_path / "a.h5", reconstruction, **OPTICS)
+    write_product(tmp_path / "a.h5", reconstruction, OPTICS)
     with opened(tmp_path / "a.h5") as file:
         content: dict[str, Any] = {name: item[()] for name, item in file.items()}
         root, obj, probe = (dict(item.attrs) for item in (file, file["object"], file["probe"]))
@@ -80,7 +80,7 @@ def test_positions_lead_back_to_our_windows(
     changed = replace(
         reconstruction, obj=np.ones(shape, np.complex64), probe=np.ones((1, side, side), np.complex64)
     )
-    write_product(tmp_path / "a.h5", changed, **OPTICS)
+    write_product(tmp_path / "a.h5", changed, OPTICS)
     with opened(tmp_path / "a.h5") as file:
         y_m, x_m = (np.asarray(file[f"probe_position_{axis}_m"]) for axis in "yx")
     # ptychodus: pixel k of M lies at k - (M - 1) / 2, and a window starts (N - 1) / 2 before its middle.
@@ -95,14 +95,14 @@ def test_positions_lead_back_to_our_windows(
 def test_equal_reconstructions_give_equal_bytes_in_any_process(
     reconstruction: Reconstruction, tmp_path: Path
 ) -> None:
-    write_product(tmp_path / "a.h5", reconstruction, **OPTICS)
+    write_product(tmp_path / "a.h5", reconstruction, OPTICS)
     write_reconstruction(tmp_path / "r.npz", reconstruction)
     # At another time, and with a heap of another history.
     code = (
         "import sys, time; time.sleep(1.1); filler = [bytes([7]) * n for n in range(5000)]; del filler\n"
         "from fly64_dose_overlap.files.product import write_product\n"
         "from fly64_dose_overlap.files.reconstruction import read_reconstruction\n"
-        f"write_product(sys.argv[2], read_reconstruction(sys.argv[1]), **{OPTICS})"
+        f"write_product(sys.argv[2], read_reconstruction(sys.argv[1]), {OPTICS})"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "r.npz"), str(tmp_path / "b.h5")]
     subprocess.run(command, check=True)
@@ -111,13 +111,13 @@ def test_equal_reconstructions_give_equal_bytes_in_any_process(
 
 def test_a_long_provenance_fits(reconstruction: Reconstruction, tmp_path: Path) -> None:
     settings = {"notes": "x" * 200_000}
-    write_product(tmp_path / "a.h5", replace(reconstruction, settings=settings), **OPTICS)
+    write_product(tmp_path / "a.h5", replace(reconstruction, settings=settings), OPTICS)
     with opened(tmp_path / "a.h5") as file:
         assert json.loads(file.attrs["comments"])["reconstruction"]["settings"] == settings
 
 
 def test_no_loss_is_an_empty_list(reconstruction: Reconstruction, tmp_path: Path) -> None:
-    write_product(tmp_path / "a.h5", replace(reconstruction, loss=np.zeros(0)), **OPTICS)
+    write_product(tmp_path / "a.h5", replace(reconstruction, loss=np.zeros(0)), OPTICS)
     with opened(tmp_path / "a.h5") as file:
         assert file["loss_values"].shape == file["loss_epochs"].shape == (0,)
 
@@ -129,17 +129,17 @@ def test_impossible_optics_are_refused(
 ) -> None:
     optics: Any = {**OPTICS, name: value}
     with pytest.raises(StudyError, match=rf"a\.h5: {name} must be positive and finite, got {value}"):
-        write_product(tmp_path / "a.h5", reconstruction, **optics)
+        write_product(tmp_path / "a.h5", reconstruction, optics)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_not_sound_is_not_written(reconstruction: Reconstruction, tmp_path: Path) -> None:
     outside = replace(reconstruction, positions_px=reconstruction.positions_px[:, ::-1])
     with pytest.raises(StudyError, match=r"a\.h5: 1 of 3 positions put the 8x8 probe outside the 20x25"):
-        write_product(tmp_path / "a.h5", outside, **OPTICS)
+        write_product(tmp_path / "a.h5", outside, OPTICS)
     real: Any = np.ones(OBJECT_SHAPE)
     with pytest.raises(StudyError, match=r"a\.h5: 'reconstructed_object' must be complex, got float64"):
-        write_product(tmp_path / "a.h5", replace(reconstruction, obj=real), **OPTICS)
+        write_product(tmp_path / "a.h5", replace(reconstruction, obj=real), OPTICS)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -118,7 +118,7 @@ def test_a_method_that_minimises_nothing_has_no_loss(reconstruction: Reconstruct
         ("obj", np.full(OBJECT_SHAPE, 1e200 + 0j), "'reconstructed_object' has NaN or infinite"),
         ("obj", np.ones((19, 24), "c8"), "1 of 3 positions put the 8x8 probe outside the 19x24 object"),
         ("probe", np.ones((8, 8), "c8"), r"'reconstructed_probe' must have axes \(mode, y, x\)"),
-        ("probe", np.ones((1, 8, 6), "c8"), r"must hold square modes, got \(1, 8, 6\)"),
+        ("probe", np.ones((1, 8, 6), "c8"), r"must be square, got \(1, 8, 6\)"),
         ("probe", np.ones((0, 8, 8), "c8"), r"got shape \(0, 8, 8\)"),
         ("positions_px", np.array([[4.0, np.inf]]), "'xcoords' has NaN or infinite values"),
         ("positions_px", np.array([[3.5, 4.0]]), "1 of 1 positions put the 8x8 probe outside"),
@@ -188,7 +188,7 @@ def test_folders_are_read_one_reconstruction_at_a_time(
     names = ["first-a", "first-b", "second-a", "second-b"]
     assert len(found) == 4
     assert [each.method for each in found] == names
-    assert [each.method for each in found[1:3]] == names[1:3]
+    assert [found[index].method for index in (1, 2)] == names[1:3]
     assert found[-1].method == "second-b"
     (tmp_path / "second/second-a.npz").write_bytes(b"no longer an NPZ file")
     assert found[1].method == "first-b"

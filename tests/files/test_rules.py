@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.dataset import validate_base, validate_dataset
+from fly64_dose_overlap.files import rules
 
 FRAMES, OBJECT_SHAPE = 6, (20, 24)
 """Of the fixture ``arrays``."""
 Arrays = dict[str, Any]
+
+
+def validate_dataset(arrays: Arrays, gridsize: int = 1, neighbor_count: int | None = None) -> None:
+    """Apply all rules, as they are applied to a file."""
+    rules.check_grouping("x.npz", gridsize, neighbor_count)
+    rules.require(arrays, (rules.DIFFRACTION, *rules.BASE_KEYS), "x.npz")
+    frames = arrays[rules.DIFFRACTION]
+    rules.check_layout(arrays, "x.npz", frames.shape, frames.dtype, gridsize**2)
+    for _ in rules.checked_frames("x.npz", [frames[:4], frames[4:]]):
+        pass
 
 
 def put(key: str, value: Any) -> Callable[[Arrays], None]:
@@ -35,9 +45,9 @@ def at(index: Any, value: Any) -> Callable[[Any], Any]:
 
 def test_a_valid_set_passes_and_is_not_changed(arrays: Arrays) -> None:
     before = {key: value.tobytes() for key, value in arrays.items()}
-    validate_dataset(arrays, where="x.npz")
-    validate_dataset(arrays, where="x.npz", gridsize=2, neighbor_count=7)
-    validate_dataset(arrays, where="x.npz", gridsize=2, neighbor_count=4)
+    validate_dataset(arrays)
+    validate_dataset(arrays, gridsize=2, neighbor_count=7)
+    validate_dataset(arrays, gridsize=2, neighbor_count=4)
     assert {key: value.tobytes() for key, value in arrays.items()} == before
 
 
@@ -59,20 +69,20 @@ def test_a_valid_set_passes_and_is_not_changed(arrays: Arrays) -> None:
 )
 def test_harmless_variants_pass(arrays: Arrays, edit: Callable[[Arrays], None]) -> None:
     edit(arrays)
-    validate_dataset(arrays, where="x.npz")
+    validate_dataset(arrays)
 
 
 def test_spacing_is_not_checked(arrays: Arrays) -> None:
     arrays["xcoords"] = np.full(FRAMES, 10.0)
     arrays["ycoords"] = np.full(FRAMES, 10.0)
-    validate_dataset(arrays, where="x.npz")
+    validate_dataset(arrays)
 
 
 @pytest.mark.parametrize("key", ["diffraction", "objectGuess", "probeGuess", "xcoords", "ycoords"])
 def test_a_missing_key_is_listed(arrays: Arrays, key: str) -> None:
     del arrays[key]
     with pytest.raises(StudyError, match=f"^x.npz: lacks '{key}'; required keys: diffraction, "):
-        validate_dataset(arrays, where="x.npz")
+        validate_dataset(arrays)
 
 
 REFUSALS = [
@@ -105,7 +115,7 @@ REFUSALS = [
     ("ycoords", lambda a: a[:4], "'ycoords' has 4 entries but there are 6 frames"),
     ("ycoords", lambda a: a[:, None], "'ycoords' must have one axis"),
     ("ycoords", at(2, np.nan), "'ycoords' has NaN or infinite"),
-    ("xcoords", lambda a: a.astype("U5"), "'xcoords' must hold real numbers, got <U5"),
+    ("xcoords", lambda a: a.astype("U5"), "'xcoords' must hold real numbers with one axis, got <U5"),
 ]
 
 
@@ -115,7 +125,7 @@ def test_each_violation_is_refused(
 ) -> None:
     change(key, edit)(arrays)
     with pytest.raises(StudyError, match="^x.npz: .*" + message) as caught:
-        validate_dataset(arrays, where="x.npz")
+        validate_dataset(arrays)
     assert "\n" not in str(caught.value)
 
 
@@ -152,7 +162,7 @@ def test_optional_arrays_are_checked_where_present(
 ) -> None:
     arrays[key] = value
     with pytest.raises(StudyError, match=message):
-        validate_dataset(arrays, where="x.npz", gridsize=2, neighbor_count=7)
+        validate_dataset(arrays, gridsize=2, neighbor_count=7)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +177,7 @@ def test_neighbours_must_fill_a_group(
     arrays: Arrays, gridsize: int, neighbor_count: int | None, message: str
 ) -> None:
     with pytest.raises(StudyError, match=message):
-        validate_dataset(arrays, where="x.npz", gridsize=gridsize, neighbor_count=neighbor_count)
+        validate_dataset(arrays, gridsize=gridsize, neighbor_count=neighbor_count)
 
 
 @pytest.mark.parametrize(
@@ -194,16 +204,15 @@ def test_windows_stay_inside_the_object(arrays: Arrays, axis: str, value: float,
         rows = np.arange(np.floor(value) - 4, np.floor(value) + 4 + (value % 1 > 0))
         assert rows[0] >= 0
         assert rows[-1] < OBJECT_SHAPE[axis == "xcoords"]
-        validate_dataset(arrays, where="x.npz")
+        validate_dataset(arrays)
     else:
         with pytest.raises(StudyError, match=message):
-            validate_dataset(arrays, where="x.npz")
+            validate_dataset(arrays)
 
 
 def test_a_base_needs_no_frames(arrays: Arrays) -> None:
-    validate_base(arrays, where="x.npz")
     del arrays["diffraction"]
-    validate_base(arrays, where="x.npz")
+    rules.check_base(arrays, "x.npz")
     for key, value, message in [
         ("probeGuess", arrays["probeGuess"][:, :4], "'probeGuess' must be square"),
         ("ycoords", arrays["ycoords"][:3], "'ycoords' has 3 entries but there are 6 frames"),
@@ -211,4 +220,4 @@ def test_a_base_needs_no_frames(arrays: Arrays) -> None:
         ("xcoords", np.array(5.0), "'xcoords' must have one axis"),
     ]:
         with pytest.raises(StudyError, match=message):
-            validate_base({**arrays, key: value}, where="x.npz")
+            rules.check_base({**arrays, key: value}, "x.npz")

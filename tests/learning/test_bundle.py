@@ -148,7 +148,7 @@ VALID: dict[str, Any] = {"format": FORMAT, **vars(INFO)}
     ("content", "why"),
     [
         ("{not json", "Expecting property name"),
-        ({"format": FORMAT, "width": 4}, "coarse_photons: key is missing (and 7 more)"),
+        ({"format": FORMAT, "width": 4}, "frame_side_px: key is missing (and 7 more)"),
         ({**VALID, "width": 8}, "is not as its network has it"),
         ({**VALID, "width": "4"}, "width: input should be a valid integer, got '4'"),
         ({**VALID, "width": 10**9}, "width: input should be less than or equal to 512, got 1000000000"),

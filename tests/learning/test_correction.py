@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fly64_dose_overlap.learning.correction import CorrectionTask, CorrectorSett
 from fly64_dose_overlap.learning.corrector import OUTPUT_PLANES, build_corrector
 from fly64_dose_overlap.learning.mosaic import GroupStart
 from fly64_dose_overlap.learning.trainer import split_frames
+from fly64_dose_overlap.learning.training import Monitor, Training
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
 
 SETTINGS = CorrectorSettings(**tiny_scan.TRAINING, crop_px=64)
@@ -29,9 +31,9 @@ class NotFinite(nn.Module):
         return torch.full_like(planes[:, :OUTPUT_PLANES], torch.nan)
 
 
-def task(**options: Any) -> CorrectionTask:
-    settings = SETTINGS.model_copy(update=options.pop("settings", {}))
-    return CorrectionTask("test", settings, tiny_scan.scan(), GroupStart(2), seed=1, **options)
+def task(monitor: Monitor | None = None, **changes: Any) -> CorrectionTask:
+    settings, training = SETTINGS.model_copy(update=changes), Training(1, Path("unused"), monitor=monitor)
+    return CorrectionTask("test", settings, tiny_scan.scan(), GroupStart(2), training)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +64,7 @@ def test_an_empty_part_is_refused() -> None:
 
 @pytest.mark.parametrize(("loss", "function"), [("poisson", poisson_deviance), ("mae", amplitude_error)])
 def test_loss_is_the_chosen_one(loss: str, function: Any) -> None:
-    made = task(settings={"loss": loss})
+    made = task(loss=loss)
     losses: list[float] = []
     made.start_epoch(0)
     for _ in range(2):
@@ -86,7 +88,7 @@ def test_validation_repeats_and_leaves_the_network_in_training() -> None:
 
 
 def test_crops_of_validation_are_of_every_first_realisation() -> None:
-    made = task(settings={"least_seen": 0.1})
+    made = task(least_seen=0.1)
     assert vars(made)["_first_count"] == 2
     planes = [crop.planes[5].max() for crop in vars(made)["_validation_crops"]]
     photons = [float(10 ** (4 * plane)) for plane in planes]

@@ -21,6 +21,7 @@ from fly64_dose_overlap.learning.bundle import load_bundle, save_bundle
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
 from fly64_dose_overlap.learning.layers import build_seeded
 from fly64_dose_overlap.learning.trainer import TrainingSettings, resolve_precision, train
+from fly64_dose_overlap.learning.training import Training
 from fly64_dose_overlap.timing import Stopwatch, Timing
 
 EPOCHS = 6
@@ -80,7 +81,7 @@ def line_of_bundle() -> tuple[nn.Module, LineInfo]:
 
 def train_line(task: Line | None = None, *, seed: int = 1, **changes: Any) -> tuple[dict[str, Any], Timing]:
     settings = SETTINGS.model_copy(update=changes)
-    return train(task or Line(), settings, seed=seed, bundle=BUNDLE, curves=CURVES, checkpoints=CHECKPOINTS)
+    return train(task or Line(), settings, Training(seed, BUNDLE, CURVES, CHECKPOINTS))
 
 
 def results() -> dict[str, bytes]:
@@ -149,7 +150,7 @@ def test_another_seed_gives_another_network(undisturbed: dict[str, bytes]) -> No
 
 
 def test_neither_curves_nor_checkpoints_are_needed(undisturbed: dict[str, bytes]) -> None:
-    train(Line(), SETTINGS, seed=1, bundle=BUNDLE)
+    train(Line(), SETTINGS, Training(1, BUNDLE))
     assert list(Path().iterdir()) == [BUNDLE]
     assert BUNDLE.read_bytes() == undisturbed[str(BUNDLE)]
 

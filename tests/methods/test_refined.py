@@ -15,7 +15,7 @@ from fly64_dose_overlap.arrays import FrameArray
 from fly64_dose_overlap.learning.correction import CorrectionTask
 from fly64_dose_overlap.learning.corrector import correct_image, input_planes
 from fly64_dose_overlap.learning.estimate import Estimate, grouped_scan
-from fly64_dose_overlap.methods.base import Learned
+from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.posterior import Graduated, weight_of
 from fly64_dose_overlap.methods.refined import JointStart
 from fly64_dose_overlap.seeding import generator
@@ -64,7 +64,7 @@ def test_coarse_correction_fades_in_images_as_in_training(
     joint = JointStart(made.settings.iterations, made.settings.weight)
 
     def task(coarse: float | None) -> Any:
-        return CorrectionTask("refined", made.settings, SCAN, joint, seed=1, coarse_photons=coarse)
+        return CorrectionTask("refined", made.settings, SCAN, joint, Training(1, tmp_path / "unused"), coarse)
 
     own = task(coarse_photons)
     draws = torch.Generator().manual_seed(1)
@@ -87,7 +87,6 @@ def test_coarse_correction_fades_in_images_as_in_training(
 
 
 def test_the_setting_reaches_the_model(tmp_path: Path) -> None:
-    from fly64_dose_overlap.methods.base import Training
 
     made = tiny_scan.method("refined", epochs=1, steps_per_epoch=1, coarse_photons=7.0, weight=0.3)
     assert isinstance(made, Learned)

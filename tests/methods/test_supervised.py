@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import tiny_scan
 from fly64_dose_overlap.arrays import spool
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.learning.bundle import ModelInfo
 from fly64_dose_overlap.methods import supervised
 from fly64_dose_overlap.methods.supervised import (
-    SupervisedInfo,
     build_supervised,
     mean_amplitude,
     predict_patches,
@@ -24,13 +24,13 @@ from fly64_dose_overlap.methods.supervised import (
 from fly64_dose_overlap.physics.illumination import illumination, whole_and_rest
 from fly64_dose_overlap.scan import Scan
 
-INFO = SupervisedInfo(4, 32, 28, 1e4, {}, {})
+INFO = ModelInfo(4, 32, 28, 1e4, {}, {})
 
 
 class Oracle(nn.Module):
     """Stand in for a network that predicts each frame's patch of an object without error."""
 
-    def __init__(self, scan: Scan, obj: NDArray[np.complex64], info: SupervisedInfo = INFO) -> None:
+    def __init__(self, scan: Scan, obj: NDArray[np.complex64], info: ModelInfo = INFO) -> None:
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros(1))
         side = info.support_side_px
@@ -45,7 +45,7 @@ class Oracle(nn.Module):
         return self.patches[first : first + len(frames)]
 
 
-def trained(info: SupervisedInfo = INFO) -> supervised.SupervisedNetwork:
+def trained(info: ModelInfo = INFO) -> supervised.SupervisedNetwork:
     """Return a network of which no layer is zero."""
     network = build_supervised(info, seed=1)
     draws = torch.Generator().manual_seed(2)

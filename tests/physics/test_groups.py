@@ -135,11 +135,6 @@ def test_canvases_hold_all_patches_from_whole_origins() -> None:
     np.testing.assert_array_equal(middles, np.rint(positions_px[groups]))
 
 
-def test_canvas_side_may_be_given() -> None:
-    geometry = group_geometry(np.array([[20.0, 30.0]]), np.array([[0]]), SUPPORT, canvas_side=40)
-    assert geometry.canvas_side == 40
-
-
 @pytest.mark.parametrize("support", [SUPPORT, SIDE])
 def test_the_object_at_the_position_lies_under_the_middle_of_the_patch(support: int) -> None:
     """A point at object[y, x] is seen by the probe's pixel [N/2, N/2] alone."""

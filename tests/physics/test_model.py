@@ -74,14 +74,13 @@ def test_back_projection_is_the_adjoint_of_the_far_field(side: int) -> None:
     torch.testing.assert_close(forward, backward, rtol=1e-10, atol=0)
 
 
-def test_back_projection_onto_a_part_of_the_object_is_that_part() -> None:
+def test_back_projection_stays_within_reach_of_the_frames() -> None:
     model, far_field = model_of(), complex_normal(2, 2, 8, 8, seed=3)
     frames = slice(1, 3)
     rows, columns = model.reach(frames)
-    whole, part = model.blank(torch.complex128), model.blank(torch.complex128)[rows, columns].clone()
+    whole = model.blank(torch.complex128)
     model.back_project(far_field, frames, whole)
-    model.back_project(far_field, frames, part, (rows.start, columns.start))
-    assert torch.equal(whole[rows, columns], part)
+    assert whole[rows, columns].any()
     whole[rows, columns] = 0
     assert not whole.any()
 

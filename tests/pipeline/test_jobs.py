@@ -235,7 +235,7 @@ def test_a_failed_job_stops_no_other_and_fails_the_command(stand_in: Callable[..
     assert (done["status"], done["returncode"], done["size_bytes"]) == ("success", 0, 3)
     assert manifest("models/jobs")["n_failed"] == 1
     text = Path(log).read_text(encoding="utf-8")
-    assert text.startswith("job network/dense/dose=1000/train starts: {'dose': 1000, 'view': 'dense'")
+    assert text.startswith("job network/dense/dose=1000/train starts: {'method': 'network', 'dose': 1000")
     assert text.endswith("at work\nerror: no luck\n")
     invoke("train", "--view", "dense", "--dose", "1000")
     assert Path(log).read_text(encoding="utf-8") == 2 * text
@@ -303,7 +303,7 @@ def run_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Return what does a job in this process, and tells whether it had to."""
     monkeypatch.setattr(jobs, "end_with_parent", lambda parent: None)
 
-    def run(task: str, method: str, half: str = "test", model: Path | None = None) -> bool:
+    def run(task: Task, method: str, half: str = "test", model: Path | None = None) -> bool:
         folder = Path("out", task, method)
         folder.mkdir(parents=True, exist_ok=True)
         capsys.readouterr()

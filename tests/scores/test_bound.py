@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -94,7 +95,7 @@ def errors_of_random_vector(covariance: np.ndarray[Any, Any]) -> np.ndarray[Any,
     return traces.seen_by(vector)(aligned(solved[box]))
 
 
-def parts(values: dict[str, Any]) -> list[Any]:
+def parts(values: Mapping[Any, Any]) -> list[Any]:
     return [values[part] for part in PARTS]
 
 

@@ -122,12 +122,15 @@ def test_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> Non
         ({"photons_per_pixel": float("nan")}, "photons_per_pixel: input should be a finite number, got nan"),
         ({"photons_per_pixel": "1"}, "photons_per_pixel: input should be a valid number, got '1'"),
         ({"unbiased": {**LIMIT.unbiased, "phase": -1.0}}, "unbiased.phase: input should be greater than 0"),
-        ({"unbiased": {"phase": 20.0}}, "unbiased must have phase, amplitude, complex, got 'phase')"),
+        (
+            {"unbiased": {"phase": 20.0}},
+            "unbiased: dictionary should have at least 3 items after validation, not 1",
+        ),
         (
             {"unbiased": {**LIMIT.unbiased, "colour": 1.0}},
-            "unbiased must have phase, amplitude, complex, got",
+            "unbiased.colour.[key]: input should be 'phase', 'amplitude' or 'complex'",
         ),
-        ({"peak": {"phase": 1.0}}, "peak must have phase, amplitude, got 'phase')"),
+        ({"peak": {"phase": 1.0}}, "peak: dictionary should have at least 2 items after validation, not 1"),
         ({"doses": [10.0, 10.0, 20.0]}, "doses do not rise"),
         ({"doses": [10.0, 20.0]}, "bayesian.amplitude has 3 entries for 2 doses"),
         ({"noise": [1.0]}, "noise has 1 entries for 2 frequencies"),

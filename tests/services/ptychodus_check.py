@@ -59,7 +59,7 @@ def make(folder: Path) -> None:
     optics = recorded_optics(base.record, where="base set")
     moved = (base.positions_px, base.positions_px + 0.5, base.positions_px[:, ::-1])
     for name, positions_px in zip(PRODUCTS, moved, strict=True):
-        write_product(folder / f"{name}.h5", replace(truth, positions_px=positions_px), **optics)
+        write_product(folder / f"{name}.h5", replace(truth, positions_px=positions_px), optics)
     detector_pixel_m = base.record["physics_parameters"]["detector_pixel_m"]
     np.savez(
         folder / FRAMES,

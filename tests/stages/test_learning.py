@@ -150,7 +150,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Training, "_save", save)
+        patch.setattr(trainer._Running, "_save", save)
         with pytest.raises(KeyboardInterrupt):
             train_tiny(**changes)
 

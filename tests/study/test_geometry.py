@@ -10,7 +10,6 @@ from scipy.integrate import quad
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.study.geometry import (
-    default_probe_diameter_px,
     disc_overlap,
     nearest_neighbours,
     probe_fwhm_px,
@@ -131,7 +130,7 @@ class TestResolveDiameter:
 
     def test_share_of_the_frame_when_there_is_no_width(self) -> None:
         assert resolve_diameter(np.ones((1, 64, 64)), None) == (pytest.approx(38.4), "0.6 N")
-        assert default_probe_diameter_px(128) == pytest.approx(76.8)
+        assert resolve_diameter(np.ones((1, 128, 128)), None)[0] == pytest.approx(76.8)
 
 
 class TestNearestNeighbours:
@@ -156,13 +155,6 @@ class TestNearestNeighbours:
     def test_fewer_points_than_asked_for(self) -> None:
         index, _ = nearest_neighbours(np.array([[0.0, 0], [1, 0]]), 5)
         assert index.tolist() == [[0, 1], [1, 0]]
-
-    def test_chosen_rows(self) -> None:
-        points = np.random.default_rng(2).uniform(0, 9, (40, 2))
-        rows = np.array([3, 30])
-        np.testing.assert_array_equal(
-            nearest_neighbours(points, 5, rows=rows)[0], nearest_neighbours(points, 5)[0][rows]
-        )
 
     def test_blocks_do_not_change_the_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         points = np.random.default_rng(3).uniform(0, 9, (100, 2))

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
 
+from fly64_dose_overlap.config import ViewParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.study.overlap import (
-    Sampling,
     geometry_acceptance_bound,
     group_based_overlap,
     group_to_group_overlap,
@@ -26,6 +27,10 @@ D = 38.4
 POSITIONS = arrays(
     np.float64, st.tuples(st.integers(4, 30), st.just(2)), elements=st.floats(0, 200, width=32)
 )
+
+
+def sampling(gridsize: int, s_img: float = 1.0, n_groups: int | None = None) -> ViewParams:
+    return ViewParams.model_validate({"gridsize": gridsize, "s_img": s_img, "n_groups": n_groups})
 
 
 def square(side_px: float) -> np.ndarray:
@@ -111,7 +116,7 @@ class TestMetric3:
 class TestMetricGroups:
     @pytest.mark.parametrize(("frames", "groups"), [(12, 15), (12, 12), (12, 5), (4, 9), (50, 400)])
     def test_exactly_as_many_as_asked_for(self, frames: int, groups: int) -> None:
-        found = metric_groups(scan(frames), Sampling(2, n_groups=groups))
+        found = metric_groups(scan(frames), sampling(2, n_groups=groups))
         assert found.shape == (groups, 4)
         assert np.all(np.diff(np.sort(found, axis=1), axis=1) > 0)
         assert found.min() >= 0
@@ -119,26 +124,26 @@ class TestMetricGroups:
 
     def test_first_round_is_a_frame_and_its_nearest(self) -> None:
         positions_px = scan(30)
-        found = metric_groups(positions_px, Sampling(2))
+        found = metric_groups(positions_px, sampling(2))
         distance = np.linalg.norm(positions_px[:, None] - positions_px[None], axis=-1)
         np.testing.assert_array_equal(np.sort(found), np.sort(np.argsort(distance, axis=1)[:, :4]))
 
     def test_few_groups_are_spread_over_the_scan(self) -> None:
-        assert metric_groups(scan(100), Sampling(2, n_groups=4))[:, 0].tolist() == [0, 25, 50, 75]
+        assert metric_groups(scan(100), sampling(2, n_groups=4))[:, 0].tolist() == [0, 25, 50, 75]
 
     def test_further_rounds_differ(self) -> None:
-        found = np.sort(metric_groups(scan(20), Sampling(2, n_groups=100)), axis=1)
+        found = np.sort(metric_groups(scan(20), sampling(2, n_groups=100)), axis=1)
         for frame in range(20):
             assert len(np.unique(found[frame::20], axis=0)) >= 4
 
     def test_fewer_frames_than_a_group_needs(self) -> None:
         with pytest.raises(StudyError, match="a group needs 4 frames, found 3"):
-            metric_groups(scan(3), Sampling(2))
+            metric_groups(scan(3), sampling(2))
 
 
 class TestMeasureOverlap:
     def test_keys_and_values_for_single_frames(self) -> None:
-        measured = measure_overlap(scan(20), Sampling(1, 0.8, 40, 456), probe_diameter_px=D)
+        measured = measure_overlap(scan(20), sampling(1, 0.8, 40), probe_diameter_px=D)
         assert list(measured) == [
             "metrics_version",
             "gridsize",
@@ -164,19 +169,19 @@ class TestMeasureOverlap:
         assert json.loads(json.dumps(measured)) == measured
 
     def test_groups_of_four(self) -> None:
-        measured = measure_overlap(scan(12), Sampling(2, 1.0, 15), probe_diameter_px=D)
+        measured = measure_overlap(scan(12), sampling(2, 1.0, 15), probe_diameter_px=D)
         assert measured["n_groups_actual"] == 15
         for name in ("metric_1_group_based_avg", "metric_2_image_based_avg", "metric_3_group_to_group_avg"):
             assert 0 < measured[name] < 1
 
     def test_single_frames_compare_with_single_frames(self) -> None:
-        measured = measure_overlap(on_a_line(0, 30, 100), Sampling(1), probe_diameter_px=D)
+        measured = measure_overlap(on_a_line(0, 30, 100), sampling(1), probe_diameter_px=D)
         assert measured["metric_3_group_to_group_avg"] == pytest.approx(0.079136, abs=1e-6)
 
     @settings(max_examples=40, deadline=None)
     @given(POSITIONS, st.sampled_from([1, 2]), st.floats(1, 100))
     def test_metrics_are_fractions(self, positions_px: np.ndarray, gridsize: int, diameter_px: float) -> None:
-        measured = measure_overlap(positions_px, Sampling(gridsize), probe_diameter_px=diameter_px)
+        measured = measure_overlap(positions_px, sampling(gridsize), probe_diameter_px=diameter_px)
         found = [value for key, value in measured.items() if key.startswith("metric_") and value is not None]
         assert all(0 <= value <= 1 for value in found)
         assert 0 <= measured["geometry_acceptance_bound"] <= 0.1
@@ -186,8 +191,8 @@ class TestMeasureOverlap:
     @given(st.integers(0, 2**31), st.sampled_from([1, 2]), st.floats(-500, 500), st.floats(-500, 500))
     def test_translation_changes_nothing(self, seed: int, gridsize: int, dy: float, dx: float) -> None:
         positions_px = np.random.default_rng(seed).uniform(0, 100, (25, 2))
-        one = measure_overlap(positions_px, Sampling(gridsize, 0.8), probe_diameter_px=D)
-        two = measure_overlap(positions_px + np.array([dy, dx]), Sampling(gridsize, 0.8), probe_diameter_px=D)
+        one = measure_overlap(positions_px, sampling(gridsize, 0.8), probe_diameter_px=D)
+        two = measure_overlap(positions_px + np.array([dy, dx]), sampling(gridsize, 0.8), probe_diameter_px=D)
         assert two == pytest.approx(one, abs=1e-9)
 
     @settings(max_examples=30, deadline=None)
@@ -195,44 +200,44 @@ class TestMeasureOverlap:
     def test_order_is_irrelevant_with_one_group_per_frame(self, seed: int, gridsize: int) -> None:
         rng = np.random.default_rng(seed)
         positions_px = rng.uniform(0, 100, (25, 2))
-        one = measure_overlap(positions_px, Sampling(gridsize), probe_diameter_px=D)
-        two = measure_overlap(rng.permutation(positions_px), Sampling(gridsize), probe_diameter_px=D)
+        one = measure_overlap(positions_px, sampling(gridsize), probe_diameter_px=D)
+        two = measure_overlap(rng.permutation(positions_px), sampling(gridsize), probe_diameter_px=D)
         assert two == pytest.approx(one, abs=1e-9)
 
     def test_leaves_its_input_and_the_global_generator_alone(self) -> None:
         positions_px = scan(30)
         positions_px.flags.writeable = False
         before = np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
-        one = measure_overlap(positions_px, Sampling(2, 0.5), probe_diameter_px=D)
-        assert measure_overlap(positions_px, Sampling(2, 0.5), probe_diameter_px=D) == one
+        one = measure_overlap(positions_px, sampling(2, 0.5), probe_diameter_px=D)
+        assert measure_overlap(positions_px, sampling(2, 0.5), probe_diameter_px=D) == one
         np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], before)  # noqa: NPY002
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"gridsize": 3}, "gridsize must be 1 or 2, got 3"),
-            ({"gridsize": 0}, "gridsize must be"),
-            ({"gridsize": 1, "s_img": 0.0}, "s_img must be in"),
-            ({"gridsize": 1, "s_img": 1.01}, "s_img must be in"),
-            ({"gridsize": 1, "s_img": float("nan")}, "s_img must be in"),
-            ({"gridsize": 1, "n_groups": 0}, "n_groups must be >= 1, got 0"),
+            ({"gridsize": 3}, "gridsize\n.*input_value=3"),
+            ({"gridsize": 0}, "gridsize\n.*input_value=0"),
+            ({"gridsize": 1, "s_img": 0.0}, "s_img\n.*greater than 0"),
+            ({"gridsize": 1, "s_img": 1.01}, "s_img\n.*less than or equal to 1"),
+            ({"gridsize": 1, "s_img": float("nan")}, "s_img\n"),
+            ({"gridsize": 1, "n_groups": 0}, "n_groups\n.*greater than or equal to 1"),
         ],
     )
     def test_refuses_a_bad_sampling(self, arguments: dict[str, Any], message: str) -> None:
-        with pytest.raises(StudyError, match=message):
-            Sampling(**arguments)
+        with pytest.raises(ValidationError, match=message):
+            sampling(**arguments)
 
     def test_refuses_bad_geometry(self) -> None:
         with pytest.raises(StudyError, match="probe_diameter_px must be > 0, got -1"):
-            measure_overlap(scan(9), Sampling(1), probe_diameter_px=-1.0)
+            measure_overlap(scan(9), sampling(1), probe_diameter_px=-1.0)
         with pytest.raises(StudyError, match="metric_neighbor_count must be >= 1, got 0"):
-            measure_overlap(scan(9), Sampling(1), probe_diameter_px=D, neighbor_count=0)
+            measure_overlap(scan(9), sampling(1), probe_diameter_px=D, neighbor_count=0)
         with pytest.raises(StudyError, match="keeps none of 9 frames"):
-            measure_overlap(scan(9), Sampling(1, 0.1), probe_diameter_px=D)
+            measure_overlap(scan(9), sampling(1, 0.1), probe_diameter_px=D)
         with pytest.raises(StudyError, match=r"must be \(frame, 2\) with at least one frame, got \(0, 2\)"):
-            measure_overlap(np.zeros((0, 2)), Sampling(1), probe_diameter_px=D)
+            measure_overlap(np.zeros((0, 2)), sampling(1), probe_diameter_px=D)
         with pytest.raises(StudyError, match="must be finite, found 1 of 2"):
-            measure_overlap(on_a_line(0, np.nan), Sampling(1), probe_diameter_px=D)
+            measure_overlap(on_a_line(0, np.nan), sampling(1), probe_diameter_px=D)
 
 
 class TestAcceptance:
@@ -249,6 +254,6 @@ class TestAcceptance:
         assert geometry_acceptance_bound(square(1e4), D) == 0.10
 
     def test_no_area_still_leaves_a_floor(self) -> None:
-        measured = measure_overlap(on_a_line(0, 1, 2, 3), Sampling(1), probe_diameter_px=D)
+        measured = measure_overlap(on_a_line(0, 1, 2, 3), sampling(1), probe_diameter_px=D)
         assert measured["geometry_acceptance_bound"] == 0.0
         assert 0 < measured["effective_min_acceptance"] < 1e-3

@@ -13,7 +13,7 @@ from fly64_dose_overlap.config import OverlapParams, ViewParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.provenance import new_record, steps, with_step
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.study.overlap import Sampling, image_based_overlap, measure_overlap
+from fly64_dose_overlap.study.overlap import image_based_overlap, measure_overlap
 from fly64_dose_overlap.study.views import VIEW_MAPPING_VERSION, make_view, subsample
 
 N = 16
@@ -99,7 +99,7 @@ def test_overlap_is_that_of_the_kept_frames(scan: Scan) -> None:
     diameter_px = metrics["probe_diameter_px"]
     assert metrics["metric_2_image_based_avg"] == image_based_overlap(view.positions_px, diameter_px, 6)
     measured = measure_overlap(
-        scan.positions_px, Sampling(2, 0.6, None, 456), probe_diameter_px=diameter_px, neighbor_count=6
+        scan.positions_px, view_params("dense"), probe_diameter_px=diameter_px, neighbor_count=6
     )
     assert measured.items() <= metrics.items()
 

@@ -32,11 +32,6 @@ def atomic_path(path: Path | str) -> Generator[Path, None, None]:
     the temporary file goes and whatever stood at ``path`` stays as it was. What a killed
     process left goes with the next writing of the same file, after a day.
 
-    Parameters
-    ----------
-    path : Path or str
-        Where the file is to appear.
-
     Yields
     ------
     temporary : Path
@@ -122,7 +117,6 @@ def read_text(path: Path | str, most_bytes: int, *, missing: str = "", damaged: 
 
     Parameters
     ----------
-    path : Path or str
     most_bytes : int
         Length up to which it is read.
     missing, damaged : str

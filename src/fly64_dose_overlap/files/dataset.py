@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, cast
@@ -12,29 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
-from fly64_dose_overlap.arrays import AnyArray, DiskArray, FrameArray, rows_per_block, spool
+from fly64_dose_overlap.arrays import AnyArray, DiskArray, FrameArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.files.npz_writer import write_npz
-from fly64_dose_overlap.files.rules import validate_base, validate_dataset
 from fly64_dose_overlap.files.stream import ArrayStream, as_stream
 from fly64_dose_overlap.provenance import Record
 from fly64_dose_overlap.scan import HC_EV_M, Optics, Scan
-
-__all__ = [
-    "BaseSet",
-    "base_from_arrays",
-    "optics_of",
-    "read_base",
-    "read_record",
-    "read_scan",
-    "read_truth",
-    "validate_base",
-    "validate_dataset",
-    "write_base",
-    "write_scan",
-]
 
 ComplexImage = NDArray[np.complex64]
 
@@ -74,8 +59,6 @@ def read_scan(path: Path | str, *, gridsize: int | None = None, neighbor_count: 
 
     Parameters
     ----------
-    path : Path or str
-        NPZ file.
     gridsize : int, optional
         Group side that the file must fit; without it, the file's own groups decide.
     neighbor_count : int, optional
@@ -93,7 +76,8 @@ def read_scan(path: Path | str, *, gridsize: int | None = None, neighbor_count: 
         rules.check_grouping(where, gridsize, neighbor_count)
     with NpzReader(path) as reader:
         arrays, record = _load(reader)
-        counts = _read_counts(reader, arrays, None if gridsize is None else gridsize**2)
+        frames_per_group = None if gridsize is None else gridsize**2
+        counts = _read_frames(reader, arrays, frames_per_group, squared=True)
     groups = arrays.get(rules.GROUPS)
     found = _scan_arrays(arrays)
     rows, columns = found.pop("obj").shape
@@ -119,21 +103,13 @@ def read_truth(path: Path | str) -> ComplexImage:
 
 
 def read_base(path: Path | str) -> BaseSet:
-    """Read and validate a canonical base set; frames are optional and stay on disk.
-
-    Raises
-    ------
-    MissingFileError
-        If there is no such file.
-    StudyError
-        If the file is damaged or breaks a rule of the contract.
-    """
+    """Read and validate a canonical base set, as `read_scan`; frames are optional and stay on disk."""
     with NpzReader(path) as reader:
         arrays, record = _load(reader)
         arrays.pop(rules.GROUPS, None)
         if rules.DIFFRACTION not in reader:
             return base_from_arrays(arrays, record, where=str(path))
-        amplitude = _read_frames(reader, arrays, 1)
+        amplitude = _read_frames(reader, arrays, 1, squared=False)
     return BaseSet(amplitude=amplitude, record=record, **_scan_arrays(arrays))
 
 
@@ -142,10 +118,11 @@ def base_from_arrays(
 ) -> BaseSet:
     """Validate arrays by their NPZ keys, and frames, and make a base set of them."""
     if frames is None:
-        validate_base(arrays, where=where)
+        rules.check_base(arrays, where)
     else:
         rules.check_layout(arrays, where, frames.shape, frames.dtype, 1)
-        rules.check_frames(where, frames)
+        for _ in rules.checked_frames(where, as_stream(frames).chunks):
+            pass
     return BaseSet(amplitude=frames, record=record, **_scan_arrays(arrays))
 
 
@@ -157,33 +134,18 @@ def _load(reader: NpzReader) -> tuple[dict[str, AnyArray], Record]:
 
 
 def _read_frames(
-    reader: NpzReader, arrays: Mapping[str, AnyArray], frames_per_group: int | None
+    reader: NpzReader, arrays: Mapping[str, AnyArray], frames_per_group: int | None, *, squared: bool
 ) -> DiskArray:
-    """Check everything that a file holds, and leave its frames on disk."""
-    where = str(reader.path)
-    _check_all_but_frames(reader, arrays, frames_per_group)
-    return reader.rows_on_disk(
-        rules.DIFFRACTION, np.float32, check=lambda blocks: rules.checked_frames(where, blocks)
-    )
-
-
-def _read_counts(
-    reader: NpzReader, arrays: Mapping[str, AnyArray], frames_per_group: int | None
-) -> DiskArray:
-    """Check everything that a file holds, and put the photons of its frames on disk."""
-    _check_all_but_frames(reader, arrays, frames_per_group)
-    shape, dtype = reader.header(rules.DIFFRACTION)
-    blocks = reader.stream(rules.DIFFRACTION, rows_per_block(shape, dtype))
-    checked = rules.checked_frames(str(reader.path), blocks)
-    return spool(shape, np.float32, (np.rint(np.square(block, dtype=np.float32)) for block in checked))
-
-
-def _check_all_but_frames(
-    reader: NpzReader, arrays: Mapping[str, AnyArray], frames_per_group: int | None
-) -> None:
+    """Check everything that a file holds, and put its amplitudes or their squares, photons, on disk."""
     where = str(reader.path)
     rules.require(reader, (rules.DIFFRACTION, *rules.BASE_KEYS), where)
     rules.check_layout(arrays, where, *reader.header(rules.DIFFRACTION), frames_per_group)
+
+    def through(blocks: Iterator[AnyArray]) -> Iterator[AnyArray]:
+        for block in rules.checked_frames(where, blocks):
+            yield np.rint(np.square(block, dtype=np.float32)) if squared else block
+
+    return reader.rows_on_disk(rules.DIFFRACTION, np.float32, through)
 
 
 def _scan_arrays(arrays: Mapping[str, AnyArray]) -> dict[str, Any]:
@@ -238,9 +200,6 @@ def write_scan(path: Path | str, scan: Scan, obj: ComplexImage) -> None:
 
     Parameters
     ----------
-    path : Path or str
-        NPZ file to create or replace.
-    scan : Scan
     obj : (y, x) complex64
         The object that the scan is of.
 
@@ -281,7 +240,7 @@ def _write(path: Path | str, scan: BaseSet, frames: ArrayStream | None, groups: 
         arrays[rules.GROUPS] = groups.astype(np.int32, copy=False)
     members: dict[str, AnyArray | ArrayStream] = dict(arrays)
     if frames is None:
-        validate_base(arrays, where=where)
+        rules.check_base(arrays, where)
     else:
         dtype = np.dtype(frames.dtype)
         rules.check_layout(arrays, where, frames.shape, dtype, None)

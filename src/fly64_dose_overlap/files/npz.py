@@ -26,7 +26,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import DTypeLike
 
-from fly64_dose_overlap.arrays import AnyArray, DiskArray, OpenFile, rows_per_block, spool
+from fly64_dose_overlap.arrays import AnyArray, DiskArray, rows_per_block, spool
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 
 MAX_TOTAL_BYTES = 64 * 2**30
@@ -36,9 +36,6 @@ MAX_AXES = 32
 MAX_HEADER_BYTES = 16 * 1024
 MAX_DEFLATE_RATIO = 1032
 """Deflate cannot do better; a member that claims more lies about its size."""
-LOCAL_HEADER_BYTES = 30
-"""A member's own header, before its name and extra field (PKWARE APPNOTE, 4.3.7)."""
-LOCAL_LENGTHS_AT = 26
 PIECE_BYTES = 2**20
 """The decompressor is fed pieces of this size, however the caller chunks."""
 
@@ -86,11 +83,6 @@ class NpzReader:
     Use it as a context manager. Arrays come out in C order and in the machine's own byte
     order, whatever the file holds.
 
-    Parameters
-    ----------
-    path : Path or str
-        The file.
-
     Raises
     ------
     MissingFileError
@@ -133,10 +125,6 @@ class NpzReader:
     def __contains__(self, key: str) -> bool:
         return key in self._members
 
-    def keys(self) -> list[str]:
-        """Return the names of the arrays, in file order."""
-        return list(self._members)
-
     def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Return shape and type of an array without reading its data.
 
@@ -148,7 +136,7 @@ class NpzReader:
             If the member is absent, pickled, damaged or of another size than it declares.
         """
         with self._open(key) as member:
-            found = self._check_header(key, self._read_header(key, member))
+            found = self._header(key, member)
         return found.shape, found.dtype
 
     def is_pickled(self, key: str) -> bool:
@@ -157,15 +145,9 @@ class NpzReader:
             return self._read_header(key, member).dtype.hasobject
 
     def load(self, key: str) -> AnyArray:
-        """Return a whole array.
-
-        Raises
-        ------
-        StudyError
-            If the member is absent, pickled, damaged or of another size than it declares.
-        """
+        """Return a whole array; raises as `header`."""
         with self._open(key) as member:
-            header = self._check_header(key, self._read_header(key, member))
+            header = self._header(key, member)
             shape = header.shape[::-1] if header.fortran else header.shape
             array = self._fill(key, member, shape, header.dtype)
             self._finish(key, member)
@@ -181,7 +163,7 @@ class NpzReader:
         if rows < 1:
             raise StudyError(self._where, f"rows per block must be at least 1, got {rows}")
         with self._open(key) as member:
-            header = self._check_header(key, self._read_header(key, member))
+            header = self._header(key, member)
             if not header.shape:
                 raise StudyError(self._where, f"'{key}' is a scalar and has no rows to stream")
             if not header.fortran:
@@ -197,60 +179,32 @@ class NpzReader:
         self,
         key: str,
         dtype: DTypeLike | None = None,
-        check: Callable[[Iterator[AnyArray]], Iterator[AnyArray]] | None = None,
+        through: Callable[[Iterator[AnyArray]], Iterator[AnyArray]] | None = None,
     ) -> DiskArray:
-        """Return an array whose rows stay on disk, once its data are known to be sound.
-
-        What is stored uncompressed as it is wanted is read where it lies, for as long as the
-        array is in use, from this very file even if another takes its name. Anything else is
-        copied into a temporary file.
+        """Return an array as a temporary file, once its data are known to be sound.
 
         Parameters
         ----------
-        key : str
         dtype : dtype-like, optional
             Type wanted, the file's own if not given.
-        check : callable, optional
-            Passes the blocks on and refuses what it finds wrong with them.
+        through : callable, optional
+            Passes the blocks on, perhaps changed, and refuses what it finds wrong with them.
 
         Raises
         ------
         StudyError
-            If `stream` or ``check`` refuses the data, or the disk is full. Of data that are
+            If `stream` or ``through`` refuses the data, or the disk is full. Of data that are
             both damaged and refused, the damage is reported.
         """
         shape, found = self.header(key)
-        wanted = found.newbyteorder("=") if dtype is None else np.dtype(dtype)
         blocks = self.stream(key, rows_per_block(shape, found))
-        checked = blocks if check is None else check(blocks)
-        begin = self._begin_of_rows(key) if found == wanted else None
+        wanted = found.newbyteorder("=") if dtype is None else dtype
         try:
-            if begin is None:
-                return spool(shape, wanted, checked)
-            for _ in checked:
-                pass
+            return spool(shape, wanted, blocks if through is None else through(blocks))
         except StudyError:
             for _ in blocks:
                 pass
             raise
-        return DiskArray(OpenFile(os.dup(self._descriptor()), self._where), shape, wanted, begin)
-
-    def _descriptor(self) -> int:
-        if self._archive.fp is None:
-            raise ValueError(f"{self._where} is closed")
-        return self._archive.fp.fileno()
-
-    def _begin_of_rows(self, key: str) -> int | None:
-        """Return the place of the first row in the file, or None if rows do not lie there as they are."""
-        info = self._members[key]
-        if info.compress_type != zipfile.ZIP_STORED:
-            return None
-        with self._open(key) as member:
-            header = self._read_header(key, member)
-        # Name and extra field may be longer here than in the archive's list.
-        lengths = os.pread(self._descriptor(), 4, info.header_offset + LOCAL_LENGTHS_AT)
-        begin = info.header_offset + LOCAL_HEADER_BYTES + sum(struct.unpack("<HH", lengths))
-        return None if header.fortran else begin + header.offset
 
     def _blocks(
         self, key: str, member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], rows: int
@@ -321,8 +275,9 @@ class NpzReader:
         fortran = fortran and len(shape) > 1
         return _Header(shape, dtype, fortran, len(start) + len(length) + count)
 
-    def _check_header(self, key: str, header: _Header) -> _Header:
+    def _header(self, key: str, member: IO[bytes]) -> _Header:
         """Return the header if the data can be read, and allocated, as it says."""
+        header = self._read_header(key, member)
         shape, dtype = header.shape, header.dtype
         if dtype.hasobject:
             problem = f"'{key}' holds pickled objects, which are never loaded"

@@ -21,17 +21,10 @@ PIECE_BYTES = 2**20
 
 
 def write_npz(path: Path | str, members: Mapping[str, ArrayLike | ArrayStream]) -> None:
-    """Write arrays as a compressed NPZ, atomically and reproducibly.
+    """Write arrays, or streams of blocks, by key as a compressed NPZ, atomically and reproducibly.
 
     Equal members in equal order give equal bytes: the zip entries carry a fixed date, and
     arrays are stored in C order and little endian. ``numpy.load`` reads the file.
-
-    Parameters
-    ----------
-    path : Path or str
-        File to create or replace.
-    members : mapping
-        Arrays, or streams of blocks, by key.
 
     Raises
     ------

@@ -55,13 +55,8 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
     Parameters
     ----------
     path : Path or str
-        NPZ file with object, probe and positions.
     modes : {"strongest", "all"}
         Probe modes that are kept.
-
-    Returns
-    -------
-    base : BaseSet
 
     Raises
     ------
@@ -79,7 +74,7 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
         hint = "set base.source to an NPZ file, or to synthetic"
         raise MissingFileError("Base dataset not found", where, hint)
     with NpzReader(path) as reader:
-        keys = reader.keys()
+        keys = list(reader)
         _require_scan(keys, where)
         work = _start(reader, path)
         for key in (rules.XCOORDS, rules.YCOORDS):

@@ -27,7 +27,7 @@ _FORMAT = ("v108", "v108")
 
 
 class Optics(TypedDict):
-    """What a product must say of the experiment: keyword arguments of `write_product`."""
+    """What a product must say of the experiment."""
 
     pixel_m: float
     photon_energy_ev: float
@@ -35,14 +35,7 @@ class Optics(TypedDict):
 
 
 def recorded_optics(record: Record, *, where: str) -> Optics:
-    """Return the optics that a provenance record states.
-
-    Parameters
-    ----------
-    record : dict
-        Provenance of a dataset or a reconstruction.
-    where : str
-        File that the message names.
+    """Return the optics that the provenance of a dataset or a reconstruction states.
 
     Raises
     ------
@@ -57,18 +50,11 @@ def recorded_optics(record: Record, *, where: str) -> Optics:
     if missing:
         hint = "ptychodus needs them; state them in physics_parameters of the base set's _metadata"
         raise StudyError(where, f"the provenance has no {', '.join(missing)}", hint)
-    pixel_m, photon_energy_ev, detector_distance_m = (float(known[key]) for key in keys)
-    return Optics(pixel_m=pixel_m, photon_energy_ev=photon_energy_ev, detector_distance_m=detector_distance_m)
+    pixel_m, energy_ev, distance_m = (float(known[key]) for key in keys)
+    return Optics(pixel_m=pixel_m, photon_energy_ev=energy_ev, detector_distance_m=distance_m)
 
 
-def write_product(
-    path: Path | str,
-    reconstruction: Reconstruction,
-    *,
-    pixel_m: float,
-    photon_energy_ev: float,
-    detector_distance_m: float,
-) -> None:
+def write_product(path: Path | str, reconstruction: Reconstruction, optics: Optics) -> None:
     """Write a reconstruction as a product that ptychodus opens; equal ones give equal bytes.
 
     The position of a frame in a product is the middle of its window, ``(N - 1) / 2``, from
@@ -78,14 +64,9 @@ def write_product(
 
     Parameters
     ----------
-    path : Path or str
-        HDF5 file to create or replace.
-    reconstruction : Reconstruction
-    pixel_m : float, m
-        Side of an object pixel.
-    photon_energy_ev : float, eV
-    detector_distance_m : float, m
-        From object to detector.
+    optics : dict
+        ``pixel_m``, the side of an object pixel; ``photon_energy_ev``;
+        ``detector_distance_m``, from object to detector.
 
     Raises
     ------
@@ -94,15 +75,14 @@ def write_product(
         is written then.
     """
     where = str(path)
-    optics = Optics(
-        pixel_m=pixel_m, photon_energy_ev=photon_energy_ev, detector_distance_m=detector_distance_m
-    )
     for name, value in optics.items():
         if not 0 < cast(float, value) < math.inf:
             raise StudyError(where, f"{name} must be positive and finite, got {value}")
     r = checked(reconstruction, where=where)
+    pixel_m = optics["pixel_m"]
     pixel = {"pixel_width_m": pixel_m, "pixel_height_m": pixel_m}
-    position_m = _from_the_middle_px(r) * pixel_m
+    side = r.probe.shape[-1]
+    position_m = (r.positions_px - side // 2 - (np.array(r.obj.shape) - side) / 2) * pixel_m
     # In memory first: on a full disk the HDF5 library ends the process by a segmentation fault.
     content = io.BytesIO()
     with h5py.File(content, "w", libver=_FORMAT) as file:
@@ -134,7 +114,7 @@ def write_products(folder: Path) -> None:
         except StudyError as error:
             say(f"no product for ptychodus: {error}")
             return
-        write_product(path, reconstruction, **optics)
+        write_product(path, reconstruction, optics)
 
 
 def _root_attributes(r: Reconstruction, optics: Optics) -> dict[str, str | float | bool]:
@@ -147,12 +127,6 @@ def _root_attributes(r: Reconstruction, optics: Optics) -> dict[str, str | float
         "probe_photon_count": float(np.sum(np.abs(r.probe.astype(np.complex128)) ** 2)),
         "far_field": True,
     }
-
-
-def _from_the_middle_px(r: Reconstruction) -> NDArray[np.float64]:
-    """Return (y, x) of each window's middle from the middle of the object, (frame, 2) object pixels."""
-    side = r.probe.shape[-1]
-    return r.positions_px - side // 2 - (np.array(r.obj.shape) - side) / 2
 
 
 def _dataset(file: h5py.File, name: str, values: NDArray[Any]) -> h5py.Dataset:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, overload
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,7 +164,7 @@ def write_reconstructions(folder: Path | str, reconstructions: Iterable[Reconstr
     for reconstruction in reconstructions:
         if reconstruction.method in methods:
             raise StudyError(str(folder), f"method {reconstruction.method!r} comes twice")
-        write_reconstruction(_file_of(folder, reconstruction.method), reconstruction)
+        write_reconstruction(folder / f"{reconstruction.method}.npz", reconstruction)
         methods.append(reconstruction.method)
     if not methods:
         raise StudyError(str(folder), "there is no reconstruction to write")
@@ -186,22 +186,14 @@ class StoredReconstructions(Sequence[Reconstruction]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    @overload
-    def __getitem__(self, index: int) -> Reconstruction: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> StoredReconstructions: ...
-
-    def __getitem__(self, index: int | slice) -> Reconstruction | StoredReconstructions:
-        """Read a reconstruction, or name several.
+    def __getitem__(self, index: Any) -> Any:
+        """Read a reconstruction.
 
         Raises
         ------
         StudyError
             As `read_reconstruction`, or if the file holds another method than its name says.
         """
-        if isinstance(index, slice):
-            return StoredReconstructions(self._paths[index])
         path = self._paths[index]
         found = read_reconstruction(path)
         if found.method != path.stem:
@@ -230,15 +222,11 @@ def _files_of(folder: Path) -> list[Path]:
     unknown = sorted({file.name for file in folder.glob("[!.]*.npz")} - {f"{name}.npz" for name in methods})
     if unknown:
         raise StudyError(str(folder), f"holds {', '.join(unknown)}, which {MANIFEST} does not name")
-    paths = [_file_of(folder, method) for method in methods]
+    paths = [folder / f"{method}.npz" for method in methods]
     for path in paths:
         if not path.exists():
             raise MissingFileError(str(path), f"no such file, though {MANIFEST} names {path.stem!r}")
     return paths
-
-
-def _file_of(folder: Path, method: str) -> Path:
-    return folder / f"{method}.npz"
 
 
 def _read_manifest(path: Path) -> list[str]:
@@ -260,12 +248,6 @@ def _is_slug(value: Any) -> bool:
 def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
     """Return a reconstruction in the precision of its file, once it is known to be sound.
 
-    Parameters
-    ----------
-    reconstruction : Reconstruction
-    where : str
-        File that the messages name.
-
     Raises
     ------
     StudyError
@@ -286,10 +268,11 @@ def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
     obj = rules.check_image(where, RECONSTRUCTED_OBJECT, r.obj)
     probe = rules.check_image(where, RECONSTRUCTED_PROBE, r.probe, "(mode, y, x)")
     positions_px = _positions(where, r.positions_px[:, 1], r.positions_px[:, 0])
-    _check_windows(where, positions_px, obj.shape, probe.shape)
+    side = rules.square_side(where, RECONSTRUCTED_PROBE, probe)
+    rules.check_windows(where, positions_px[:, 0], positions_px[:, 1], obj.shape, side)
     if r.loss.size > MAX_ITERATIONS:
         raise StudyError(where, f"'{LOSS}' has {r.loss.size} entries, at most {MAX_ITERATIONS} are read")
-    loss = _real(where, LOSS, r.loss)
+    loss = rules.check_reals(where, LOSS, r.loss)
     return replace(r, obj=obj, probe=probe, positions_px=positions_px, loss=loss)
 
 
@@ -299,34 +282,10 @@ def _text(where: str, key: str, text: AnyArray) -> str:
     return text.item()
 
 
-def _real(where: str, key: str, values: AnyArray) -> NDArray[np.float64]:
-    if values.dtype.kind not in "iuf" or values.ndim != 1:
-        found = f"got {values.dtype} {values.shape}"
-        raise StudyError(where, f"'{key}' must hold real numbers with one axis, {found}")
-    if not np.isfinite(values).all():
-        raise StudyError(where, f"'{key}' has NaN or infinite values")
-    return values.astype(np.float64, copy=False)
-
-
 def _positions(where: str, x: AnyArray, y: AnyArray) -> NDArray[np.float64]:
     if x.size != y.size or not x.size:
         problem = f"'{rules.XCOORDS}' has {x.size} entries and '{rules.YCOORDS}' {y.size}"
         raise StudyError(where, problem, "there must be one of each per frame")
-    return np.stack([_real(where, rules.YCOORDS, y), _real(where, rules.XCOORDS, x)], axis=1)
-
-
-def _check_windows(
-    where: str,
-    positions_px: NDArray[np.float64],
-    object_shape: tuple[int, ...],
-    probe_shape: tuple[int, ...],
-) -> None:
-    side = probe_shape[-1]
-    if probe_shape[-2] != side:
-        raise StudyError(where, f"'{RECONSTRUCTED_PROBE}' must hold square modes, got {probe_shape}")
-    first = positions_px - side // 2
-    outside = int(((first < 0) | (first > np.array(object_shape) - side)).any(axis=1).sum())
-    if outside:
-        sizes = f"{side}x{side} probe outside the {object_shape[0]}x{object_shape[1]} object"
-        problem = f"{outside} of {len(first)} positions put the {sizes}"
-        raise StudyError(where, problem, "are positions in object pixels of the dataset's grid?")
+    return np.stack(
+        [rules.check_reals(where, k, v) for k, v in ((rules.YCOORDS, y), (rules.XCOORDS, x))], axis=1
+    )

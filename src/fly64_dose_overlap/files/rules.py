@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.arrays import AnyArray, FrameArray
+from fly64_dose_overlap.arrays import AnyArray
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.stream import as_stream
 
 DIFFRACTION = "diffraction"
 OBJECT = "objectGuess"
@@ -26,37 +25,6 @@ METADATA = "_metadata"
 
 BASE_KEYS = (OBJECT, PROBE, XCOORDS, YCOORDS)
 KNOWN_KEYS = frozenset({DIFFRACTION, *BASE_KEYS, XCOORDS_START, YCOORDS_START, SCAN_INDEX, GROUPS})
-
-
-def validate_dataset(
-    arrays: Mapping[str, AnyArray], *, where: str, gridsize: int = 1, neighbor_count: int | None = None
-) -> None:
-    """Check that arrays, by their NPZ keys, form a dataset of the study.
-
-    Spacing and overlap are results, not conditions, and are not checked. Keys that the
-    contract does not know are ignored. Frames are read in blocks.
-
-    Parameters
-    ----------
-    arrays : mapping
-        ``diffraction`` (frame, y, x) real float, sqrt(photons); ``objectGuess`` and
-        ``probeGuess`` (y, x) complex; ``xcoords`` and ``ycoords`` (frame,), object pixels.
-        Optional: ``xcoords_start`` and ``ycoords_start`` (frame,), ``scan_index`` (frame,)
-        integer, ``groups`` (group, C) integer.
-    where : str
-        File or stage that the messages name.
-    gridsize : int
-        Group side; C = gridsize squared.
-    neighbor_count : int, optional
-        K, the nearest frames that a group is drawn from; needed when ``gridsize`` > 1.
-
-    Raises
-    ------
-    StudyError
-        At the first rule that is broken.
-    """
-    check_grouping(where, gridsize, neighbor_count)
-    check_dataset(arrays, where, gridsize**2)
 
 
 def check_grouping(where: str, gridsize: int, neighbor_count: int | None) -> None:
@@ -74,30 +42,13 @@ def check_grouping(where: str, gridsize: int, neighbor_count: int | None) -> Non
         raise StudyError(where, problem, "a group cannot be filled; raise overlap.neighbor_count")
 
 
-def validate_base(arrays: Mapping[str, AnyArray], *, where: str) -> None:
-    """Check the arrays of a base set: as `validate_dataset`, but frames are optional.
-
-    Raises
-    ------
-    StudyError
-        At the first rule that is broken.
-    """
-    if DIFFRACTION in arrays:
-        check_dataset({key: arrays[key] for key in arrays if key != GROUPS}, where, 1)
-        return
+def check_base(arrays: Mapping[str, AnyArray], where: str) -> None:
+    """Check the arrays of a base set without frames, by their NPZ keys; unknown keys are ignored."""
     require(arrays, BASE_KEYS, where)
     count = arrays[XCOORDS].shape[0] if arrays[XCOORDS].ndim == 1 else 1
     if count == 0:
         raise StudyError(where, f"'{XCOORDS}' holds no position")
     _check_scan(arrays, where, frames=count, side=_check_probe(where, arrays[PROBE]))
-
-
-def check_dataset(arrays: Mapping[str, AnyArray], where: str, frames_per_group: int | None) -> None:
-    """Check everything but the neighbour count; without C, groups may have any square size."""
-    require(arrays, (DIFFRACTION, *BASE_KEYS), where)
-    amplitude = arrays[DIFFRACTION]
-    check_layout(arrays, where, amplitude.shape, amplitude.dtype, frames_per_group)
-    check_frames(where, amplitude)
 
 
 def check_layout(
@@ -107,7 +58,25 @@ def check_layout(
     frames_dtype: np.dtype[Any],
     frames_per_group: int | None,
 ) -> None:
-    """Check all but the frames' values, which may not be in memory."""
+    """Check all but the frames' values, which may not be in memory.
+
+    Spacing and overlap are results, not conditions, and are not checked. Keys that the
+    contract does not know are ignored. Without ``frames_per_group``, groups may have any
+    square size.
+
+    Parameters
+    ----------
+    arrays : mapping
+        By NPZ key: ``objectGuess`` and ``probeGuess`` (y, x) complex; ``xcoords`` and
+        ``ycoords`` (frame,), object pixels. Optional: ``xcoords_start`` and ``ycoords_start``
+        (frame,), ``scan_index`` (frame,) integer, ``groups`` (group, C) integer.
+
+    Raises
+    ------
+    StudyError
+        At the first rule that is broken; ``where`` names the file.
+    """
+    require(arrays, BASE_KEYS, where)
     frames, side = _check_frame_type(where, frames_shape, frames_dtype)
     probe = arrays[PROBE]
     if probe.ndim in (2, 3) and probe.shape[-2:] != (side, side):
@@ -141,12 +110,6 @@ def _check_frame_type(where: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
         hint = "crop them; the frame axis comes first"
         raise StudyError(where, f"frames must be square, got {shape[1:]} in '{DIFFRACTION}'", hint)
     return shape[0], shape[1]
-
-
-def check_frames(where: str, amplitude: FrameArray) -> None:
-    """Refuse frames with values that no amplitude can have."""
-    for _ in checked_frames(where, as_stream(amplitude).chunks):
-        pass
 
 
 def checked_frames(where: str, blocks: Iterable[AnyArray]) -> Iterator[AnyArray]:
@@ -192,11 +155,17 @@ def check_image(where: str, key: str, image: AnyArray, axes: str = "(y, x)") -> 
 def _check_probe(where: str, probe: AnyArray) -> int:
     """Return the probe's side."""
     check_image(where, PROBE, probe, "(y, x) or (mode, y, x)")
-    if probe.shape[-2] != probe.shape[-1]:
-        raise StudyError(where, f"'{PROBE}' must be square, got {probe.shape}")
+    side = square_side(where, PROBE, probe)
     if not probe.any():
         raise StudyError(where, f"'{PROBE}' is zero everywhere")
-    return probe.shape[-1]
+    return side
+
+
+def square_side(where: str, key: str, images: AnyArray) -> int:
+    """Return the side of square images (..., y, x); refuse others."""
+    if images.shape[-2] != images.shape[-1]:
+        raise StudyError(where, f"'{key}' must be square, got {images.shape}")
+    return images.shape[-1]
 
 
 def _check_scan(arrays: Mapping[str, AnyArray], where: str, *, frames: int, side: int) -> None:
@@ -209,7 +178,7 @@ def _check_scan(arrays: Mapping[str, AnyArray], where: str, *, frames: int, side
     for key in (XCOORDS, YCOORDS, XCOORDS_START, YCOORDS_START, SCAN_INDEX):
         if key in arrays:
             _check_per_frame(where, key, arrays[key], frames)
-    _check_windows(where, arrays[YCOORDS], arrays[XCOORDS], obj.shape, side)
+    check_windows(where, arrays[YCOORDS], arrays[XCOORDS], obj.shape, side)
 
 
 def _check_per_frame(where: str, key: str, values: AnyArray, frames: int) -> None:
@@ -223,13 +192,21 @@ def _check_per_frame(where: str, key: str, values: AnyArray, frames: int) -> Non
         if values.min() < 0 or values.max() > np.iinfo(np.int64).max:
             found = f"{values.min()} to {values.max()}"
             raise StudyError(where, f"'{key}' must hold integers from 0 up to 2^63 - 1, got {found}")
-    elif values.dtype.kind not in "iuf":
-        raise StudyError(where, f"'{key}' must hold real numbers, got {values.dtype}")
-    elif not np.isfinite(values).all():
+    else:
+        check_reals(where, key, values)
+
+
+def check_reals(where: str, key: str, values: AnyArray) -> NDArray[np.float64]:
+    """Return a list of finite real numbers in double precision; refuse anything else."""
+    if values.dtype.kind not in "iuf" or values.ndim != 1:
+        found = f"{values.dtype} {values.shape}"
+        raise StudyError(where, f"'{key}' must hold real numbers with one axis, got {found}")
+    if not np.isfinite(values).all():
         raise StudyError(where, f"'{key}' has NaN or infinite values")
+    return values.astype(np.float64, copy=False)
 
 
-def _check_windows(where: str, y: AnyArray, x: AnyArray, object_shape: tuple[int, ...], side: int) -> None:
+def check_windows(where: str, y: AnyArray, x: AnyArray, object_shape: tuple[int, ...], side: int) -> None:
     """Refuse positions whose N x N patch lies partly outside the object.
 
     y may range from N/2 to M - N/2, both included.

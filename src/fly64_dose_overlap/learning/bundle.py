@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fly64_dose_overlap.config import first_problem
+from fly64_dose_overlap.config import FrameSide, first_problem
 from fly64_dose_overlap.errors import MissingFileError, StudyError, as_refusal
 from fly64_dose_overlap.files.atomic import atomic_path
+from fly64_dose_overlap.provenance import Record
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,6 +32,35 @@ Width = Annotated[int, Field(ge=4, le=512, multiple_of=4)]
 SupportSide = Annotated[int, Field(ge=4, le=1024)]
 Photons = Annotated[float, Field(gt=0, le=1e15)]
 
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the weights of a network belong to.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the network's first scale.
+    frame_side_px, support_side_px : int
+        N, and the side of the centred square of a frame in which the object is found.
+    photons_per_frame : float
+        Mean measured dose of the training frames, photons per frame.
+    training : dict
+        Settings and outcome of the training.
+    record : dict
+        Provenance of the training data.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    width: Width
+    frame_side_px: FrameSide
+    support_side_px: SupportSide
+    photons_per_frame: Photons
+    training: dict[str, Any]
+    record: Record
+
+
 Info = TypeVar("Info")
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -40,8 +70,6 @@ def save_bundle(path: Path, network: nn.Module, info: DataclassInstance, name: s
 
     Parameters
     ----------
-    path : Path
-    network : module
     info : dataclass
         What the weights belong to, JSON-able.
     name : str
@@ -56,14 +84,9 @@ def save_bundle(path: Path, network: nn.Module, info: DataclassInstance, name: s
 
 
 def bundle_digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of weights, by name, type and shape, and of what they belong to.
+    """Return the SHA-256 of weights, by name, type and shape, and of the other metadata.
 
-    Parameters
-    ----------
-    content : mapping
-        The metadata without their digest, JSON-able.
-    tensors : mapping
-        Weights by name, contiguous and in main memory.
+    Weights are contiguous and in main memory.
     """
     digest = hashlib.sha256(_dumps(content).encode())
     for name, tensor in sorted(tensors.items()):
@@ -83,7 +106,6 @@ def load_bundle(
 
     Parameters
     ----------
-    path : Path
     name : str
         As it was saved under.
     info_type : type

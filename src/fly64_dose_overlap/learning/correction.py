@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
@@ -14,32 +14,25 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from fly64_dose_overlap.config import FrameSide, first_problem
+from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.learning.bundle import (
-    Photons,
-    SupportSide,
-    Width,
-    load_bundle,
-    save_bundle,
-    unreadable,
-)
+from fly64_dose_overlap.learning.bundle import ModelInfo, Width, load_bundle, save_bundle, unreadable
 from fly64_dose_overlap.learning.corrector import Corrector, build_corrector, correct_image, input_planes
-from fly64_dose_overlap.learning.estimate import Estimate, GroupedScan, Start, grouped_scan
+from fly64_dose_overlap.learning.estimate import Estimate, Start, grouped_scan
 from fly64_dose_overlap.learning.examples import (
     CropSampler,
     Realisation,
+    Target,
     first_realisations,
     realise,
     seen_fraction,
 )
-from fly64_dose_overlap.learning.trainer import Metrics, TrainingSettings, device_of, split_frames
+from fly64_dose_overlap.learning.trainer import TrainingSettings, device_of, split_frames
+from fly64_dose_overlap.learning.training import Metrics, Training
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
-from fly64_dose_overlap.provenance import Record
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.seeding import generator, torch_seed
 
@@ -51,15 +44,12 @@ VALIDATION_CROPS = 24
 
 CoarsePhotons = Annotated[float, Field(gt=0, le=10**6)]
 
-Monitor = Callable[[NDArray[np.complex64], NDArray[np.int64]], Metrics]
-"""Returns scores of an image of a scan where some of its frames lie; they steer nothing."""
-
 
 class CorrectorSettings(TrainingSettings):
     """Settings of a network that corrects an estimate."""
 
     loss: Literal["poisson", "mae"] = "poisson"
-    target: Literal["thinned", "same"] = "thinned"
+    target: Target = "thinned"
     """Score on counts that the network did not see (``thinned``) or on its own input (``same``)."""
     least_seen: Annotated[float, Field(gt=0, le=0.6)] = 0.4
     """Least part of the photons that the network sees in training, up to 0.6; small ones
@@ -71,38 +61,22 @@ class CorrectorSettings(TrainingSettings):
 
 
 @dataclass(frozen=True)
-class CorrectorInfo:
-    """What the weights of a corrector belong to.
+class CorrectorInfo(ModelInfo):
+    """What the weights of a corrector belong to; see `ModelInfo`.
 
     Attributes
     ----------
-    width : int
-        Channels of the network's first scale.
     coarse_photons : float or None, photons per pixel
         Where half of the correction's coarse part is left, None: all everywhere.
-    frame_side_px, support_side_px, gridsize : int
-        Geometry of the groups.
-    photons_per_frame : float
-        Mean measured dose of the training frames, photons per frame.
+    gridsize : int
+        Side of the groups.
     start : dict
         Settings of the estimate that is corrected.
-    training : dict
-        Settings and outcome of the training.
-    record : dict
-        Provenance of the training data.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-
-    width: Width
     coarse_photons: CoarsePhotons | None
-    frame_side_px: FrameSide
-    support_side_px: SupportSide
     gridsize: Annotated[int, Field(ge=1, le=2)]
-    photons_per_frame: Photons
     start: dict[str, Any]
-    training: dict[str, Any]
-    record: Record
 
 
 def bundle_name(method: str) -> str:
@@ -114,11 +88,9 @@ def load_corrector(
     path: Path, method: str, start_type: type[Start]
 ) -> tuple[Corrector, CorrectorInfo, Start]:
     """Read a corrector's bundle, and return also what makes its estimates; see `load_bundle`."""
-
-    def build(info: CorrectorInfo) -> Corrector:
-        return build_corrector(info.width, seed=0)
-
-    network, info = load_bundle(path, bundle_name(method), CorrectorInfo, build)
+    network, info = load_bundle(
+        path, bundle_name(method), CorrectorInfo, lambda found: build_corrector(found.width, seed=0)
+    )
     try:
         start = TypeAdapter(start_type).validate_json(json.dumps(info.start))
     except ValidationError as error:
@@ -126,59 +98,42 @@ def load_corrector(
     return network, info, start
 
 
-@dataclass(frozen=True, eq=False)
 class Imager:
     """A network and the scan that it makes images of.
-
-    Attributes
-    ----------
-    grouped : GroupedScan
-    network : Corrector
-    start : Start
-        Makes what the network corrects.
-    coarse_photons : float or None, photons per pixel
-        See `correct`.
-    """
-
-    grouped: GroupedScan
-    network: Corrector
-    start: Start
-    coarse_photons: float | None
-
-    def estimate(self, scan: Scan, fraction: float = 1.0) -> Estimate:
-        """Return what the network corrects, from a part of the photons of the scan."""
-        return self.start(self.grouped, scan.counts, fraction=fraction, label="classical iterations")
-
-    def image(self, estimate: Estimate) -> Tensor:
-        """Return the corrected image, (y, x) complex64."""
-        planes = input_planes(estimate).to(self.grouped.device)
-        return torch.from_numpy(correct_image(self.network, planes, self.coarse_photons))
-
-
-def make_imager(
-    scan: Scan, network: Corrector, info: CorrectorInfo, start: Start, settings: TrainingSettings
-) -> Imager:
-    """Bring a network and a scan together.
 
     Raises
     ------
     StudyError
         If the network was trained for other frames or groups.
     """
-    if scan.side != info.frame_side_px:
-        raise StudyError(
-            "scan", f"frames are {scan.side} px wide, the network was trained on {info.frame_side_px} px"
-        )
-    if scan.groups is None or scan.groups.shape[1] != info.gridsize**2:
-        found = 0 if scan.groups is None else scan.groups.shape[1]
-        raise StudyError(
-            "scan",
-            f"has groups of {found} frames, the network was trained on groups of {info.gridsize**2}",
-            "train on this view",
-        )
-    device = device_of(settings)
-    grouped = grouped_scan(scan, device, info.support_side_px)
-    return Imager(grouped, network.to(device).eval(), start, info.coarse_photons)
+
+    def __init__(
+        self, scan: Scan, network: Corrector, info: CorrectorInfo, start: Start, settings: TrainingSettings
+    ) -> None:
+        if scan.side != info.frame_side_px:
+            raise StudyError(
+                "scan", f"frames are {scan.side} px wide, the network was trained on {info.frame_side_px} px"
+            )
+        if scan.groups is None or scan.groups.shape[1] != info.gridsize**2:
+            found = 0 if scan.groups is None else scan.groups.shape[1]
+            raise StudyError(
+                "scan",
+                f"has groups of {found} frames, the network was trained on groups of {info.gridsize**2}",
+                "train on this view",
+            )
+        self._grouped = grouped_scan(scan, device_of(settings), info.support_side_px)
+        self._network = network.to(self._grouped.device).eval()
+        self._start = start
+        self._coarse_photons = info.coarse_photons
+
+    def estimate(self, scan: Scan, fraction: float = 1.0) -> Estimate:
+        """Return what the network corrects, from a part of the photons of the scan."""
+        return self._start(self._grouped, scan.counts, fraction=fraction, label="classical iterations")
+
+    def image(self, estimate: Estimate) -> Tensor:
+        """Return the corrected image, (y, x) complex64."""
+        planes = input_planes(estimate).to(self._grouped.device)
+        return torch.from_numpy(correct_image(self._network, planes, self._coarse_photons))
 
 
 class CorrectionTask:
@@ -190,15 +145,10 @@ class CorrectionTask:
     ----------
     name : str
         Of the method; names the random streams and the bundle.
-    settings : CorrectorSettings
     scan : Scan
         With groups.
-    start : Start
-        Makes the estimate that the network corrects.
-    seed : int
     coarse_photons : float or None, photons per pixel
         See `correct`.
-    monitor : Monitor, optional
     """
 
     def __init__(
@@ -207,24 +157,21 @@ class CorrectionTask:
         settings: CorrectorSettings,
         scan: Scan,
         start: Start,
-        *,
-        seed: int,
+        training: Training,
         coarse_photons: float | None = None,
-        monitor: Monitor | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
-        self._seed = seed
+        self._seed = seed = training.seed
         self._start = start
         self._coarse_photons = coarse_photons
         self._grouped = grouped_scan(scan, device_of(settings))
-        training, held_back = split_frames(scan.positions_px, settings.validation_fraction)
-        self._sampler = CropSampler(self._grouped, training, settings.crop_px, settings.frames_per_step)
+        frames, self._held_back = split_frames(scan.positions_px, settings.validation_fraction)
+        self._sampler = CropSampler(self._grouped, frames, settings.crop_px, settings.frames_per_step)
         self._first_fraction = generator(seed, name, "fractions").uniform()
         self._first_count = first_realisations(settings.least_seen)
         self._first = {number: self._realise(number) for number in range(self._first_count)}
-        self._held_back = held_back
-        self._monitor = monitor
+        self._monitor = training.monitor
         self._validation_crops = self._cut_validation(list(self._first.values()))
         self._planes = self._first[0].planes
         self._kept: deque[Realisation] = deque(maxlen=KEPT_REALISATIONS)

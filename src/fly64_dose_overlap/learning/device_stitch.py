@@ -21,13 +21,6 @@ class DeviceStitcher:
 
     Takes and gives what `Stitcher` does. Sums run in another order, on a GPU a different
     one each time, so that the last bits of the result differ.
-
-    Parameters
-    ----------
-    origins_px : (canvas, 2) int, object pixels
-        Object pixel (y, x) of each canvas's pixel [0, 0].
-    canvas_side : int, pixels
-    layers : int
     """
 
     def __init__(self, origins_px: NDArray[np.integer], canvas_side: int, layers: int = 1) -> None:

@@ -29,12 +29,10 @@ class GroupedScan:
 
     Attributes
     ----------
-    scan : Scan
     model : ScanModel
         Of the whole scan, on the device.
     groups : (group, C) int64
         Frame indices; of the scan's groups those that hold every frame.
-    geometry : GroupGeometry
     fluence : (y, x) float64, photons per object pixel
     """
 
@@ -84,7 +82,6 @@ class Start(ABC):
 
         Parameters
         ----------
-        grouped : GroupedScan
         counts : (frame, y, x) float32, photons
             Of all frames of the scan.
         fraction : float
@@ -95,15 +92,10 @@ class Start(ABC):
 
 
 def covering_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return some of the groups, which together hold every frame that is in any of them.
+    """Return some of the groups (group, C), which together hold every frame that is in any of them.
 
     Taken in their order: first those of which no frame is in one yet, then those of which
     one is, and so on.
-
-    Parameters
-    ----------
-    groups : (group, C) int64
-        Frame indices.
     """
     missing = np.ones(int(groups.max()) + 1, bool)
     kept = np.zeros(len(groups), bool)

@@ -121,16 +121,10 @@ def realise(
 
     Parameters
     ----------
-    grouped : GroupedScan
     target : "thinned" or "same"
         With "same" the network sees all counts and is scored on the same ones.
-    start : Start
-        Makes the estimate.
     fraction : float
         Expected part of the photons that the network sees, if it does not see all.
-    rng : numpy.random.Generator
-    label : str
-        Names the work in the progress line.
     """
     counts = grouped.scan.counts
     if target == "same":
@@ -149,7 +143,6 @@ class CropSampler:
 
     Parameters
     ----------
-    grouped : GroupedScan
     frames : (frame,) int
         Frames that may be scored.
     side_px : int

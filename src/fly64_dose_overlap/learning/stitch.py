@@ -55,7 +55,6 @@ class Stitcher:
     origins_px : (canvas, 2) int, object pixels
         Object pixel (y, x) of each canvas's pixel [0, 0].
     canvas_side : int, pixels
-    layers : int
 
     Examples
     --------

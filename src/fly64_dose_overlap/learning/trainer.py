@@ -20,6 +20,7 @@ from fly64_dose_overlap.config import Epochs, Section
 from fly64_dose_overlap.errors import StudyError, as_refusal
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
+from fly64_dose_overlap.learning.training import Metrics, Training
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.timing import Stopwatch, Timing
@@ -30,8 +31,6 @@ FINAL_LEARNING_RATE = 0.05
 ADAM_BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 1e-4
 MAX_GRADIENT_NORM = 1.0
-
-Metrics = dict[str, float]
 
 
 class TrainingSettings(Section):
@@ -140,28 +139,8 @@ def split_frames(
     return training, validation
 
 
-def train(
-    task: Task,
-    settings: TrainingSettings,
-    *,
-    seed: int,
-    bundle: Path,
-    curves: Path | None = None,
-    checkpoints: Path | None = None,
-) -> tuple[dict[str, Any], Timing]:
+def train(task: Task, settings: TrainingSettings, training: Training) -> tuple[dict[str, Any], Timing]:
     """Train a network and write its bundle.
-
-    Parameters
-    ----------
-    task : Task
-    settings : TrainingSettings
-    seed : int
-    bundle : Path
-        File to create or replace.
-    curves : Path, optional
-        Folder of the curves, written by dvclive.
-    checkpoints : Path, optional
-        Folder that a repeated call goes on from.
 
     Returns
     -------
@@ -175,26 +154,19 @@ def train(
     StudyError
         If the loss is no longer finite.
     """
-    return _Training(task, settings, seed, bundle, curves, CheckpointStore(checkpoints)).run()
+    return _Running(task, settings, training).run()
 
 
-class _Training:
-    def __init__(
-        self,
-        task: Task,
-        settings: TrainingSettings,
-        seed: int,
-        bundle: Path,
-        curves: Path | None,
-        store: CheckpointStore,
-    ) -> None:
+class _Running:
+    def __init__(self, task: Task, settings: TrainingSettings, training: Training) -> None:
         self.stopwatch = Stopwatch()
         self.settings = settings
-        self.seed = seed
-        self.bundle = bundle
-        self.store = store
+        self.seed, self.bundle = training.seed, training.bundle
+        self.store = CheckpointStore(training.checkpoints)
         self.task = task
-        self.live = Live(str(curves), dvcyaml=None, save_dvc_exp=False, report=None) if curves else None
+        self.live = None
+        if training.curves:
+            self.live = Live(str(training.curves), dvcyaml=None, save_dvc_exp=False, report=None)
         accelerator = device_of(settings).type
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(settings))
         optimizer = torch.optim.AdamW(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +14,11 @@ from pydantic import create_model
 from fly64_dose_overlap.config import Epochs, Section
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.reconstruction import Kind
-from fly64_dose_overlap.methods.held_out import HeldOut, fixed_and_held_out, last_state
+from fly64_dose_overlap.learning.training import Training
+from fly64_dose_overlap.methods.held_out import HeldOut, follow, last_state, snapshots
 from fly64_dose_overlap.methods.state import Result, State
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.timing import Timing
+from fly64_dose_overlap.timing import Stopwatch, Timing
 
 
 class IterationSettings(Section):
@@ -65,7 +65,6 @@ class Method(ABC):
 
         Parameters
         ----------
-        scan : Scan
         seed : int
             Of everything random; see `fly64_dose_overlap.seeding.generator`.
         """
@@ -89,56 +88,21 @@ class Iteration(Method):
 
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
         """Yield the results of the fixed and of the held-out stop."""
-        for suffix, state, course, settings, timing in fixed_and_held_out(
-            self.run, scan, stop, self.settings.epochs, label=self.label
+        fit, validation = stop.split(scan)
+        epochs, states, watch = self.settings.epochs, self.run(fit, stop.seed), Stopwatch()
+        label = f"{self.label}, photons held out"
+        course = follow(states, validation, epochs=epochs, patience=stop.patience, label=label)
+        choosing, watch = watch.read(), Stopwatch()
+        kept = snapshots(self.run(scan, stop.seed), {epochs, course.epoch}, label=self.label)
+        running = watch.read()
+        stopped = choosing + running.scaled(course.epoch / epochs)
+        for name, label, epoch, kind, timing in (
+            (self.name, self.label, epochs, "fixed", running),
+            (f"{self.name}_held_out", f"{self.label} held-out", course.epoch, "held-out photons", stopped),
         ):
-            yield Result(
-                f"{self.name}_{suffix}" if suffix else self.name,
-                f"{self.label} {suffix.replace('_', '-')}".strip(),
-                self.kind,
-                state,
-                {**self.settings.model_dump(), **settings, **stop.described(course)},
-                course.deviances,
-                timing,
-            )
-
-
-Monitor = Callable[[NDArray[np.complex64], NDArray[np.int64]], dict[str, float]]
-"""Returns scores of an image of a scan where some of its frames lie."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """Where a training puts what it makes, and who watches it.
-
-    Attributes
-    ----------
-    seed : int
-    bundle : Path
-        File of the trained model.
-    curves : Path, optional
-        Folder of the curves, written by dvclive.
-    checkpoints : Path, optional
-        Folder of the states that a repeated call goes on from; it must be this training's own.
-    monitor : callable, optional
-        Returns scores of an image where some frames of the training scan lie, to be logged;
-        they steer nothing.
-    """
-
-    seed: int
-    bundle: Path
-    curves: Path | None = None
-    checkpoints: Path | None = None
-    monitor: Monitor | None = None
-
-    def places(self) -> dict[str, Any]:
-        """Return seed and paths by the names of the trainer's parameters."""
-        return {
-            "seed": self.seed,
-            "bundle": self.bundle,
-            "curves": self.curves,
-            "checkpoints": self.checkpoints,
-        }
+            settings = {**self.settings.model_dump(), "epochs": epoch, "stop": kind}
+            settings |= stop.described(course)
+            yield Result(name, label, self.kind, kept[epoch], settings, course.deviances, timing)
 
 
 class Learned(Method):
@@ -167,8 +131,6 @@ class Learned(Method):
 
         Parameters
         ----------
-        scan : Scan
-        training : Training
         truth : (y, x) complex64, optional
             The true object, for a method that ``needs_truth`` and for no other.
 

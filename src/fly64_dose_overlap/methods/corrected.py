@@ -10,13 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.learning.correction import (
-    CorrectionTask,
-    CorrectorSettings,
-    Imager,
-    load_corrector,
-    make_imager,
-)
+from fly64_dose_overlap.learning.correction import CorrectionTask, CorrectorSettings, Imager, load_corrector
 from fly64_dose_overlap.learning.estimate import Start
 from fly64_dose_overlap.learning.trainer import train
 from fly64_dose_overlap.methods.base import Learned, Training
@@ -32,16 +26,11 @@ class Corrected(Learned):
     ----------
     start_type : type
         A `Start` whose fields are settings of the method too; a model brings the values that it
-        was trained with.
+        was trained with. If there is a setting ``coarse_photons``, see `correct` for it.
     """
 
     Settings = CorrectorSettings
     start_type: ClassVar[type[Start]]
-
-    @property
-    def coarse_photons(self) -> float | None:
-        """Photons per pixel that leave half of the coarse correction; None: all of it everywhere."""
-        return None
 
     def train(
         self, scan: Scan, training: Training, truth: NDArray[np.complex64] | None = None
@@ -49,16 +38,9 @@ class Corrected(Learned):
         """Train on thinned counts of the scan; see `Learned`."""
         names = [field.name for field in fields(self.start_type)]
         start = self.start_type(**{name: getattr(self.settings, name) for name in names})
-        task = CorrectionTask(
-            self.name,
-            self.settings,
-            scan,
-            start,
-            seed=training.seed,
-            coarse_photons=self.coarse_photons,
-            monitor=training.monitor,
-        )
-        return train(task, self.settings, **training.places())
+        coarse_photons = getattr(self.settings, "coarse_photons", None)
+        task = CorrectionTask(self.name, self.settings, scan, start, training, coarse_photons)
+        return train(task, self.settings, training)
 
     def load_model(self, bundle: Path) -> None:
         """Take up a trained network and the settings of its start; see `Learned`."""
@@ -66,7 +48,7 @@ class Corrected(Learned):
 
     def imager(self, scan: Scan) -> Imager:
         """Bring the network and a scan together."""
-        return make_imager(scan, self._network, self._info, self._start, self.settings)
+        return Imager(scan, self._network, self._info, self._start, self.settings)
 
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
         """Yield the corrected image; nothing is random."""

@@ -8,7 +8,7 @@ is. Known in statistics as data thinning (Neufeld et al., J. Mach. Learn. Res. 2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,15 +73,7 @@ class Course:
 def follow(states: Iterator[State], validation: Scan, *, epochs: int, patience: int, label: str) -> Course:
     """Run a method until held-out photons say that it gets worse, or for all its epochs.
 
-    Parameters
-    ----------
-    states : iterator of State
-        From a method on the photons that may be fitted.
-    validation : Scan
-        The held-out photons.
-    epochs, patience : int
-    label : str
-        Names the work in the progress line.
+    ``states`` come from the photons that may be fitted, ``validation`` holds the others.
 
     Raises
     ------
@@ -137,32 +129,3 @@ def last_state(states: Iterator[State], *, label: str) -> tuple[State, Timing]:
     if state is None:
         raise ValueError(f"{label} yielded no state")
     return state.finite_copy(label), watch.read()
-
-
-def fixed_and_held_out(
-    run: Callable[[Scan, int], Iterator[State]], scan: Scan, stop: HeldOut, epochs: int, *, label: str
-) -> Iterator[tuple[str, State, Course, dict[str, Any], Timing]]:
-    """Yield a method's state after a fixed number of epochs, and after the one that validation chooses.
-
-    Yields
-    ------
-    suffix, state, course, settings, timing
-        The suffix is empty or "held_out".
-    """
-    fit, validation = stop.split(scan)
-    watch = Stopwatch()
-    course = follow(
-        run(fit, stop.seed),
-        validation,
-        epochs=epochs,
-        patience=stop.patience,
-        label=f"{label}, photons held out",
-    )
-    choosing = watch.read()
-    watch = Stopwatch()
-    kept = snapshots(run(scan, stop.seed), {epochs, course.epoch}, label=label)
-    running = watch.read()
-    stopped = choosing + running.scaled(course.epoch / epochs)
-    yield "", kept[epochs], course, {"epochs": epochs, "stop": "fixed"}, running
-    settings = {"epochs": course.epoch, "stop": "held-out photons"}
-    yield "held_out", kept[course.epoch], course, settings, stopped

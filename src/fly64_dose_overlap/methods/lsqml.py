@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fly64_dose_overlap.methods.base import settings_of
 from fly64_dose_overlap.methods.ptychi import PtychiIteration
 
 
@@ -13,4 +12,3 @@ class Lsqml(PtychiIteration):
     label = "LSQML"
     algorithm = "lsqml"
     batch_frames = 96
-    Settings = settings_of(epochs=100)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fly64_dose_overlap.methods.base import settings_of
 from fly64_dose_overlap.methods.ptychi import PtychiIteration
 
 
@@ -15,4 +14,3 @@ class LsqmlCompact(PtychiIteration):
     batch_frames = 100
     compact = True
     momentum = 0.5
-    Settings = settings_of(epochs=100)

@@ -7,7 +7,7 @@ from functools import partial
 
 from fly64_dose_overlap.methods.base import Iteration, settings_of
 from fly64_dose_overlap.methods.held_out import Course, HeldOut, follow, snapshots
-from fly64_dose_overlap.methods.posterior import Graduated, going_on, weight_of
+from fly64_dose_overlap.methods.posterior import Graduated, Posterior, weight_of
 from fly64_dose_overlap.methods.state import Result, State
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.timing import Stopwatch
@@ -47,13 +47,13 @@ class MaximumAPosteriori(Iteration):
         first = follow(states, validation, epochs=epochs, patience=epochs, label=label(FIRST_WEIGHT))
 
         def attempt(relative: float) -> Course:
-            states = map(State, going_on(weight_of(relative, fit), first.last.obj)(fit))
+            states = map(State, Posterior(weight_of(relative, fit), first.last.obj)(fit))
             return follow(states, validation, epochs=further, patience=further, label=label(relative))
 
         courses = search(attempt, FIRST_WEIGHT, first)
         relative = best_between({weight: course.deviances[-1] for weight, course in courses.items()})
         course = min(courses.values(), key=lambda found: found.deviances[-1])
-        states = map(State, going_on(weight_of(relative, scan), course.last.obj)(scan))
+        states = map(State, Posterior(weight_of(relative, scan), course.last.obj)(scan))
         state = snapshots(states, {further}, label=f"{self.label}, prior {relative:.3g}")[further]
         weights = {f"{weight:.6g}": found.deviances[-1] for weight, found in sorted(courses.items())}
         settings = {
@@ -69,14 +69,7 @@ class MaximumAPosteriori(Iteration):
 def search(attempt: Callable[[float], Course], first: float, course: Course) -> dict[float, Course]:
     """Go downhill in factors of two until the lowest deviance lies between two others.
 
-    Parameters
-    ----------
-    attempt : callable
-        Follows a weight.
-    first : float
-        Where the search begins.
-    course : Course
-        Of the first weight.
+    ``attempt`` follows a weight; ``course`` is that of the ``first``.
     """
     found = {first: course}
     for factor in (WEIGHT_FACTOR, 1 / WEIGHT_FACTOR):

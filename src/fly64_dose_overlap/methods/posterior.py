@@ -136,11 +136,6 @@ class Graduated:
                 yield obj
 
 
-def going_on(weight: float, start: Tensor) -> Posterior:
-    """Return the solver that goes on where `Graduated` ended, perhaps with another weight."""
-    return Posterior(weight, start, BACKGROUNDS[-1][0])
-
-
 def weight_of(relative: float, scan: Scan) -> float:
     """Return the weight of total variation, in nats, from one that hardly depends on the dose.
 
@@ -211,17 +206,15 @@ def _wave_filter(scan: Scan) -> Tensor:
     return torch.from_numpy(np.stack(planes, axis=-1).astype(np.float32))
 
 
-def total_variation(obj: Tensor, edge_contrast: float = EDGE_CONTRAST) -> tuple[float, Tensor]:
+def total_variation(obj: Tensor) -> tuple[float, Tensor]:
     """Return the total variation of a complex image, and its gradient.
 
-    Sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2) - c over the pixels, with forward differences
+    Sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2) - c, c = `EDGE_CONTRAST`, with forward differences
     that are zero at the far edges (Rudin, Osher, Fatemi, Physica D 60, 259, 1992).
 
     Parameters
     ----------
     obj : (y, x) complex
-    edge_contrast : float
-        c, in units of the object.
 
     Returns
     -------
@@ -232,8 +225,8 @@ def total_variation(obj: Tensor, edge_contrast: float = EDGE_CONTRAST) -> tuple[
     down, across = torch.zeros_like(obj), torch.zeros_like(obj)
     down[:-1] = obj[1:] - obj[:-1]
     across[:, :-1] = obj[:, 1:] - obj[:, :-1]
-    size = (intensity(down) + intensity(across) + edge_contrast**2).sqrt()
-    value = float((size - edge_contrast).sum(dtype=torch.float64))
+    size = (intensity(down) + intensity(across) + EDGE_CONTRAST**2).sqrt()
+    value = float((size - EDGE_CONTRAST).sum(dtype=torch.float64))
     down, across = down / size, across / size
     gradient = -down - across
     gradient[1:] += down[:-1]
@@ -242,17 +235,9 @@ def total_variation(obj: Tensor, edge_contrast: float = EDGE_CONTRAST) -> tuple[
 
 
 def distance_from_mean(obj: Tensor) -> tuple[float, Tensor]:
-    """Return the sum of |O - mean|^2 / (2 `SPREAD`^2) over the pixels, and its gradient.
+    """Return the sum of |O - mean|^2 / (2 `SPREAD`^2) over the pixels, nats, and its gradient.
 
-    Parameters
-    ----------
-    obj : (y, x) complex
-
-    Returns
-    -------
-    value : float, nats
-    gradient : (y, x) complex
-        As that of `total_variation`.
+    Takes and gives what `total_variation` does.
     """
     away = obj - obj.mean()
     return float(intensity(away).sum(dtype=torch.float64)) / (2 * SPREAD**2), away / SPREAD**2

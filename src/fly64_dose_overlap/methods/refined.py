@@ -27,7 +27,6 @@ class JointStart(Start):
 
     Attributes
     ----------
-    iterations : int
     weight : float
         Of the prior, the same at every dose: the relative one of `weight_of`.
     """
@@ -68,8 +67,3 @@ class Refined(Corrected):
         coarse_photons: CoarsePhotons | None = None
         """Photons per pixel that leave half of the coarse correction to the network; null: all
         of it at any dose."""
-
-    @property
-    def coarse_photons(self) -> float | None:
-        """Photons per pixel that leave half of the coarse correction; see `Corrected`."""
-        return self.settings.coarse_photons

@@ -48,7 +48,6 @@ def make_method(name: str, settings: Any = None, *, where: str = "settings") -> 
 
     Parameters
     ----------
-    name : str
     settings : mapping, optional
         Every setting of the method.
     where : str

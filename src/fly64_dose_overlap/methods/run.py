@@ -25,8 +25,6 @@ def run_method(method: Method, scan: Scan, stop: HeldOut) -> Iterator[tuple[Reco
     ----------
     method : Method
         A learned one with its model loaded.
-    scan : Scan
-    stop : HeldOut
 
     Yields
     ------

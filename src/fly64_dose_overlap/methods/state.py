@@ -54,7 +54,6 @@ class Result:
     ----------
     name, label, kind
         Of the result: a method may give several.
-    state : State
     settings : dict
         What it was made with, JSON-able.
     loss : tuple of float

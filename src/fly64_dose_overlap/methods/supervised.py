@@ -8,7 +8,7 @@ physics and no position enters; overlapping predictions are averaged.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,20 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from numpy.typing import NDArray
-from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from fly64_dose_overlap.config import Epochs, FrameSide
+from fly64_dose_overlap.config import Epochs
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.learning.bundle import Photons, SupportSide, Width, load_bundle, save_bundle
+from fly64_dose_overlap.learning.bundle import ModelInfo, Width, load_bundle, save_bundle
 from fly64_dose_overlap.learning.estimate import SUPPORT_POWER
 from fly64_dose_overlap.learning.layers import ResidualBlock, build_seeded, set_to_zero
-from fly64_dose_overlap.learning.trainer import Metrics, TrainingSettings, device_of, split_frames, train
+from fly64_dose_overlap.learning.trainer import TrainingSettings, device_of, split_frames, train
+from fly64_dose_overlap.learning.training import Metrics
 from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.state import State
 from fly64_dose_overlap.physics.groups import support_side_px
 from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.progress import track
-from fly64_dose_overlap.provenance import Record
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.seeding import torch_seed
 from fly64_dose_overlap.timing import Timing
@@ -45,34 +44,6 @@ SCALES = (1, 2, 4)
 FRAME_MULTIPLE_PX = FOLD * 2 ** (len(SCALES) - 1)
 FRAMES_PER_BATCH = 64
 FRAMES_PER_SUM = 1024
-
-
-@dataclass(frozen=True)
-class SupervisedInfo:
-    """What the weights belong to.
-
-    Attributes
-    ----------
-    width : int
-        Channels of the network's first scale.
-    frame_side_px, support_side_px : int
-        N, and the side of the centred square in which the object is predicted.
-    photons_per_frame : float
-        Mean measured dose of the frames trained on; scales the input, of test frames too.
-    training : dict
-        Settings and outcome of the training.
-    record : dict
-        Provenance of the training data.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-
-    width: Width
-    frame_side_px: FrameSide
-    support_side_px: SupportSide
-    photons_per_frame: Photons
-    training: dict[str, Any]
-    record: Record
 
 
 class Supervised(Learned):
@@ -96,12 +67,12 @@ class Supervised(Learned):
         if truth is None:
             raise StudyError(self.label, "needs the true object", "leave the method out where there is none")
         task = SupervisedTask(self.settings, scan, truth, training)
-        return train(task, self.settings, **training.places())
+        return train(task, self.settings, training)
 
     def load_model(self, bundle: Path) -> None:
         """Take up a trained model; see `Learned`."""
         self._network, self._info = load_bundle(
-            bundle, BUNDLE, SupervisedInfo, lambda info: build_supervised(info, seed=0)
+            bundle, BUNDLE, ModelInfo, lambda info: build_supervised(info, seed=0)
         )
 
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
@@ -115,10 +86,7 @@ class SupervisedTask:
 
     Parameters
     ----------
-    settings : Supervised.Settings
-    scan : Scan
     truth : (y, x) complex64
-    training : Training
     """
 
     name = Supervised.name
@@ -132,7 +100,7 @@ class SupervisedTask:
         self._truth = truth
         frames, self._held_back = split_frames(scan.positions_px, settings.validation_fraction)
         self._training, self._validation = scan.frames(frames), scan.frames(self._held_back)
-        self._info = SupervisedInfo(
+        self._info = ModelInfo(
             width=settings.width,
             frame_side_px=scan.side,
             support_side_px=support_side_px(scan.probe, SUPPORT_POWER),
@@ -252,19 +220,18 @@ class SupervisedNetwork(nn.Module):
         return patches[..., inside, inside]
 
 
-def build_supervised(info: SupervisedInfo, seed: int) -> SupervisedNetwork:
+def build_supervised(info: ModelInfo, seed: int) -> SupervisedNetwork:
     """Return a network with weights drawn from ``seed``; the global generator is restored."""
     return build_seeded(lambda: SupervisedNetwork(info.width, info.frame_side_px, info.support_side_px), seed)
 
 
-def predict_patches(network: nn.Module, info: SupervisedInfo, counts: NDArray[np.float32]) -> Tensor:
+def predict_patches(network: nn.Module, info: ModelInfo, counts: NDArray[np.float32]) -> Tensor:
     """Return amplitude and phase of the object in the probe's support, (frame, 2, side, side).
 
     Parameters
     ----------
     network : module
         Maps (frame, 1, N, N) to the result.
-    info : SupervisedInfo
     counts : (frame, N, N) float32, photons
         Zero frequency at [N/2, N/2].
     """
@@ -273,7 +240,7 @@ def predict_patches(network: nn.Module, info: SupervisedInfo, counts: NDArray[np
     return network(frames.contiguous(memory_format=torch.channels_last)).float()
 
 
-def scaled(info: SupervisedInfo, amplitude: NDArray[np.float32]) -> NDArray[np.float32]:
+def scaled(info: ModelInfo, amplitude: NDArray[np.float32]) -> NDArray[np.float32]:
     """Divide amplitudes by the square root of the training frames' mean photons per pixel."""
     return amplitude * np.float32(info.frame_side_px / info.photons_per_frame**0.5)
 
@@ -286,7 +253,7 @@ def mean_amplitude(scan: Scan) -> NDArray[np.float32]:
     return (total / len(scan)).astype(np.float32)
 
 
-def _light(info: SupervisedInfo, scan: Scan) -> Float[Tensor, "y x"]:
+def _light(info: ModelInfo, scan: Scan) -> Float[Tensor, "y x"]:
     """Return the photons that fall on each pixel of the predicted square."""
     margin = (scan.side - info.support_side_px) // 2
     inside = slice(margin, margin + info.support_side_px)
@@ -315,7 +282,7 @@ def patch_errors(
 
 
 @torch.no_grad()
-def supervised_image(network: nn.Module, info: SupervisedInfo, scan: Scan) -> NDArray[np.complex64]:
+def supervised_image(network: nn.Module, info: ModelInfo, scan: Scan) -> NDArray[np.complex64]:
     """Predict every frame of a scan and average what overlaps, (y, x) complex64.
 
     Predictions count by the probe's intensity. Their phases are absolute, so that none

@@ -35,7 +35,6 @@ class FisherInformation:
 
     Parameters
     ----------
-    model : ScanModel
     obj : (y, x) complex
         Object at which the information is taken: the truth, for a bound.
     background : float, photons per detector pixel, >= 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.propagation import from_detector, intensity, to_detector
+from fly64_dose_overlap.physics.windows import add_patches, windows
 
 CANVAS_MULTIPLE_PX = 8
 
@@ -37,9 +37,8 @@ def group_geometry(
     positions_px: NDArray[np.float64],
     groups: NDArray[np.integer],
     support_side: int,
-    canvas_side: int | None = None,
 ) -> GroupGeometry:
-    """Lay out the canvases of all groups of a scan.
+    """Lay out the canvases of all groups of a scan, each of the same side, a multiple of 8.
 
     Parameters
     ----------
@@ -49,15 +48,12 @@ def group_geometry(
         Frame indices.
     support_side : int, pixels
         Side of the probe's support, see `support_side_px`.
-    canvas_side : int, pixels, optional
-        Side of every canvas; by default the smallest multiple of 8 that holds all groups.
     """
     corners = whole_and_rest(positions_px, support_side)[0][groups]
     origins = corners.min(axis=1)
     relative = corners - origins[:, None]
-    if canvas_side is None:
-        needed = int(relative.max()) + support_side
-        canvas_side = -(-needed // CANVAS_MULTIPLE_PX) * CANVAS_MULTIPLE_PX
+    needed = int(relative.max()) + support_side
+    canvas_side = -(-needed // CANVAS_MULTIPLE_PX) * CANVAS_MULTIPLE_PX
     return GroupGeometry(origins, relative, canvas_side, support_side)
 
 
@@ -106,16 +102,14 @@ class GroupModel:
         self._canvases = (groups, canvas_side, canvas_side)
         self._side = support_side
         device = probes.device
-        number = torch.arange(groups, device=device)[:, None].expand(corners_px.shape[:2]).reshape(-1)
-        top, left = torch.from_numpy(corners_px.reshape(-1, 2)).to(device).T
-        self._places = (number, top, left)
+        number = torch.arange(groups, device=device)[:, None].expand(corners_px.shape[:2]).reshape(1, -1)
+        self._places = torch.cat([number, torch.from_numpy(corners_px.reshape(-1, 2)).to(device).T])
         self.illumination: Float[Tensor, "group h w"] = self._placed(intensity(self.support).sum(dim=2))
         """Photons per object pixel."""
 
     def patches(self, canvases: Complex[Tensor, "group h w"]) -> Complex[Tensor, "group frame y x"]:
         """Return what lies under the probe's support in every frame."""
-        windows: Any = _Windows.apply(canvases, self)
-        return windows.unflatten(0, self._probes.shape[:2])
+        return windows(canvases, self._places, self._side).unflatten(0, self._probes.shape[:2])
 
     def far_field(self, canvases: Complex[Tensor, "group h w"]) -> Complex[Tensor, "group frame mode y x"]:
         """Return the far field of every frame, zero frequency at [N/2, N/2]."""
@@ -137,35 +131,6 @@ class GroupModel:
 
     def _placed(self, patches: Tensor) -> Tensor:
         """Return (group, frame, y, x) patches added onto empty canvases."""
-        patches = patches.flatten(0, 1)
         onto = torch.zeros(self._canvases, dtype=patches.dtype, device=patches.device)
-        side = self._side
-        if onto.device.type == "cpu":
-            total = onto.numpy()
-            numbered = zip(*(place.tolist() for place in self._places), patches.numpy(), strict=True)
-            for group, top, left, patch in numbered:
-                total[group, top : top + side, left : left + side] += patch
-            return onto
-        along = torch.arange(side, device=onto.device)
-        group, top, left = (place[:, None, None] for place in self._places)
-        length = self._canvases[-1]
-        places = (group * length + top + along[:, None]) * length + left + along
-        onto.view(-1).index_add_(0, places.ravel(), patches.ravel())
+        add_patches(onto, patches.flatten(0, 1), self._places)
         return onto
-
-
-class _Windows(torch.autograd.Function):
-    """Windows of canvases, with a gradient that is faster than that of indexing."""
-
-    @staticmethod
-    def forward(ctx: Any, canvases: Tensor, model: GroupModel) -> Tensor:
-        ctx.model = model
-        side = model._side  # pyright: ignore[reportPrivateUsage]
-        windows = canvases.unfold(1, side, 1).unfold(2, side, 1)
-        return windows[model._places]  # pyright: ignore[reportPrivateUsage]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        model = ctx.model
-        shape = model._probes.shape[:2]
-        return model._placed(gradients[0].unflatten(0, shape)), None

@@ -8,7 +8,6 @@ object instead, by interpolation, would be a low-pass filter that nature does no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -71,6 +70,17 @@ def shifted_probes(
     return shifted
 
 
+def require_positions(positions_px: NDArray[np.float64]) -> None:
+    """Refuse positions that are not finite (frame, 2), or none at all."""
+    if positions_px.ndim != 2 or positions_px.shape[1] != 2 or len(positions_px) == 0:
+        raise StudyError(
+            "positions_px", f"must be (frame, 2) with at least one frame, got {positions_px.shape}"
+        )
+    bad = int(np.count_nonzero(~np.isfinite(positions_px).all(axis=1)))
+    if bad:
+        raise StudyError("positions_px", f"must be finite, found {bad} of {len(positions_px)} that are not")
+
+
 def illumination(
     probe: Complex[NDArray[np.complexfloating], "mode y x"],
     positions_px: Float[NDArray[np.float64], "frame 2"],
@@ -104,7 +114,8 @@ def illumination(
     side = probe.shape[-1]
     corners, shifts = whole_and_rest(positions_px, side)
     total = np.zeros((object_shape[0] + 2 * side, object_shape[1] + 2 * side))
-    for block in _blocks(len(positions_px)):
+    for first in range(0, len(positions_px), FRAMES_PER_BLOCK):
+        block = slice(first, first + FRAMES_PER_BLOCK)
         moved = shifted_probes(probe, shifts[block])
         power = (moved.real**2 + moved.imag**2).sum(axis=1, dtype=np.float64)
         for (top, left), each in zip((corners[block] + side).tolist(), power, strict=True):
@@ -140,8 +151,3 @@ def fluence_summary(
         "photons_per_pixel_max": maximum,
         "covered_fraction": float(np.mean(box > COVERED_FRACTION_OF_MAXIMUM * maximum)),
     }
-
-
-def _blocks(frames: int) -> Iterator[slice]:
-    for first in range(0, frames, FRAMES_PER_BLOCK):
-        yield slice(first, min(first + FRAMES_PER_BLOCK, frames))

@@ -64,7 +64,6 @@ def scan_likelihood(
 
     Parameters
     ----------
-    model : ScanModel
     counts : (frame, y, x) float, photons
         Zero frequency at [N/2, N/2].
     obj : (y, x) complex
@@ -121,7 +120,6 @@ def r_factor(model: ScanModel, counts: FrameArray, obj: Complex[Tensor, "h w"]) 
 
     Parameters
     ----------
-    model : ScanModel
     counts : (frame, y, x) float, photons
     obj : (y, x) complex
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from fly64_dose_overlap.physics.illumination import shifted_probes, whole_and_rest
 from fly64_dose_overlap.physics.propagation import from_detector, intensity, to_detector
+from fly64_dose_overlap.physics.windows import add_patches, windows
 
 FRAMES_PER_BATCH = 32
 """Frames worked on at once: larger batches fall out of the processor's cache."""
@@ -63,7 +63,7 @@ class ScanModel:
         self.corners, self._shifts = whole_and_rest(positions_px, self.side)
         if np.any(self.corners < 0) or np.any(self.corners + self.side > np.array(object_shape)):
             raise ValueError(f"a {self.side} px window lies outside the object {object_shape}")
-        self._corner = torch.from_numpy(self.corners).to(probe.device)
+        self._places = torch.from_numpy(np.insert(self.corners, 0, 0, axis=1).T).to(probe.device)
         self._probe = probe.cpu().numpy()
         self._centring = centring(self.side, probe).cpu().numpy()
         needed = self.frames * probe.numel() * probe.element_size()
@@ -90,37 +90,16 @@ class ScanModel:
 
     def patches(self, obj: Complex[Tensor, "h w"], frames: slice) -> Complex[Tensor, "frame y x"]:
         """Return the windows of the object that some frames see; their gradient is `placed`."""
-        found: Any = _Patches.apply(obj, self, frames)
-        return found
+        return windows(obj[None], self._places[:, frames], self.side)
 
     def reach(self, frames: slice) -> tuple[slice, slice]:
         """Return the rows and columns of the object that some frames see."""
         low, high = self.corners[frames].min(axis=0), self.corners[frames].max(axis=0) + self.side
         return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
 
-    def place(self, patches: Tensor, frames: slice, onto: Tensor, origin: tuple[int, int] = (0, 0)) -> None:
-        """Add patches onto an object: the adjoint of `patches`.
-
-        Parameters
-        ----------
-        patches : (frame, y, x) complex or float
-        frames : slice
-        onto : (y, x), of the patches' type
-            Changed in place.
-        origin : (int, int), pixels
-            Where ``onto`` begins on the object's grid.
-        """
-        if onto.device.type != "cpu":
-            along = torch.arange(self.side, device=onto.device)
-            y, x = (self._corner[frames] - torch.tensor(origin, device=onto.device)).T
-            places = (y[:, None, None] + along[:, None]) * onto.shape[1] + x[:, None, None] + along
-            onto.view(-1).index_add_(0, places.ravel(), patches.ravel())
-            return
-        # One after another: sums in a fixed order give the same bytes every time.
-        total, side = onto.numpy(), self.side
-        corners = (self.corners[frames] - origin).tolist()
-        for (top, left), patch in zip(corners, patches.numpy(), strict=True):
-            total[top : top + side, left : left + side] += patch
+    def place(self, patches: Tensor, frames: slice, onto: Tensor) -> None:
+        """Add patches (frame, y, x) onto an object (y, x), in place: the adjoint of `patches`."""
+        add_patches(onto[None], patches, self._places[:, frames])
 
     def placed(self, patches: Tensor, frames: slice) -> Tensor:
         """Return patches added onto an empty object, (y, x)."""
@@ -149,11 +128,10 @@ class ScanModel:
         far_field: Complex[Tensor, "frame mode y x"],
         frames: slice,
         onto: Complex[Tensor, "h w"],
-        origin: tuple[int, int] = (0, 0),
     ) -> None:
         """Add the adjoint of `far_field` onto an object; see `place`."""
         patches = (from_detector(far_field) * self.probes(frames).conj()).sum(dim=1)
-        self.place(patches, frames, onto, origin)
+        self.place(patches, frames, onto)
 
 
 def centring(side: int, like: Complex[Tensor, "..."]) -> Complex[Tensor, "side side"]:
@@ -165,18 +143,3 @@ def centring(side: int, like: Complex[Tensor, "..."]) -> Complex[Tensor, "side s
     turns = torch.arange(side, dtype=torch.float64) * (side // 2) / side
     wave = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
     return (wave[:, None] * wave).to(like.device, like.dtype)
-
-
-class _Patches(torch.autograd.Function):
-    """The patches of a scan, with a gradient that is faster than that of indexing."""
-
-    @staticmethod
-    def forward(ctx: Any, obj: Tensor, model: ScanModel, frames: slice) -> Tensor:
-        ctx.model, ctx.frames = model, frames
-        windows = obj.unfold(0, model.side, 1).unfold(1, model.side, 1)
-        y, x = model._corner[frames].T  # pyright: ignore[reportPrivateUsage]
-        return windows[y, x]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.model.placed(gradients[0], ctx.frames), None, None

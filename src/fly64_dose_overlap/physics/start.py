@@ -26,10 +26,8 @@ def group_start(
 
     Parameters
     ----------
-    model : GroupModel
     counts : (group, frame, y, x) float, photons
         Zero frequency at [N/2, N/2].
-    iterations : int
 
     Returns
     -------

@@ -6,7 +6,7 @@ from exit wave to gradient, and only Fourier transforms and logarithms are torch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -38,7 +38,6 @@ def sweep(
     obj : (y, x) complex64
     background : float, photons per detector pixel, > 0
         Added to expected and counted photons.
-    gradient : bool
 
     Returns
     -------
@@ -46,60 +45,27 @@ def sweep(
     gradient : (y, x) complex64 or None
         The value changes by the real part of sum conj(gradient) change.
     """
-    field = _pairs(obj.contiguous())
+    pairs = _pairs(obj.contiguous())
+    scale, shift = np.float32(1 / model.side**2), np.float32(background)
 
-    def work(frames: slice) -> tuple[NDArray[np.float64], slice, slice, Tensor | None]:
-        return _part(model, counts, field, background, frames, gradient=gradient)
+    def work(frames: slice) -> tuple[NDArray[np.float64], Tensor | None]:
+        onto = _window(model, frames) if gradient else None
+        pixels = torch.empty(3, FRAMES_PER_BATCH, model.side**2)
+        sums = np.empty(frames.stop - frames.start)
+        for batch, field in _far_fields(model, pairs, frames, onto):
+            size = batch.stop - batch.start
+            ratio = pixels[0, :size]
+            seen, logarithm = pixels[1:, :size].numpy()
+            np.add(counts[batch].reshape(size, -1), shift, out=seen, casting="same_kind")
+            kernels.ratios(field, seen, scale, shift, ratio.numpy())
+            torch.log(ratio, out=pixels[2, :size])
+            terms = sums[batch.start - frames.start :][:size]
+            kernels.weigh(field, seen, ratio.numpy(), logarithm, np.float32(2 * scale), terms)
+        return sums, onto
 
-    parts = in_parts(work, frame_parts(model.frames))
-    value = float(np.concatenate([sums for sums, *_ in parts]).sum())
-    if not gradient:
-        return value, None
-    total = model.blank(obj.dtype)
-    for _, rows, columns, found in parts:
-        if found is not None:
-            total[rows, columns] += found
-    return value, total
-
-
-def _part(
-    model: ScanModel,
-    counts: FrameArray,
-    obj: NDArray[np.float32],
-    background: float,
-    frames: slice,
-    *,
-    gradient: bool,
-) -> tuple[NDArray[np.float64], slice, slice, Tensor | None]:
-    """Return the value of each frame of a part, and the window of the object with its gradient."""
-    side, modes = model.side, model.probe.shape[0]
-    rows, columns = model.reach(frames)
-    low = np.array([rows.start, columns.start])
-    reach = (rows.stop - rows.start, columns.stop - columns.start)
-    onto = torch.zeros(reach, dtype=torch.complex64) if gradient else None
-    # Written over and over: memory taken anew for every batch would cost more than the work.
-    waves = torch.empty(2, FRAMES_PER_BATCH, modes, side, side, dtype=torch.complex64)
-    pixels = torch.empty(3, FRAMES_PER_BATCH, side**2)
-    scale, shift = np.float32(1 / side**2), np.float32(background)
-    sums = np.empty(frames.stop - frames.start)
-    for batch in model.batches(frames):
-        size = batch.stop - batch.start
-        wave, field = waves[:, :size]
-        ratio = pixels[0, :size]
-        seen, logarithm = pixels[1:, :size].numpy()
-        corners, probes = model.corners[batch], _pairs(model.probes(batch))
-        np.add(counts[batch].reshape(size, -1), shift, out=seen, casting="same_kind")
-        kernels.exit_waves(obj, probes, corners, _pairs(wave))
-        torch.fft.fft2(wave, out=field)
-        flat = _pairs(field.flatten(-2))
-        kernels.ratios(flat, seen, scale, shift, ratio.numpy())
-        torch.log(ratio, out=pixels[2, :size])
-        terms = sums[batch.start - frames.start :][:size]
-        kernels.weigh(flat, seen, ratio.numpy(), logarithm, np.float32(2 * scale), terms)
-        if onto is not None:
-            torch.fft.ifft2(field, norm="forward", out=wave)
-            kernels.place(_pairs(wave), probes, corners - low, _pairs(onto))
-    return sums, rows, columns, onto
+    found = in_parts(work, frame_parts(model.frames))
+    value = float(np.concatenate([sums for sums, _ in found]).sum())
+    return value, _total(model, [onto for _, onto in found if onto is not None]) if gradient else None
 
 
 def information_product(
@@ -115,32 +81,55 @@ def information_product(
         u of each part of `frame_parts`.
     change : (y, x) complex64
     """
-    obj = _pairs(change.contiguous())
-    side, modes = model.side, model.probe.shape[0]
-    scale = np.float32(1 / side**2)
+    pairs = _pairs(change.contiguous())
+    scale = np.float32(1 / model.side**2)
 
-    def work(numbered: tuple[slice, Tensor]) -> tuple[slice, slice, Tensor]:
+    def work(numbered: tuple[slice, Tensor]) -> Tensor:
         part, towards = numbered
-        rows, columns = model.reach(part)
-        low = np.array([rows.start, columns.start])
-        onto = torch.zeros(rows.stop - rows.start, columns.stop - columns.start, dtype=torch.complex64)
-        waves = torch.empty(2, FRAMES_PER_BATCH, modes, side, side, dtype=torch.complex64)
-        along = np.empty((FRAMES_PER_BATCH, side**2), np.float32)
-        for batch in model.batches(part):
-            wave, field = waves[:, : batch.stop - batch.start]
-            corners, probes = model.corners[batch], _pairs(model.probes(batch))
-            kernels.exit_waves(obj, probes, corners, _pairs(wave))
-            torch.fft.fft2(wave, out=field)
+        onto = _window(model, part)
+        along = np.empty((FRAMES_PER_BATCH, model.side**2), np.float32)
+        for batch, field in _far_fields(model, pairs, part, onto):
             seen = towards[batch.start - part.start : batch.stop - part.start]
-            kernels.project(_pairs(field.flatten(-2)), _pairs(seen.flatten(-2)), scale, along)
+            kernels.project(field, _pairs(seen.flatten(-2)), scale, along)
+        return onto
+
+    return _total(model, in_parts(work, list(zip(frame_parts(model.frames), directions, strict=True))))
+
+
+def _window(model: ScanModel, frames: slice) -> Tensor:
+    """Return zeros for the part of the object that some frames see."""
+    rows, columns = model.reach(frames)
+    return torch.zeros(rows.stop - rows.start, columns.stop - columns.start, dtype=torch.complex64)
+
+
+def _total(model: ScanModel, windows: Sequence[Tensor]) -> Tensor:
+    """Return the sum of the windows of all parts on the whole object."""
+    total = model.blank(torch.complex64)
+    for frames, found in zip(frame_parts(model.frames), windows, strict=True):
+        total[model.reach(frames)] += found
+    return total
+
+
+def _far_fields(
+    model: ScanModel, obj: NDArray[np.float32], frames: slice, onto: Tensor | None
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield batches and their far fields (frame, mode, 2 pixel), to be changed in place.
+
+    What each is changed into is then projected back onto the window ``onto``, if there is one.
+    """
+    rows, columns = model.reach(frames)
+    low = np.array([rows.start, columns.start])
+    # Written over and over: memory taken anew for every batch would cost more than the work.
+    waves = torch.empty(2, FRAMES_PER_BATCH, *model.probe.shape, dtype=torch.complex64)
+    for batch in model.batches(frames):
+        wave, field = waves[:, : batch.stop - batch.start]
+        corners, probes = model.corners[batch], _pairs(model.probes(batch))
+        kernels.exit_waves(obj, probes, corners, _pairs(wave))
+        torch.fft.fft2(wave, out=field)
+        yield batch, _pairs(field.flatten(-2))
+        if onto is not None:
             torch.fft.ifft2(field, norm="forward", out=wave)
             kernels.place(_pairs(wave), probes, corners - low, _pairs(onto))
-        return rows, columns, onto
-
-    total = model.blank(change.dtype)
-    for rows, columns, found in in_parts(work, list(zip(frame_parts(model.frames), directions, strict=True))):
-        total[rows, columns] += found
-    return total
 
 
 def _pairs(field: Tensor) -> NDArray[np.float32]:

@@ -17,8 +17,6 @@ def thin(counts: NDArray[np.float32], fraction: float, rng: np.random.Generator)
     ----------
     counts : (...) float, photons
         Whole numbers.
-    fraction : float
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -41,7 +39,6 @@ def divide(counts: FrameArray, fraction: float, rng: np.random.Generator) -> tup
         Whole numbers.
     fraction : float
         Expected part of the first set.
-    rng : numpy.random.Generator
 
     Returns
     -------

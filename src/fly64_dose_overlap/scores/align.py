@@ -100,18 +100,12 @@ def align_to(
 
     Parameters
     ----------
-    reference : (y, x) complex
-        The truth.
-    prediction : (y, x) complex
-        Reconstruction on the same grid.
+    reference, prediction : (y, x) complex
+        The truth, and a reconstruction on the same grid.
     region : Region
         Pixels that decide; nothing outside its rectangle changes the ramp or the scale.
     upsampling : int, >= 1
         The translation is found to 1 / upsampling pixel, within `MAX_SHIFT_PX`.
-
-    Returns
-    -------
-    Aligned
 
     Raises
     ------

@@ -61,11 +61,6 @@ class _Scaling:
         factor = np.where(lit, 1 / np.sqrt(2 * np.where(lit, fluence, 1)), 0)
         return cls(factor, factor)
 
-    @classmethod
-    def by_prior(cls, std: tuple[float, float], shape: tuple[int, ...]) -> _Scaling:
-        """Return the prior's standard deviations, real and imaginary, at every pixel."""
-        return cls(np.full(shape, std[0]), np.full(shape, std[1]))
-
     def __call__(self, field: Field) -> Field:
         return field.real * self.real + 1j * (field.imag * self.imaginary)
 
@@ -82,18 +77,12 @@ def find_limit(
 
     Parameters
     ----------
-    scan : Scan
     truth : (y, x) complex64
         The true object: a bound is taken there by definition.
     region_threshold : float
         See `scan_region`.
-    settings : LimitParams
     dose : float, photons per frame, optional
         Expected photons of the scan's probe; by default what was counted.
-
-    Returns
-    -------
-    Limit
 
     Raises
     ------
@@ -106,7 +95,8 @@ def find_limit(
     region = scan_region(fluence, reached.positions_px, region_threshold)
     prior = _prior_std(truth[region.mask])
     solver = _Solver(reached.model, truth, region)
-    whitening, scaling = _Scaling.by_fluence(fluence), _Scaling.by_prior(prior, truth.shape)
+    whitening = _Scaling.by_fluence(fluence)
+    scaling = _Scaling(*(np.full(truth.shape, std) for std in prior))
     unbiased: list[Krylov] = []
     bayesian: list[Krylov] = []
     for index in range(settings.vectors):
@@ -116,6 +106,7 @@ def find_limit(
         bayesian.append(solver.run(vector, scaling, DOSES[-1], settings, f"{label}, Bayesian"))
     least = np.mean([run.functionals(np.inf) for run in unbiased], axis=0)
     by_dose = np.array([np.mean([run.functionals(dose) for run in bayesian], axis=0) for dose in DOSES])
+    phase, _ = phase_and_error(truth, truth, region.mask)
     rings = solver.traces.rings
     spectrum = rings.spectrum(solver.truth)
     return Limit(
@@ -123,13 +114,16 @@ def find_limit(
         doses=list(DOSES),
         bayesian={part: by_dose[:, index].tolist() for index, part in enumerate(PARTS)},
         prior={"std_real": prior[0], "std_imaginary": prior[1]},
-        peak=_peaks(truth, region),
+        peak={
+            "phase": float(np.ptp(phase[region.mask])),
+            "amplitude": float(np.ptp(np.abs(truth)[region.mask])),
+        },
         photons_per_pixel=float(fluence[region.mask].mean()),
         frequency=rings.frequency.tolist(),
         signal=rings.cross_power(spectrum, spectrum).tolist(),
         noise=np.maximum(least[len(PARTS) :], 0).tolist(),
         window=WINDOW,
-        region=_describe(region, window),
+        region=region.described(window[0].start, window[1].start),
         solver=_record(settings, unbiased, bayesian),
     )
 
@@ -178,27 +172,6 @@ def _prior_std(inside: NDArray[np.complexfloating]) -> tuple[float, float]:
         )
     real, imaginary = np.sqrt(np.maximum(variances, LEAST_PRIOR_SHARE * variances.sum())).tolist()
     return real, imaginary
-
-
-def _peaks(obj: NDArray[np.complexfloating], region: Region) -> dict[str, float]:
-    phase = phase_and_error(obj, obj, region.mask)[0]
-    return {
-        name: float(np.ptp(image[region.mask]))
-        for name, image in (("phase", phase), ("amplitude", np.abs(obj)))
-    }
-
-
-def _describe(region: Region, window: tuple[slice, slice]) -> dict[str, Any]:
-    """Return the region as it lies on the whole grid, of which ``window`` is worked on."""
-    rows, columns = region.rectangle
-    top, left = window[0].start, window[1].start
-    return {
-        "illumination_threshold": region.threshold,
-        "pixels": region.pixels,
-        "rows": [top + rows.start, top + rows.stop],
-        "columns": [left + columns.start, left + columns.stop],
-        "covered_fraction": region.covered_fraction,
-    }
 
 
 def _record(settings: LimitParams, unbiased: list[Krylov], bayesian: list[Krylov]) -> dict[str, Any]:

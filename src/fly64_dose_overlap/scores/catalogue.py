@@ -22,7 +22,6 @@ class Score:
         Keys that lead to it in the scores of a method.
     style : str
         Format of a value.
-    higher_is_better : bool
     limit : str
         Its key in the physical limit, if that has one.
     delta_style : str

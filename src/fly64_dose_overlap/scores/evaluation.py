@@ -45,7 +45,6 @@ class Evaluation:
         rectangle.
     curves : dict of FrcCurve
         By short name.
-    region : Region
     """
 
     metrics: dict[str, Any]
@@ -73,7 +72,6 @@ def evaluate(
     truth : (y, x) complex64
     reconstructions : sequence of Reconstruction
         The empty object, which any method must beat, is added to them.
-    params : EvaluateParams
     limit : Limit
         Of the same scan.
     dose : int, photons per frame
@@ -127,13 +125,7 @@ def evaluate(
             **conventions,
             "split": "test",
             "alignment": "sub-pixel shift, complex factor, linear phase ramp",
-            "region": {
-                "illumination_threshold": region.threshold,
-                "pixels": region.pixels,
-                "rows": [region.rectangle[0].start, region.rectangle[0].stop],
-                "columns": [region.rectangle[1].start, region.rectangle[1].stop],
-                "covered_fraction": region.covered_fraction,
-            },
+            "region": region.described(),
         },
     }
     return Evaluation(metrics, aligned, curves, region)
@@ -185,9 +177,8 @@ def limit_at(limit: Limit, dose: int) -> dict[str, Any]:
 
 
 def _require_same_region(limit: Limit, region: Region) -> None:
-    found = (limit.region["pixels"], list(limit.region["rows"]), list(limit.region["columns"]))
-    rows, columns = region.rectangle
-    expected = (region.pixels, [rows.start, rows.stop], [columns.start, columns.stop])
+    keys = ("pixels", "rows", "columns")
+    found, expected = (tuple(each[key] for key in keys) for each in (limit.region, region.described()))
     if found != expected:
         raise StudyError(
             "limit", f"was computed for the region {found}, scored is {expected}", "dvc repro limit"

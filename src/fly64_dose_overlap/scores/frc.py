@@ -108,13 +108,8 @@ def fourier_ring_correlation(
     weights = apodisation(reference.shape, window)
     first, second = (windowed_spectrum(image, weights) for image in (reference, prediction))
     ring, rings = ring_index(reference.shape)
-
-    def over_rings(values: NDArray[np.float64]) -> Curve:
-        sums = np.bincount(ring.ravel(), weights=values.ravel(), minlength=rings + 2)
-        return sums[1 : rings + 1].astype(np.float64)
-
-    cross = over_rings((first * second.conj()).real)
-    powers = [over_rings(np.abs(spectrum) ** 2) for spectrum in (first, second)]
+    cross = ring_sums((first * second.conj()).real, ring, rings)
+    powers = [ring_sums(np.abs(spectrum) ** 2, ring, rings) for spectrum in (first, second)]
     floors = [_NO_POWER * float(np.sum(np.abs(image) ** 2)) * image.size for image in (reference, prediction)]
     if np.all(powers[0] <= floors[0]):
         raise StudyError("FRC reference", "must not be constant")
@@ -150,7 +145,6 @@ def first_crossing(values: NDArray[np.floating], threshold: float) -> float:
     ----------
     values : (bin,) float
         NaN bins are passed over.
-    threshold : float
 
     Returns
     -------
@@ -206,8 +200,7 @@ def _independent_pixels(ring: NDArray[np.intp], rings: int, weights: NDArray[np.
     for lag in np.argwhere(leak > _LEAST_LEAK):
         same = ring == np.roll(ring, lag, axis=(0, 1))
         pairs += leak[tuple(lag)] * np.bincount(ring[same], minlength=rings + 2)
-    pixels = np.bincount(ring.ravel(), minlength=rings + 2)
-    return (pixels[1 : rings + 1] ** 2 / pairs[1 : rings + 1]).astype(np.float64)
+    return ring_sums(None, ring, rings) ** 2 / pairs[1 : rings + 1]
 
 
 def ring_index(shape: tuple[int, ...]) -> tuple[NDArray[np.intp], int]:
@@ -217,6 +210,13 @@ def ring_index(shape: tuple[int, ...]) -> tuple[NDArray[np.intp], int]:
     radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
     index = np.rint(radius * shorter).astype(np.intp)
     return np.where((radius > NYQUIST) | (index > rings), rings + 1, index), rings
+
+
+def ring_sums(values: NDArray[np.float64] | None, ring: NDArray[np.intp], rings: int) -> Curve:
+    """Return the sum of values in each ring; without values, its pixels."""
+    weights = None if values is None else values.ravel()
+    sums = np.bincount(ring.ravel(), weights=weights, minlength=rings + 2)
+    return sums[1 : rings + 1].astype(np.float64)
 
 
 def _check(reference: NDArray[np.complexfloating], prediction: NDArray[np.complexfloating]) -> None:

@@ -83,7 +83,6 @@ def lanczos(
         K's known null vector, kept out of the basis against rounding.
     dose : float
         Largest dose to be served; infinite for K^-1 s.
-    tolerance : float
     steps : iterable
         One item per iteration, at most.
     """

@@ -96,11 +96,11 @@ class Limit:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    unbiased: dict[str, Positive]
+    unbiased: Annotated[dict[Part, Positive], Field(min_length=len(PARTS))]
     doses: Annotated[list[Positive], Field(min_length=1)]
-    bayesian: dict[str, list[Positive]]
-    prior: dict[str, NotNegative]
-    peak: dict[str, NotNegative]
+    bayesian: Annotated[dict[Part, list[Positive]], Field(min_length=len(PARTS))]
+    prior: Annotated[dict[Literal["std_real", "std_imaginary"], NotNegative], Field(min_length=2)]
+    peak: Annotated[dict[Literal["phase", "amplitude"], NotNegative], Field(min_length=2)]
     photons_per_pixel: Positive
     frequency: Annotated[list[NotNegative], Field(min_length=1)]
     signal: list[NotNegative]
@@ -188,12 +188,7 @@ class Limit:
         It may exceed 1: a prior or a bias can beat the bound, which holds for unbiased
         estimators only.
 
-        Parameters
-        ----------
-        part : {"phase", "amplitude", "complex"}
-        mean_squared_error : float
-            Reached over the region; for ``complex`` the squared NRMSE.
-        dose : float, photons per frame
+        The error was reached over the region; for ``complex`` it is the squared NRMSE.
         """
         if not mean_squared_error > 0:
             raise StudyError("mean squared error", f"must be > 0, got {mean_squared_error}")
@@ -238,14 +233,6 @@ def read_limit(path: Path | str) -> Limit:
 
 def _contradiction(limit: Limit, kappa: Any) -> str:
     """Return in what entries of a limit do not fit each other, or an empty string."""
-    for name, found, wanted in (
-        ("unbiased", limit.unbiased, PARTS),
-        ("bayesian", limit.bayesian, PARTS),
-        ("prior", limit.prior, ("std_real", "std_imaginary")),
-        ("peak", limit.peak, ("phase", "amplitude")),
-    ):
-        if found.keys() != set(wanted):
-            return f"{name} must have {', '.join(wanted)}, got {', '.join(map(shown, found))}"
     if any(second <= first for first, second in pairwise(limit.doses)):
         return "doses do not rise"
     for part, bounds in limit.bayesian.items():

@@ -28,9 +28,8 @@ class TruthMonitor:
     path : Path
         Dataset with the truth.
     scan : Scan
-        Of that dataset, on a part of the object's grid.
+        Of that dataset, on the part ``window`` of the object's grid.
     window : (slice, slice)
-        Where that part lies.
     """
 
     def __init__(self, path: Path, scan: Scan, window: tuple[slice, slice]) -> None:

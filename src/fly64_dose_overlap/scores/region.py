@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.physics.illumination import require_positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,17 @@ class Region:
         rows, columns = self.rectangle
         return rows.stop - rows.start, columns.stop - columns.start
 
+    def described(self, top: int = 0, left: int = 0) -> dict[str, Any]:
+        """Return the region as JSON has it; (top, left) are added to its rows and columns."""
+        rows, columns = self.rectangle
+        return {
+            "illumination_threshold": self.threshold,
+            "pixels": self.pixels,
+            "rows": [top + rows.start, top + rows.stop],
+            "columns": [left + columns.start, left + columns.stop],
+            "covered_fraction": self.covered_fraction,
+        }
+
     def require_shape(self, name: str, field: NDArray[Any] | DiskArray) -> None:
         """Refuse an image that is not on the grid of the mask.
 
@@ -70,10 +83,6 @@ def scan_region(illumination: NDArray[Any], positions_px: NDArray[np.float64], t
         Pixels count where the illumination exceeds this fraction of its largest value
         in the box; 0 <= threshold < 1.
 
-    Returns
-    -------
-    Region
-
     Raises
     ------
     StudyError
@@ -96,7 +105,8 @@ def scan_region(illumination: NDArray[Any], positions_px: NDArray[np.float64], t
         raise StudyError("scoring region", f"no light falls on the {lit.shape} pixels inside the scan")
     mask = np.zeros(illumination.shape, dtype=bool)
     mask[box] = lit
-    return Region(mask, _bounds(mask), int(lit.sum()), float(threshold), float(lit.mean()))
+    rectangle = find_objects(mask.astype(np.int8))[0]
+    return Region(mask, rectangle, int(lit.sum()), float(threshold), float(lit.mean()))
 
 
 def edge_taper(length: int, fade_px: float) -> NDArray[np.float64]:
@@ -109,12 +119,6 @@ def edge_taper(length: int, fade_px: float) -> NDArray[np.float64]:
     return np.sin(np.pi / 2 * np.minimum(from_edge / fade_px, 1)) ** 2
 
 
-def _bounds(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    rows = np.flatnonzero(mask.any(axis=1))
-    columns = np.flatnonzero(mask.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
 def _check(illumination: NDArray[Any], positions_px: NDArray[np.float64], threshold: float) -> None:
     if illumination.ndim != 2 or np.iscomplexobj(illumination):
         raise StudyError(
@@ -122,11 +126,6 @@ def _check(illumination: NDArray[Any], positions_px: NDArray[np.float64], thresh
         )
     if not np.all(np.isfinite(illumination)) or np.any(illumination < 0):
         raise StudyError("illumination", "must be finite and not negative")
-    if positions_px.ndim != 2 or positions_px.shape[1] != 2 or len(positions_px) == 0:
-        raise StudyError(
-            "positions_px", f"must be (frame, 2) with at least one frame, got {positions_px.shape}"
-        )
-    if not np.all(np.isfinite(positions_px)):
-        raise StudyError("positions_px", "must be finite")
+    require_positions(positions_px)
     if not 0 <= threshold < 1:
         raise StudyError("region threshold", f"must be in [0, 1), got {threshold}")

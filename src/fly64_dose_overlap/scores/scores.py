@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, minimum_filter
 from skimage.metrics import structural_similarity
 
 from fly64_dose_overlap.errors import StudyError
@@ -51,7 +51,6 @@ def score(
     ----------
     reference, aligned : (y, x) complex
         Truth, and prediction after `align_to`, on the grid of the region.
-    region : Region
 
     Returns
     -------
@@ -223,9 +222,7 @@ def _ratio(sums: Image, weights: Image) -> Image:
 
 
 def _ssim_support(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    around = np.pad(mask, WINDOW_TAPS // 2)
-    windows = np.lib.stride_tricks.sliding_window_view(around, (WINDOW_TAPS, WINDOW_TAPS))
-    interior = np.asarray(windows.all(axis=(-2, -1)))
+    interior = np.asarray(minimum_filter(mask, WINDOW_TAPS, mode="constant"), dtype=np.bool_)
     return interior if interior.sum() >= _LEAST_INTERIOR * mask.sum() else mask
 
 

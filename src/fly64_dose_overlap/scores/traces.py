@@ -8,12 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.scores.frc import (
-    WindowName,
-    apodisation,
-    ring_index,
-    windowed_spectrum,
-)
+from fly64_dose_overlap.scores.frc import WindowName, apodisation, ring_index, ring_sums, windowed_spectrum
 from fly64_dose_overlap.scores.lanczos import Field, real_dot
 from fly64_dose_overlap.scores.region import Region
 
@@ -61,8 +56,7 @@ class Rings:
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._weights = apodisation(shape, WINDOW)
-        ring, self._rings = ring_index(shape)
-        self._ring = ring.ravel()
+        self._ring, self._rings = ring_index(shape)
         self.frequency: NDArray[np.float64] = np.arange(1, self._rings + 1) / min(shape)
         """(ring,) cycles per pixel."""
 
@@ -75,10 +69,9 @@ class Rings:
 
         Of white noise with itself it is the variance.
         """
-        product = (first.conj() * second).real.ravel()
-        sums = np.bincount(self._ring, weights=product, minlength=self._rings + 2)
-        power = sums / np.maximum(np.bincount(self._ring, minlength=self._rings + 2), 1)
-        return power[1 : self._rings + 1] / float(np.sum(self._weights**2))
+        sums = ring_sums((first.conj() * second).real, self._ring, self._rings)
+        pixels = np.maximum(ring_sums(None, self._ring, self._rings), 1)
+        return sums / pixels / float(np.sum(self._weights**2))
 
 
 class Traces:
@@ -91,7 +84,6 @@ class Traces:
     ----------
     truth : (y, x) complex128
         Inside the region's rectangle.
-    region : Region
 
     Raises
     ------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -32,8 +31,8 @@ def make_synthetic_base(params: BaseParams) -> BaseSet:
     Parameters
     ----------
     params : BaseParams
-        Section ``base`` of ``params.yaml``, with ``source: synthetic``, or ``star-bench``
-        for the baseline raster of `make_star_bench`, which takes the seed alone.
+        With ``source: synthetic``, or ``star-bench`` for the baseline raster of
+        `make_star_bench`, which takes the seed alone.
 
     Returns
     -------
@@ -63,9 +62,17 @@ def make_synthetic_base(params: BaseParams) -> BaseSet:
         generator(params.seed, "base", "scan"),
         origin_px=(origin_px, origin_px),
     )
+    physics = optics.described(
+        params.frame_side_px,
+        pupil_apodisation_fraction=optics.apodisation,
+        defocus_m=defocus_m,
+        field_px=params.field_px,
+        step_px=params.step_px,
+        jitter_px=params.jitter_px,
+    )
     record = new_record(
         "base",
-        physics=_physics(params, optics, defocus_m),
+        physics=physics,
         source=params.source,
         seed=params.seed,
         object_kind=params.object_kind,
@@ -83,21 +90,3 @@ def object_side_px(field_px: float, frame_side_px: int) -> int:
     """Return the even side of an object that holds every window of a centred field."""
     side_px = math.ceil(field_px) + frame_side_px + 2 * MARGIN_PX
     return side_px + side_px % 2
-
-
-def _physics(params: BaseParams, optics: ZonePlate, defocus_m: float) -> dict[str, Any]:
-    return {
-        "frame_side_px": params.frame_side_px,
-        "object_pixel_m": optics.object_pixel_m(params.frame_side_px),
-        "energy_ev": optics.energy_ev,
-        "detector_pixel_m": optics.detector_pixel_m,
-        "detector_distance_m": optics.detector_distance_m,
-        "zone_plate_diameter_m": optics.diameter_m,
-        "outermost_zone_m": optics.outermost_zone_m,
-        "central_stop_m": optics.central_stop_m,
-        "pupil_apodisation_fraction": optics.apodisation,
-        "defocus_m": defocus_m,
-        "field_px": params.field_px,
-        "step_px": params.step_px,
-        "jitter_px": params.jitter_px,
-    }

@@ -25,11 +25,8 @@ def with_calibration_errors(scan: Scan, params: CalibrationParams, *, where: str
 
     Parameters
     ----------
-    scan : Scan
     params : CalibrationParams
         All errors zero gives the very same scan.
-    where : str
-        Names the dataset in errors.
 
     Returns
     -------

@@ -31,13 +31,7 @@ FACTOR_DIGITS = 9
 
 
 class Simulation:
-    """The noise-free frames of a base set.
-
-    Parameters
-    ----------
-    base : BaseSet
-        Object, probe and positions.
-    """
+    """The noise-free frames of a base set."""
 
     def __init__(self, base: BaseSet) -> None:
         rows, columns = base.obj.shape
@@ -48,10 +42,6 @@ class Simulation:
 
     def expected(self, frames: slice) -> NDArray[np.float64]:
         """Return the noise-free diffraction of some frames.
-
-        Parameters
-        ----------
-        frames : slice
 
         Returns
         -------
@@ -114,7 +104,6 @@ def draw_counts(base: BaseSet, *, seed: int, dose: int) -> Iterator[NDArray[np.i
     ----------
     base : BaseSet
         Sum of the probe's squared modulus in photons, as `Simulation.with_dose` returns it.
-    seed : int
     dose : int, photons per frame
         Names the random stream; it scales nothing.
 

@@ -27,10 +27,6 @@ def in_standard_gauge(base: BaseSet) -> BaseSet:
     probe that reaches the edge of its frame, where it is taken to go on at the other side,
     a ramp changes how it goes on, and so faintly the frames.
 
-    Parameters
-    ----------
-    base : BaseSet
-
     Returns
     -------
     BaseSet

@@ -64,17 +64,6 @@ def require_diameter(diameter_px: float) -> None:
         raise StudyError("overlap", f"probe_diameter_px must be > 0, got {diameter_px}")
 
 
-def require_positions(positions_px: NDArray[np.float64]) -> None:
-    """Refuse positions that are not finite (frame, 2), or none at all."""
-    if positions_px.ndim != 2 or positions_px.shape[1] != 2 or len(positions_px) == 0:
-        raise StudyError(
-            "positions_px", f"must be (frame, 2) with at least one frame, got {positions_px.shape}"
-        )
-    bad = int(np.count_nonzero(~np.isfinite(positions_px).all(axis=1)))
-    if bad:
-        raise StudyError("positions_px", f"must be finite, found {bad} of {len(positions_px)} that are not")
-
-
 def probe_fwhm_px(probe: NDArray[np.inexact]) -> float | None:
     """Measure the probe's diameter at half maximum.
 
@@ -144,17 +133,6 @@ def radial_profile(probe: NDArray[np.inexact]) -> tuple[NDArray[np.float64], NDA
     return radii, np.asarray(sampled.mean(axis=1), dtype=np.float64)
 
 
-def default_probe_diameter_px(frame_side_px: int) -> float:
-    """Return the diameter that stands in for an unknown probe width: 0.6 N.
-
-    Examples
-    --------
-    >>> default_probe_diameter_px(64)
-    38.4
-    """
-    return DEFAULT_DIAMETER_FRACTION * frame_side_px
-
-
 def resolve_diameter(probe: NDArray[np.inexact], override_px: float | None) -> tuple[float, str]:
     """Return the diameter D for the overlap metrics and where it comes from.
 
@@ -176,11 +154,11 @@ def resolve_diameter(probe: NDArray[np.inexact], override_px: float | None) -> t
     measured = probe_fwhm_px(probe)
     if measured is not None:
         return round(measured, DIAMETER_DECIMALS), "full width at half maximum"
-    return default_probe_diameter_px(probe.shape[-1]), "0.6 N"
+    return DEFAULT_DIAMETER_FRACTION * probe.shape[-1], "0.6 N"
 
 
 def nearest_neighbours(
-    positions_px: NDArray[np.float64], count: int, *, rows: NDArray[np.integer] | None = None
+    positions_px: NDArray[np.float64], count: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Find the nearest points of each point, itself first.
 
@@ -193,26 +171,23 @@ def nearest_neighbours(
     positions_px : (point, 2) float64, object pixels
     count : int, >= 1
         Neighbours wanted, the point itself included; all points if there are fewer.
-    rows : (row,) int, optional
-        Points to search from; all if not given.
 
     Returns
     -------
-    index : (row, min(count, point)) int32
-    distance_px : (row, min(count, point)) float64
+    index : (point, min(count, point)) int32
+    distance_px : (point, min(count, point)) float64
         Ascending.
     """
     total = len(positions_px)
     wanted = min(count, total)
     candidates = min(total, wanted + TIE_CANDIDATES)
-    start = np.arange(total) if rows is None else np.asarray(rows)
-    index = np.empty((len(start), wanted), dtype=np.int32)
-    distance = np.empty((len(start), wanted), dtype=np.float64)
+    index = np.empty((total, wanted), dtype=np.int32)
+    distance = np.empty((total, wanted), dtype=np.float64)
     tree: Any = KDTree(positions_px)
     block = max(1, BLOCK_ELEMENTS // candidates)
-    for first in range(0, len(start), block):
-        part = slice(first, first + block)
-        index[part], distance[part] = _nearest_block(tree, start[part], wanted, candidates)
+    for first in range(0, total, block):
+        own = np.arange(first, min(first + block, total))
+        index[own], distance[own] = _nearest_block(tree, own, wanted, candidates)
     return index, distance
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.physics.illumination import require_positions
 from fly64_dose_overlap.seeding import generator
-from fly64_dose_overlap.study.geometry import nearest_neighbours, require_positions
+from fly64_dose_overlap.study.geometry import nearest_neighbours
 
 ROUNDING_GUARD = 1e-9
 """0.29 * 100 is 28.999999999999996 in floating point and means 29 frames."""
@@ -24,10 +25,8 @@ def subsample(n_frames: int, s_img: float, seed: int) -> NDArray[np.int64]:
 
     Parameters
     ----------
-    n_frames : int
     s_img : float, 0 < s_img <= 1
         Fraction to keep; floor(s_img * n_frames) frames are drawn without replacement.
-    seed : int
 
     Returns
     -------
@@ -44,13 +43,6 @@ def subsample(n_frames: int, s_img: float, seed: int) -> NDArray[np.int64]:
     if kept == 0:
         raise StudyError("overlap", f"s_img={s_img} keeps none of {n_frames} frames", "raise s_img")
     return np.sort(generator(seed, "subsample").permutation(n_frames)[:kept]).astype(np.int64)
-
-
-def require_gridsize(gridsize: int) -> int:
-    """Return the frames per group of a group side, or refuse the side."""
-    if gridsize not in (1, 2):
-        raise StudyError("overlap", f"gridsize must be 1 or 2, got {gridsize}")
-    return gridsize**2
 
 
 def make_groups(
@@ -76,13 +68,10 @@ def make_groups(
     gridsize : int, 1 or 2
         Group side; C = gridsize ** 2 frames per group.
     n_groups : int or None
-        Groups wanted; None means one per frame. With group side 1 a larger number
-        than there are frames is cut to the number of frames, with a warning.
+        None means one per frame. With group side 1 a larger number than there are frames
+        is cut to the number of frames, with a warning.
     neighbor_count : int
         K; all frames if there are fewer.
-    seed : int
-    enable_oversampling : bool
-        Allow more groups than frames.
 
     Returns
     -------
@@ -96,7 +85,9 @@ def make_groups(
         more groups than frames are wanted without ``enable_oversampling``.
     """
     require_positions(positions_px)
-    per_group = require_gridsize(gridsize)
+    if gridsize not in (1, 2):
+        raise StudyError("overlap", f"gridsize must be 1 or 2, got {gridsize}")
+    per_group = gridsize**2
     n_frames = len(positions_px)
     wanted = n_frames if n_groups is None else n_groups
     _require_groups(wanted, per_group, neighbor_count, n_frames)

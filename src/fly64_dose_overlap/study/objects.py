@@ -81,33 +81,17 @@ def siemens_star(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np
         for column in range(columns + 1):
             spokes = int(rng.choice(CORNER_SPOKE_COUNTS))
             _add_star(thickness, (row * height, column * width), corner_radius, spokes, rng)
-    structure = _blurred(thickness)
-    return _transmission(structure, structure, _random_field(shape, rng, _gaussian(BACKGROUND_LENGTH_PX)))
+    return _transmission(thickness, thickness, rng)
 
 
 def texture(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.complex64]:
     """Draw a natural texture: scale-free roughness and cells with edges at two sizes.
 
+    Takes and gives what `siemens_star` does.
+
     The phase follows the whole thickness; the absorption sees the cells more and the
     roughness less, as in a specimen of several materials. The two are correlated but
     not copies, so an algorithm that ties one to the other gains nothing.
-
-    Parameters
-    ----------
-    shape : (int, int), px
-        Height and width, each at least 16.
-    rng : numpy.random.Generator
-        Source of the noise.
-
-    Returns
-    -------
-    obj : (y, x) complex64
-        Transmission, modulus within 0.7 to 1, phase within -1.1 to 0 rad.
-
-    Raises
-    ------
-    StudyError
-        If the shape is too small.
     """
     _require_shape(shape)
     rough = _random_field(shape, rng, _scale_free)
@@ -115,11 +99,7 @@ def texture(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.comp
     cells = 0.5 * _cells(shape, rng, size_px=7.0) + 0.5 * _cells(shape, rng, size_px=2.2)
     phase_layer = 0.5 * rough + 0.5 * cells
     absorption_layer = 0.2 * rough + 0.2 * rough_absorption + 0.6 * cells
-    return _transmission(
-        _blurred(phase_layer),
-        _blurred(absorption_layer),
-        _random_field(shape, rng, _gaussian(BACKGROUND_LENGTH_PX)),
-    )
+    return _transmission(phase_layer, absorption_layer, rng)
 
 
 def _require_shape(shape: tuple[int, int]) -> None:
@@ -127,14 +107,17 @@ def _require_shape(shape: tuple[int, int]) -> None:
         raise StudyError("shape", f"sides must be at least {MIN_SIDE_PX} px, got {shape}")
 
 
-def _transmission(phase_layer: Field, absorption_layer: Field, background: Field) -> NDArray[np.complex64]:
-    """Return the transmission of two layers; all arguments lie within 0 to 1.
+def _transmission(
+    phase_layer: Field, absorption_layer: Field, rng: np.random.Generator
+) -> NDArray[np.complex64]:
+    """Return the transmission of two layers within 0 to 1, blurred, and of a background.
 
     Matter advances the phase of X-rays, which is a negative phase where a wave
     travels as ``exp(+ikz)``, the sign of the probe's Fresnel transfer function.
     """
-    phase = PHASE_CONTRAST_RAD * phase_layer + BACKGROUND_PHASE_RAD * background
-    modulus = (1 - ABSORPTION * absorption_layer) * (1 - BACKGROUND_ABSORPTION * background)
+    background = _random_field(phase_layer.shape, rng, _gaussian(BACKGROUND_LENGTH_PX))
+    phase = PHASE_CONTRAST_RAD * _blurred(phase_layer) + BACKGROUND_PHASE_RAD * background
+    modulus = (1 - ABSORPTION * _blurred(absorption_layer)) * (1 - BACKGROUND_ABSORPTION * background)
     return (modulus * np.exp(-1j * phase)).astype(np.complex64)
 
 
@@ -204,7 +187,7 @@ def _filtered(field: Field, transfer: Transfer) -> Field:
     return np.fft.irfft2(np.fft.rfft2(field) * transfer(q), s=field.shape)
 
 
-def _random_field(shape: tuple[int, int], rng: np.random.Generator, transfer: Transfer) -> Field:
+def _random_field(shape: tuple[int, ...], rng: np.random.Generator, transfer: Transfer) -> Field:
     """Return filtered noise, spread nearly evenly over 0 to 1."""
     field = _filtered(rng.standard_normal(shape), transfer)
     field -= field.mean()

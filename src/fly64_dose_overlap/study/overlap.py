@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import comb
 from typing import Any
 
@@ -10,14 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 
+from fly64_dose_overlap.config import ViewParams
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.study.geometry import (
-    disc_overlap,
-    nearest_neighbours,
-    require_diameter,
-    require_positions,
-)
-from fly64_dose_overlap.study.grouping import require_gridsize, subsample, subset_of_rank
+from fly64_dose_overlap.physics.illumination import require_positions
+from fly64_dose_overlap.study.geometry import disc_overlap, nearest_neighbours, require_diameter
+from fly64_dose_overlap.study.grouping import subsample, subset_of_rank
 
 METRICS_VERSION = "1.0"
 MAX_ACCEPTANCE = 0.10
@@ -25,46 +21,13 @@ ACCEPTANCE_FLOOR = 1e-6
 BLOCK_PAIRS = 4_000_000
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """The sampling of a scan whose overlap is measured.
-
-    Parameters
-    ----------
-    gridsize : int, 1 or 2
-        Group side; a group holds ``gridsize ** 2`` frames.
-    s_img : float, 0 < s_img <= 1
-        Fraction of the frames that is kept.
-    n_groups : int or None
-        Groups; None means one per kept frame.
-    rng_seed_subsample : int
-        Seed of the choice of frames.
-
-    Raises
-    ------
-    StudyError
-        If a value is out of range.
-    """
-
-    gridsize: int
-    s_img: float = 1.0
-    n_groups: int | None = None
-    rng_seed_subsample: int = 456
-
-    def __post_init__(self) -> None:
-        require_gridsize(self.gridsize)
-        if not 0 < self.s_img <= 1:
-            raise StudyError("overlap", f"s_img must be in (0, 1], got {self.s_img}")
-        if self.n_groups is not None and self.n_groups < 1:
-            raise StudyError("overlap", f"n_groups must be >= 1, got {self.n_groups}")
-
-
 def measure_overlap(
     positions_px: NDArray[np.float64],
-    sampling: Sampling,
+    sampling: ViewParams,
     *,
     probe_diameter_px: float,
     neighbor_count: int = 6,
+    seed: int = 456,
 ) -> dict[str, Any]:
     """Measure the three overlap metrics of the frames that ``sampling`` keeps.
 
@@ -75,11 +38,12 @@ def measure_overlap(
     ----------
     positions_px : (frame, 2) float64, object pixels
         All frames, before sampling.
-    sampling : Sampling
     probe_diameter_px : float, > 0
         Diameter D of the disc that stands for the probe, object pixels.
     neighbor_count : int, >= 1
         Neighbours averaged over by metrics 1 and 2.
+    seed : int
+        Of the choice of frames.
 
     Returns
     -------
@@ -97,7 +61,7 @@ def measure_overlap(
     require_diameter(probe_diameter_px)
     if neighbor_count < 1:
         raise StudyError("overlap", f"metric_neighbor_count must be >= 1, got {neighbor_count}")
-    frames = subsample(len(positions_px), sampling.s_img, sampling.rng_seed_subsample)
+    frames = subsample(len(positions_px), sampling.s_img, seed)
     kept_px = positions_px[frames]
     groups = metric_groups(kept_px, sampling)
     members_px = kept_px[groups]
@@ -112,7 +76,7 @@ def measure_overlap(
         "n_groups": sampling.n_groups,
         "neighbor_count": neighbor_count,
         "probe_diameter_px": probe_diameter_px,
-        "rng_seed_subsample": sampling.rng_seed_subsample,
+        "rng_seed_subsample": seed,
         "metric_1_group_based_avg": inner,
         "metric_2_image_based_avg": image_based_overlap(kept_px, probe_diameter_px, neighbor_count),
         "metric_3_group_to_group_avg": group_to_group_overlap(members_px.mean(axis=1), probe_diameter_px),
@@ -125,7 +89,7 @@ def measure_overlap(
     }
 
 
-def metric_groups(kept_px: NDArray[np.float64], sampling: Sampling) -> NDArray[np.int32]:
+def metric_groups(kept_px: NDArray[np.float64], sampling: ViewParams) -> NDArray[np.int32]:
     """Group frames for the metrics, without a random draw and apart from training groups.
 
     With group side 1 each frame is a group, cut off at ``n_groups``. With side 2

@@ -62,11 +62,6 @@ class ZonePlate:
         return HC_EV_M / self.energy_ev
 
     @property
-    def focal_length_m(self) -> float:
-        """Return the first-order focal length, diameter * outermost zone / wavelength."""
-        return self.diameter_m * self.outermost_zone_m / self.wavelength_m
-
-    @property
     def cutoff_per_m(self) -> float:
         """Return the spatial frequency of the aperture's rim, 1 / (2 * outermost zone)."""
         return 0.5 / self.outermost_zone_m
@@ -78,6 +73,20 @@ class ZonePlate:
         ``frame_side_px * pixel`` stays: 57.2 nm at 64, 28.6 nm at 128.
         """
         return self.wavelength_m * self.detector_distance_m / (frame_side_px * self.detector_pixel_m)
+
+    def described(self, frame_side_px: int, **more: float) -> dict[str, float]:
+        """Return the physical parameters of a record, for frames of a side, and some more."""
+        return {
+            "frame_side_px": frame_side_px,
+            "object_pixel_m": self.object_pixel_m(frame_side_px),
+            "energy_ev": self.energy_ev,
+            "detector_pixel_m": self.detector_pixel_m,
+            "detector_distance_m": self.detector_distance_m,
+            "zone_plate_diameter_m": self.diameter_m,
+            "outermost_zone_m": self.outermost_zone_m,
+            "central_stop_m": self.central_stop_m,
+            **more,
+        }
 
 
 def zone_plate_probe(
@@ -97,11 +106,8 @@ def zone_plate_probe(
     Parameters
     ----------
     frame_side_px : int, even, >= 8
-        Side N of the probe, object pixels.
     defocus_m : float, m
         Distance of the sample behind the focus; negative means before it.
-    optics : ZonePlate, optional
-        Defaults to the Velociprobe's.
 
     Returns
     -------

@@ -28,16 +28,12 @@ def raster_scan(
 
     Parameters
     ----------
-    field_px : float, object pixels
-        Side of the square that holds all positions.
-    step_px : float, object pixels
-        Pitch along both axes; at most ``field_px``. A field that is not a multiple of
-        the pitch has the raster in its middle.
+    field_px, step_px : float, object pixels
+        Side of the square that holds all positions, and pitch along both axes. A field that
+        is not a multiple of the pitch has the raster in its middle.
     jitter_px : float, object pixels
         Standard deviation of each coordinate, cut off at three of them. Positions that
         would leave the field are reflected at its border.
-    rng : numpy.random.Generator
-        Source of the jitter.
     origin_px : (float, float), object pixels
         Corner (y, x) of the field with the lowest coordinates.
 

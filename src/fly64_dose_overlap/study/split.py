@@ -64,10 +64,6 @@ def split_scan(positions_px: NDArray[np.float64], *, fraction: float, guard_gap_
     guard_gap_px : float, >= 0, object pixels
         0 keeps every frame; `closed_gap_px` is the least that keeps windows apart.
 
-    Returns
-    -------
-    Split
-
     Raises
     ------
     StudyError

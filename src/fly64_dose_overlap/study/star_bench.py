@@ -84,7 +84,15 @@ def make_star_bench(view: str, seed: int) -> BaseSet:
         origin_px=(origin_px, origin_px),
     )
     frames = _nearest_frames(scan_px, *RASTERS[view]) if view != "baseline" else np.arange(len(scan_px))
-    record = new_record("base", physics=_physics(), source=STAR_BENCH, seed=seed, object_kind="star")
+    physics = OPTICS.described(
+        FRAME_SIDE_PX,
+        pupil_rim_width_fraction=OPTICS.rim_width,
+        defocus_m=DEFOCUS_M,
+        field_px=FIELD_PX,
+        step_px=RASTERS["baseline"][1],
+        jitter_px=JITTER_PX,
+    )
+    record = new_record("base", physics=physics, source=STAR_BENCH, seed=seed, object_kind="star")
     return BaseSet(
         obj=bench_star(OBJECT_SIDE_PX),
         probe=zone_plate_probe(FRAME_SIDE_PX, DEFOCUS_M, OPTICS)[None],
@@ -105,12 +113,8 @@ def bench_star(side_px: int) -> NDArray[np.complex64]:
     """Draw the star: straight spokes with a hole in the hub and gaps at four radii.
 
     Amplitude and phase have the same shape, and pixels on an edge the mean over
-    their area. Spokes are finer than a pixel within 11 px of the hub.
-
-    Parameters
-    ----------
-    side_px : int
-        Side of the object; the star keeps its size.
+    their area. Spokes are finer than a pixel within 11 px of the hub. The star keeps its size
+    on an object of any side.
 
     Returns
     -------
@@ -135,21 +139,3 @@ def _nearest_frames(scan_px: NDArray[np.float64], lines: int, pitch_px: float) -
     nodes = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     distance = np.hypot(*(scan_px[:, None] - nodes).transpose(2, 0, 1))
     return np.unique(distance.argmin(axis=0)).astype(np.int64)
-
-
-def _physics() -> dict[str, float]:
-    return {
-        "frame_side_px": FRAME_SIDE_PX,
-        "object_pixel_m": OPTICS.object_pixel_m(FRAME_SIDE_PX),
-        "energy_ev": OPTICS.energy_ev,
-        "detector_pixel_m": OPTICS.detector_pixel_m,
-        "detector_distance_m": OPTICS.detector_distance_m,
-        "zone_plate_diameter_m": OPTICS.diameter_m,
-        "outermost_zone_m": OPTICS.outermost_zone_m,
-        "central_stop_m": OPTICS.central_stop_m,
-        "pupil_rim_width_fraction": OPTICS.rim_width,
-        "defocus_m": DEFOCUS_M,
-        "field_px": FIELD_PX,
-        "step_px": RASTERS["baseline"][1],
-        "jitter_px": JITTER_PX,
-    }

@@ -13,35 +13,21 @@ from fly64_dose_overlap.provenance import with_step
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.geometry import resolve_diameter
 from fly64_dose_overlap.study.grouping import make_groups, subsample
-from fly64_dose_overlap.study.overlap import Sampling, measure_overlap
+from fly64_dose_overlap.study.overlap import measure_overlap
 
 __all__ = ["VIEW_MAPPING_VERSION", "make_view", "subsample"]
 
 VIEW_MAPPING_VERSION = "1"
 """Version of the mapping from view names to sampling, described in docs/design/views.md."""
 
-RECORDED = (
-    "view",
-    "view_mapping_version",
-    "s_img",
-    "gridsize",
-    "n_groups",
-    "n_groups_actual",
-    "n_training_groups",
-    "n_images_total",
-    "n_images_subsampled",
-    "n_frames_in_no_group",
-    "training_neighbor_count",
-    "neighbor_count",
-    "rng_seed_subsample",
-    "rng_seed_grouping",
-    "metrics_version",
-    "probe_diameter_px",
-    "probe_diameter_source",
-    "geometry_acceptance_bound",
-    "effective_min_acceptance",
+RESULTS = (
+    "metric_1_group_based_avg",
+    "metric_2_image_based_avg",
+    "metric_3_group_to_group_avg",
+    "n_unique_images",
+    "fluence",
 )
-"""Entries of the metrics that go into the provenance."""
+"""Entries of the metrics that are not in the provenance too."""
 
 
 def make_view(
@@ -56,10 +42,6 @@ def make_view(
     ----------
     scan : Scan
         One half of the scan at one dose.
-    view : ViewParams
-        Fraction of the frames, number of groups and group side.
-    overlap : OverlapParams
-        Neighbour counts, seeds and the probe's diameter.
     name : str
         Name of the view, for the record.
 
@@ -90,9 +72,10 @@ def make_view(
     diameter_px, diameter_source = resolve_diameter(scan.probe, overlap.probe_diameter_px)
     measured = measure_overlap(
         scan.positions_px,
-        Sampling(view.gridsize, view.s_img, view.n_groups, overlap.seed_subsample),
+        view,
         probe_diameter_px=diameter_px,
         neighbor_count=overlap.metric_neighbor_count,
+        seed=overlap.seed_subsample,
     )
     metrics = {
         "view": name,
@@ -105,6 +88,6 @@ def make_view(
         "n_frames_in_no_group": len(frames) - len(np.unique(groups)),
         "fluence": fluence_summary(kept.illumination(), kept.positions_px),
     }
-    recorded = {key: metrics[key] for key in RECORDED}
+    recorded = {key: value for key, value in metrics.items() if key not in RESULTS}
     record = with_step(kept.record, "overlap_view", "keep frames and group them", **recorded)
     return replace(kept, groups=groups, record=record), metrics
