@@ -2,7 +2,7 @@
 # # First steps in Python
 #
 # Simulate a small scan, reconstruct it, compare the result with the physical limit, and see
-# what half of the photons would have cost. Nothing here needs DVC or `params.yaml`. The file
+# what fewer photons would have cost. Nothing here needs DVC or `params.yaml`. The file
 # is a notebook: open `examples/first_steps.py` in Jupyter with jupytext, or run it as it is.
 
 # %%

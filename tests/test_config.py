@@ -110,6 +110,10 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
         ),
         ({"overlap.views.sparse.n_groups": 0}, "n_groups: input should be greater than or equal to 1, got 0"),
         ({"overlap.views.a-b": {}}, "overlap.views.a-b.[key]: string should match pattern"),
+        (
+            {"overlap.views.on": {"s_img": 1.0, "n_groups": None, "gridsize": 1}},
+            "on is True in YAML",
+        ),
         ({"overlap.views": {}}, "overlap.views: dictionary should have at least 1 item"),
     ],
 )

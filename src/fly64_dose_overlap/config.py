@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 
@@ -24,7 +24,16 @@ MAX_YAML_BYTES = 64 * 1024
 MAX_POSITIONS = 4_000_000
 """Of a synthetic scan."""
 
-ViewName = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
+
+def _text_in_yaml(name: str) -> str:
+    if not isinstance(yaml.safe_load(name), str):
+        raise ValueError(f"{name} is {yaml.safe_load(name)} in YAML; choose another name")
+    return name
+
+
+ViewName = Annotated[
+    str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100), AfterValidator(_text_in_yaml)
+]
 MethodName = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Dose = Annotated[int, Field(gt=0, le=10**12)]

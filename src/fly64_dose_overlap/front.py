@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.base import make_synthetic_base
 from fly64_dose_overlap.study.dose import Simulation, draw_counts
 from fly64_dose_overlap.study.gauge import in_standard_gauge
+from fly64_dose_overlap.study.soundness import require_sound, require_truth
 from fly64_dose_overlap.study.views import make_view
 
 
@@ -169,6 +171,7 @@ def thin(scan: Scan, fraction: float, *, seed: int = 42) -> Scan:
     """
     if not 0 < fraction < 1:
         raise StudyError("thin", f"fraction must lie between 0 and 1, got {fraction}")
+    require_sound(scan)
     return scan.thin(fraction, generator(seed, "thin"))
 
 
@@ -204,8 +207,9 @@ def train(
     made = make_method(method, _with_defaults(method, settings))
     if not isinstance(made, Learned):
         raise StudyError(method, "has nothing to train", "give it to reconstruct")
+    require_sound(scan)
     reached, window = _grouped(scan).cropped()
-    inside = None if truth is None or not made.needs_truth else truth[window]
+    inside = None if truth is None or not made.needs_truth else require_truth(scan, truth)[window]
     with one_torch_thread():
         return made.train(reached, Training(seed, Path(model)), inside)[0]
 
@@ -240,6 +244,7 @@ def reconstruct(
         If there is no such method or setting, or the scan does not suit it.
     """
     made = make_method(method, _with_defaults(method, settings))
+    require_sound(scan)
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(made, Learned):
             scan = _grouped(scan)
@@ -273,16 +278,9 @@ def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
     details = scores_of(truth, aligned.field, region)
     inside = region.rectangle
     frc50 = cutoff(fourier_ring_correlation(truth[inside], aligned.field[inside]), "half")
-    return Scores(
-        result.label,
-        details["phase"]["psnr_db"],
-        details["amplitude"]["psnr_db"],
-        details["phase"]["ssim"],
-        details["complex_nrmse"],
-        frc50,
-        region.pixels,
-        details,
-    )
+    phase, amplitude = details["phase"], details["amplitude"]
+    found = (phase["psnr_db"], amplitude["psnr_db"], phase["ssim"], details["complex_nrmse"], frc50)
+    return Scores(result.label, *found, region.pixels, details)
 
 
 def agreement(
@@ -298,7 +296,8 @@ def agreement(
 
     There is no ground truth: the R-factor tells how well the frames are fitted, and the Fourier
     ring correlation how far two halves of the data agree. What both halves share raises it: errors
-    of the probe and of the positions, and a prior, or a model that was trained on the very scan.
+    of the probe and of the positions, a prior, a model that was trained on the very scan, and an
+    empty object that few epochs have not left behind. A scan in groups of four is thinned only.
 
     Parameters
     ----------
@@ -359,22 +358,26 @@ def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: int = 42, vectors: 
     scan : Scan
     truth : (y, x) complex64
         A bound is taken at the true object.
-    seed : int
-        Of the random vectors that average over the object.
-    vectors : int
+    seed, vectors : int
+        Of the random vectors that average over the object, and their number.
 
     Returns
     -------
     Limit
         ``limit.psnr_db("phase", scan.photons_per_frame)`` and others.
     """
+    require_sound(scan)
     settings = LimitParams(seed=seed, vectors=vectors, iterations=400, tolerance=0.001)
-    return find_limit(scan, truth, EVALUATION.region_threshold, settings)
+    found = find_limit(scan, require_truth(scan, truth), EVALUATION.region_threshold, settings)
+    if not found.converged:
+        warnings.warn("the scan hardly determines its object: the limit had not converged", stacklevel=2)
+    return found
 
 
 def _halves(scan: Scan, seed: int) -> Iterator[tuple[str, tuple[Scan, Scan]]]:
-    even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
-    yield "even/odd", (even, odd)
+    if scan.groups is None or scan.groups.shape[1] == 1:  # others cannot be divided
+        even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
+        yield "even/odd", (even, odd)
     yield "thinned", scan.divide(0.5, generator(seed, "agreement"))
 
 

@@ -110,7 +110,7 @@ def test_paths_follow_from_the_cell_the_half_and_the_method() -> None:
     job = planned(dose=[1000], view=["sparse"], split=["test"]).jobs[0]
     assert job.name == "lsqml/sparse/dose=1000/test"
     assert job.data == Path("data/views/1000/sparse/test.npz")
-    assert job.folder == Path("reconstructions/jobs/dose_1000/sparse/test/lsqml")
+    assert job.folder == Path("jobs/reconstructions/dose_1000/sparse/test/lsqml")
     assert job.log == job.folder / "reconstruct.log"
     trained = planned("train", root=Path("out")).jobs
     assert trained[0].folder == Path("out/dose_1000/baseline/train/network")
@@ -193,8 +193,8 @@ def test_a_dry_run_prints_the_commands_makes_nothing_and_needs_no_torch(tmp_path
     found = invoke("train", "--dry-run", "--dose", "1000", "--dose", "10000", "--view", "dense")
     assert found.exit_code == 0
     first, second, last = found.stdout.splitlines()
-    assert " one train network data/views/1000/dense/train.npz models/jobs/dose_1000/dense/" in first
-    assert " one train network data/views/10000/dense/train.npz models/jobs/dose_10000/dense/" in second
+    assert " one train network data/views/1000/dense/train.npz jobs/models/dose_1000/dense/" in first
+    assert " one train network data/views/10000/dense/train.npz jobs/models/dose_10000/dense/" in second
     assert last == "2 of 9 jobs, 0 without data"
     assert set(tmp_path.rglob("*")) == before
     code = f"from {jobs.__name__} import main; import sys; main('train', dry_run=True)"
@@ -225,15 +225,15 @@ def test_an_unknown_task_is_a_usage_error() -> None:
 def test_a_failed_job_stops_no_other_and_fails_the_command(stand_in: Callable[..., None]) -> None:
     stand_in(lambda job: "bad" if job.dose == 1000 else "good")
     found = invoke("train", "--view", "dense", "--dose", "1000", "--dose", "10000")
-    log = "models/jobs/dose_1000/dense/train/network/train.log"
+    log = "jobs/models/dose_1000/dense/train/network/train.log"
     assert found.exit_code == 1
     assert f"error: jobs: 1 of 2 failed: {log}\n" in found.stderr
-    assert "2 of 9 jobs, 1 failed, 7 skipped, 0 without data: models/jobs/manifest.json" in found.stdout
+    assert "2 of 9 jobs, 1 failed, 7 skipped, 0 without data: jobs/models/manifest.json" in found.stdout
     assert f"[dense/dose=10000] sha256: {64 * '0'}" in found.stdout
-    failed, done = (job["result"] for job in manifest("models/jobs")["jobs"])
+    failed, done = (job["result"] for job in manifest("jobs/models")["jobs"])
     assert failed == {"status": "failed", "returncode": 1, "reason": "error: no luck"}
     assert (done["status"], done["returncode"], done["size_bytes"]) == ("success", 0, 3)
-    assert manifest("models/jobs")["n_failed"] == 1
+    assert manifest("jobs/models")["n_failed"] == 1
     text = Path(log).read_text(encoding="utf-8")
     assert text.startswith("job network/dense/dose=1000/train starts: {'method': 'network', 'dose': 1000")
     assert text.endswith("at work\nerror: no luck\n")
@@ -382,8 +382,8 @@ def test_the_command_runs_jobs_in_processes_of_their_own() -> None:
     write_views("test")
     found = invoke("reconstruct", "--method", "ml", "--dose", "10000", "--view", "dense", "-j", "2")
     assert found.exit_code == 1
-    failed, done = (job["result"] for job in manifest("reconstructions/jobs")["jobs"])
+    failed, done = (job["result"] for job in manifest("jobs/reconstructions")["jobs"])
     assert failed["reason"].startswith("error: data/views/10000/dense/train.npz: is not an NPZ file")
     assert done["status"] == "success"
-    folder = Path("reconstructions/jobs/dose_10000/dense/test/ml")
+    folder = Path("jobs/reconstructions/dose_10000/dense/test/ml")
     assert [each.method for each in read_reconstructions(folder)] == ["ml", "ml_held_out"]

@@ -31,9 +31,11 @@ from fly64_dose_overlap.pipeline.stages._method import method_of
 from fly64_dose_overlap.progress import say
 
 Task = Literal["train", "reconstruct"]
-ROOTS: dict[Task, Path] = {"train": Path("models/jobs"), "reconstruct": Path("reconstructions/jobs")}
+ROOTS: dict[Task, Path] = {"train": Path("jobs/models"), "reconstruct": Path("jobs/reconstructions")}
 DEFAULT_METHOD: dict[Task, str] = {"train": "network", "reconstruct": "lsqml"}
 BUNDLE = "model.safetensors"
+PARENT = "FLY64_PARENT"
+"""Variable that names the process which a job ends with."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,8 @@ def _run(job: Job, command: Sequence[str], running: list[subprocess.Popen[bytes]
     with job.log.open("ab") as log:
         log.write(f"job {job.name} starts: {job.describe()}\n".encode())
         log.flush()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        environment = {**os.environ, PARENT: str(os.getpid())}
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         running.append(process)
         status = process.wait()
     if status:
@@ -226,13 +229,14 @@ def one(
     params_file: ParamsOption = PARAMS_FILE,
 ) -> None:
     """Run one job in this process and write result.json beside what it makes."""
+    # Known from the start: the parent may end while this process still imports.
+    end_with_parent(int(os.environ.get(PARENT, os.getppid())))
     from fly64_dose_overlap.methods.base import Learned
     from fly64_dose_overlap.pipeline.code import code_of_method
     from fly64_dose_overlap.pipeline.reconstruction import reconstruct_by
     from fly64_dose_overlap.pipeline.repository import work_key
     from fly64_dose_overlap.pipeline.training import train_method
 
-    end_with_parent(os.getppid())
     params = load_params(params_file)
     made = method_of(method, params.methods, params_file)
     known = model if isinstance(made, Learned) and model is not None and model.is_file() else None

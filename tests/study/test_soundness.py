@@ -1,0 +1,97 @@
+"""Scans made by hand whose counts, probe and truth do not belong together."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import fly64_dose_overlap as fdo
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.scan import Scan
+
+
+@cache
+def case() -> tuple[Scan, NDArray[np.complex64]]:
+    """Return a small scan and its truth; do not change their arrays."""
+    return fdo.simulate(1e3, seed=1, field_px=30, frame_side_px=32, defocus_um=200)
+
+
+def with_count(value: float) -> Scan:
+    counts = np.array(case()[0].counts[:])
+    counts[2, 3, 4] = value
+    return replace(case()[0], counts=counts)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, r"must be finite, but frame 2 has nan at \[3, 4\]"),
+        (np.inf, r"must be finite, but frame 2 has inf at \[3, 4\]"),
+        (-1, r"must be not negative, but frame 2 has -1.0 at \[3, 4\]"),
+        (0.3, r"must be whole numbers, but frame 2 has 0.3\d* at \[3, 4\]"),
+    ],
+)
+def test_counts_that_are_no_counts_are_refused(value: float, message: str, tmp_path: Path) -> None:
+    wrong = with_count(value)
+    calls: list[Any] = [
+        lambda: fdo.reconstruct(wrong, "ml", epochs=1),
+        lambda: fdo.thin(wrong, 0.5),
+        lambda: fdo.limit(wrong, case()[1]),
+        lambda: fdo.train("refined", wrong, tmp_path / "model.safetensors"),
+        lambda: fdo.agreement(wrong, "ml", epochs=1),
+    ]
+    for call in calls:
+        with pytest.raises(StudyError, match=message):
+            call()
+
+
+def test_a_scan_without_a_photon_is_refused() -> None:
+    dark = replace(case()[0], counts=np.zeros_like(case()[0].counts[:]))
+    with pytest.raises(StudyError, match="there is no photon in 49 frames"):
+        fdo.reconstruct(dark, "ml", epochs=1)
+
+
+@pytest.mark.parametrize("factor", [30, 0.1])
+def test_a_probe_of_another_power_is_warned_of(factor: float) -> None:
+    scan = replace(case()[0], probe=(factor * case()[0].probe).astype(np.complex64))
+    with pytest.warns(UserWarning, match="the probe carries .* photons per frame but .* are counted"):
+        fdo.reconstruct(scan, "ml", epochs=1)
+
+
+@pytest.mark.parametrize("dose", [10, 1e5])
+def test_a_good_scan_gets_no_warning(dose: float) -> None:
+    scan, truth = fdo.simulate(dose, seed=2, field_px=30, frame_side_px=32, defocus_um=200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for sound in (scan, fdo.thin(scan, 0.3), fdo.view(scan, 0.6)):
+            fdo.reconstruct(sound, "ml", epochs=1)
+    fdo.limit(scan, truth)
+
+
+def test_a_truth_of_another_scan_is_refused(tmp_path: Path) -> None:
+    scan, truth = case()
+    other: list[tuple[Any, str]] = [
+        (np.pad(truth, 8, mode="edge"), "has the shape"),
+        (truth[1:], "has the shape"),
+        (np.abs(truth), "must be complex and finite"),
+        (np.full_like(truth, np.nan), "must be complex and finite"),
+        (5 * truth, "probe and truth give .* photons per frame, but .* are counted"),
+    ]
+    for wrong, message in other:
+        with pytest.raises(StudyError, match=message):
+            fdo.limit(scan, wrong)
+        with pytest.raises(StudyError, match=message):
+            fdo.train("supervised", scan, tmp_path / "model.safetensors", truth=wrong)
+
+
+def test_a_limit_that_has_not_converged_says_so() -> None:
+    scan, truth = fdo.simulate(1e4, seed=1, field_px=60, frame_side_px=32, defocus_um=200)
+    with pytest.warns(UserWarning, match="the limit had not converged"):
+        assert not fdo.limit(fdo.view(scan, 0.1), truth).converged
