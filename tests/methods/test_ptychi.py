@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -182,6 +183,14 @@ def test_the_faster_shift_is_ptychis_own() -> None:
         for given in (images, images.real):
             torch.testing.assert_close(faster(given, shifts), own(given, shifts), atol=2e-6, rtol=0)
     assert image_proc.fourier_shift is own
+
+
+def test_its_import_leaves_the_global_generator_alone() -> None:
+    code = (
+        "import random; random.seed(1); before = random.getstate(); "
+        "from fly64_dose_overlap.methods import ptychi; assert random.getstate() == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_another_seed_takes_other_batches() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -278,6 +278,15 @@ def test_a_slow_writer_does_not_put_an_older_manifest_over_a_newer(
     assert len(manifest("out")["jobs"]) == 4
 
 
+@pytest.fixture
+def _heeded_interrupt() -> Iterator[None]:
+    """Have an interrupt raise KeyboardInterrupt, which a shell makes its background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeded_interrupt")
 def test_an_interrupt_ends_the_jobs_that_run_and_starts_no_other(stand_in: Callable[..., None]) -> None:
     stand_in(lambda job: "endless")
     plan = planned(dose=[1000], gridsize=[2])

@@ -21,9 +21,12 @@ from fly64_dose_overlap.methods.state import State
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.seeding import torch_seed
 
+_before = random.getstate()
 with torchvision_for_import():
     from ptychi import api, image_proc, maths
     from ptychi.api.task import PtychographyTask
+# What pty-chi imports draws from the global generator.
+random.setstate(_before)
 
 # It warns of every choice that differs from its defaults, and shows a bar at level INFO.
 logging.getLogger("ptychi").setLevel(logging.ERROR)
