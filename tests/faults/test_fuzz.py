@@ -73,14 +73,13 @@ fuzz_worker.main()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deed", "how"),
     [
         ("signal.raise_signal(signal.SIGSEGV)", "SIGSEGV"),
-        ("while True: pass", "SIGPROF"),
-        ("fuzz_worker.signal.alarm(1); time.sleep(60)", "SIGALRM"),
-        ("os._exit(3)", "status 3"),
+        pytest.param("while True: pass", "SIGPROF", marks=pytest.mark.slow),
+        pytest.param("fuzz_worker.signal.alarm(1); time.sleep(60)", "SIGALRM", marks=pytest.mark.slow),
+        pytest.param("os._exit(3)", "status 3", marks=pytest.mark.slow),
     ],
 )
 def test_a_crash_or_hang_is_known_by_its_case_and_the_next_ones_are_tried(

@@ -32,7 +32,6 @@ def test_the_scan_has_as_many_frames_as_it_is_called_after(frames: int, tmp_path
     assert len(split.train) > 0
 
 
-@pytest.mark.slow
 def test_a_phase_that_fails_is_lost(tmp_path: Path) -> None:
     prepare(tmp_path, 500)
     outcome = measure("network image", tmp_path, 500)
