@@ -297,10 +297,9 @@ def test_an_interrupt_ends_the_jobs_that_run_and_starts_no_other(stand_in: Calla
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_jobs(plan, params_file=PARAMS_FILE, workers=1)
-    assert time.monotonic() - started < 30
+    assert not (plan.jobs[0].folder / "result.json").exists()  # which it writes at its end
     assert not plan.jobs[1].folder.exists()
 
 
