@@ -83,6 +83,7 @@ def test_revision_without_scores_has_no_result(lost: str) -> None:
         ("1000-sparse-ab12cd", {}, "ab12cd"),
         ("1000-sparse-seed44-ab12cd", {}, "ab12cd"),
         ("my-own-name", {"dose": 3000, "view": "sparse"}, ""),
+        ("1000-sparse", {"learned": ["network"], "iterative": ["map", "ml"]}, ""),
     ],
 )
 def test_variant_is_the_digest_in_the_name(name: str, changes: dict[str, Any], expected: str) -> None:

@@ -40,8 +40,8 @@ ABSENT = "absent"
 
 SEEDS = ("seed", "train.seed")
 """Parameter in which the repeats of a cell differ: now, and in commits of before."""
-CELL_KEYS = ("dose", "doses", "view", *SEEDS)
-"""Parameters that tell the cells of one study apart, and change no other result."""
+CELL_KEYS = ("dose", "doses", "view", "learned", "iterative", *SEEDS)
+"""Parameters that may differ among the cells of one study: which there are, and what runs in each."""
 EVALUATION = cells.EVALUATION.as_posix()
 RECONSTRUCTION = "reports/reconstruction.npz"
 _MAPPING = TypeAdapter(dict[str, Any])

@@ -282,9 +282,10 @@ def make_study(
 ) -> Study:
     """Gather runs into cells.
 
-    An earlier run stands for later ones of the same cell and seed. ``doses`` and ``views`` say
-    which cells there should be besides those of the runs, ``limits`` the physical limits that
-    are known by dose and view; a result brings its own. The rest is as in `Study`.
+    Of the runs of one cell and seed the one with the most methods stands for all, the earlier
+    one if they have as many. ``doses`` and ``views`` say which cells there should be besides
+    those of the runs, ``limits`` the physical limits that are known by dose and view; a result
+    brings its own. The rest is as in `Study`.
 
     Raises
     ------
@@ -293,7 +294,7 @@ def make_study(
     """
     kept: list[Run] = []
     taken: set[tuple[int, str, int]] = set()
-    for run in runs:
+    for run in sorted(runs, key=lambda run: -len(run.evaluation.get("methods", ()))):
         if run.state == SUCCESS:
             _check(run)
             key = (run.dose, run.view, run.seed)
