@@ -99,6 +99,8 @@ def test_repeats_count_the_seed_up(params_file: Path) -> None:
     assert names(cells) == ["1000-dense", "1000-dense-seed43", "1000-dense-seed44"]
     assert [cell.params.seed for cell in cells] == [42, 43, 44]
     assert "seed=43" in cells[1].overrides
+    assert [bool(cell.params.iterative) for cell in cells] == [True, False, False], "no seed is theirs"
+    assert cells[0].params.learned == cells[1].params.learned
     assert not any(override.startswith("seed") for override in cells[0].overrides)
 
 
