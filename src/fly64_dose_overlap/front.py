@@ -35,7 +35,7 @@ from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.base import make_synthetic_base
 from fly64_dose_overlap.study.dose import Simulation, draw_counts
 from fly64_dose_overlap.study.gauge import in_standard_gauge
-from fly64_dose_overlap.study.soundness import require_sound, require_truth
+from fly64_dose_overlap.study.soundness import require_sound, require_truth, whole_counts
 from fly64_dose_overlap.study.views import make_view
 
 
@@ -112,18 +112,14 @@ def read_scan(path: Path | str, *, modes: Modes = "all") -> Scan:
     MissingFileError
         If there is no such file.
     StudyError
-        If the file is damaged, lacks something, or holds no frames.
+        If the file is damaged, lacks something, or holds no frames, or none of counted photons.
     """
     base = read_user_base(path, modes=modes)
     if base.amplitude is None:
         raise StudyError(str(path), "has no frames", "add them as counts or diffraction")
-    amplitude = base.amplitude
-    counts = np.concatenate(
-        [np.rint(np.square(amplitude[i : i + 256])) for i in range(0, len(amplitude), 256)]
-    )
     height, width = base.obj.shape
     return Scan(
-        counts,
+        whole_counts(str(path), base.amplitude),
         base.probe,
         base.positions_px,
         (height, width),
