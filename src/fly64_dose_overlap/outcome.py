@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff
@@ -22,8 +23,8 @@ THRESHOLDS: tuple[ThresholdName, ...] = ("half-bit", "one-seventh")
 """Of the Fourier ring correlation of two noisy halves."""
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Brief):
     """A reconstruction of a scan.
 
     Attributes
@@ -77,8 +78,8 @@ class Result:
         return figure
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Brief):
     """How far a reconstruction is from the truth, after alignment, over the illuminated region.
 
     Attributes
@@ -121,8 +122,8 @@ class Scores:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(Brief):
     """A reconstruction of measured frames, which have no ground truth, and what speaks for it.
 
     Attributes
