@@ -292,8 +292,9 @@ def agreement(
 
     There is no ground truth: the R-factor tells how well the frames are fitted, and the Fourier
     ring correlation how far two halves of the data agree. What both halves share raises it: errors
-    of the probe and of the positions, a prior, a model that was trained on the very scan, and an
-    empty object that few epochs have not left behind. A scan in groups of four is thinned only.
+    of the probe and of the positions, a prior, a model that was trained on the very scan, and, of
+    halves of the photons, the pattern of the frames that an unfinished iteration leaves. A warning
+    says where halves of the frames do not bear them out. A scan in groups of four is thinned only.
 
     Parameters
     ----------
@@ -343,7 +344,10 @@ def agreement(
         curves[name] = fourier_ring_correlation(first[inside], aligned.field[inside])
     if pixel_nm is None and scan.optics is not None:
         pixel_nm = scan.optics.object_pixel_m * 1e9
-    return Agreement(whole, error, curves, pixel_nm)
+    agreed = Agreement(whole, error, curves, pixel_nm)
+    if agreed.doubt:
+        warnings.warn(agreed.doubt, stacklevel=2)
+    return agreed
 
 
 def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: int = 42, vectors: int = 1) -> Limit:
