@@ -168,13 +168,9 @@ def dask(
     """Run the cells on Dask workers, and bring the results here. See docs/cluster.md."""
     pairs = _pairs("--cluster", cluster).items()
     arguments = {key: int(text) if text.isdecimal() else text for key, text in pairs}
+    gpus = list(dict.fromkeys(gpu or ()))
     run = partial(
-        run_on_dask,
-        workers=workers,
-        address=scheduler,
-        jobqueue=jobqueue,
-        cluster=arguments,
-        gpus=list(dict.fromkeys(gpu or ())),
+        run_on_dask, workers=workers, address=scheduler, jobqueue=jobqueue, cluster=arguments, gpus=gpus
     )
     chosen = _Matrix(dose, view, gridsize, seeds, overrides)
     chosen.run_on_cluster(run, scratch, cache, git_remote, dry_run)

@@ -43,12 +43,9 @@ def whole_counts(where: str, amplitude: FrameArray) -> NDArray[np.float32]:
             bad = np.argwhere(~(np.abs(photons - whole) <= ROOT_ERROR * np.maximum(photons, 1)))
         if len(bad):
             frame, y, x = (int(index) for index in bad[0])
-            raise StudyError(
-                where,
-                f"frames must be counted photons, but frame {first + frame} has "
-                f"{photons[frame, y, x]:.4g} at [{y}, {x}]",
-                "scale them to photons, round, and name them counts; diffraction holds square roots",
-            )
+            found = f"frame {first + frame} has {photons[frame, y, x]:.4g} at [{y}, {x}]"
+            hint = "scale them to photons, round, and name them counts; diffraction holds square roots"
+            raise StudyError(where, f"frames must be counted photons, but {found}", hint)
     return counts
 
 
