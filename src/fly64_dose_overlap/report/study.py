@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fly64_dose_overlap.config import at
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR, SCORES, Score
 
@@ -322,8 +323,8 @@ def _cell(dose: int, view: str, runs: Sequence[Run], known: Bounds | None) -> Ce
 
 def _check(run: Run) -> None:
     where = f"{run.name}: metrics/evaluation.json"
-    split = run.evaluation["conventions"]["split"]
+    split = at(run.evaluation, "conventions.split")
     if split != "test":
         raise StudyError(where, f"must be of the test half, got {split!r}")
-    if not run.methods:
+    if not run.evaluation.get("methods"):
         raise StudyError(where, "has no method", "evaluate it again")

@@ -102,12 +102,13 @@ def plan(
     StudyError
         If an override, a dose or a view is not valid, or no cell is left.
     """
-    for override in selection.overrides:
+    own = list(dict.fromkeys(selection.overrides))
+    for override in own:
         key = override.partition("=")[0].lstrip("+~")
         if key in OPTIONS:
             raise StudyError(f"-S {override}", f"{key} makes the cells of the matrix", f"use {OPTIONS[key]}")
     lists = [f"{key}=[{','.join(names)}]" for key, names in (methods or {}).items()]
-    common = (*lists, *selection.overrides)
+    common = (*lists, *own)
     params = overridden(params_file, common)
     candidates = cells(params, doses=selection.doses, seeds=selection.seeds)
     chosen = choose(candidates, dose=selection.doses, view=selection.views, gridsize=selection.gridsizes)
