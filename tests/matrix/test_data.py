@@ -1,4 +1,4 @@
-"""Which cells read the datasets of the working tree, as dvc.yaml says."""
+"""Which cells read the datasets of the working tree, as dvc.yaml says, and what results of dvc.lock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 from dvc.repo import Repo
 
 from fly64_dose_overlap.config import load_params
-from fly64_dose_overlap.pipeline.matrix.data import shares_data
+from fly64_dose_overlap.pipeline.matrix.data import recorded_results, shares_data
 from fly64_dose_overlap.pipeline.matrix.history import base_checksum
 from fly64_dose_overlap.pipeline.matrix.plan import Selection, plan
 from tiny_study import ROOT
@@ -65,6 +65,22 @@ def test_these_overrides_change_its_data(repo: Repo, override: str) -> None:
 
 def test_a_dose_beside_the_list_has_data_of_its_own(repo: Repo) -> None:
     assert not shares(repo, dose=3000)
+
+
+@pytest.mark.parametrize(
+    ("override", "others"),
+    [("", set()), ("methods.map.epochs=7", {"map"}), ("seed=43", {"refined"}), ("base.seed=43", None)],
+)
+def test_results_of_the_lock_are_those_of_equal_parameters(
+    repo: Repo, override: str, others: set[str] | None
+) -> None:
+    file = ROOT / "params.yaml"
+    tree = load_params(file)
+    selection = Selection(doses=[tree.dose], overrides=[override] if override else [])
+    for each in plan(selection, committed=tree, params_file=file):
+        own = {*tree.learned, *tree.iterative} - others if others is not None else set()
+        expected = own if each.cell.view == tree.view else set()
+        assert {path.partition("/")[2] for path in recorded_results(repo, each)} == expected
 
 
 def test_the_checksum_of_the_base_set() -> None:

@@ -30,7 +30,7 @@ def restore(experiments: Sequence[Experiment], tree: Params) -> None:
     with Repo() as repo:
         shared = [each for each in experiments if shares_data(repo, each, tree)]
         files = sorted({str(each.cell.data(half)) for each in shared for half in HALVES})
-        results = sorted(found for each in experiments for found in _results(repo, each))
+        results = sorted(found for each in experiments for found in recorded_results(repo, each))
         with repo.lock:
             makers = {stage.addressing: stage for file in files for stage in _makers(repo, file)}
             stale = [name for name, stage in makers.items() if stage.changed(allow_missing=True)]
@@ -67,7 +67,7 @@ def _fetch(what: str, paths: Sequence[str], remedy: str) -> None:
         raise StudyError(what, f"missing, and not restored ({reason})", advice)
 
 
-def _results(repo: Any, experiment: Experiment) -> Iterator[str]:
+def recorded_results(repo: Any, experiment: Experiment) -> Iterator[str]:
     """Yield the reconstructions of dvc.lock that are those of an experiment too.
 
     DVC, told to allow missing files, does not make them, and the scores would lack them.
