@@ -32,9 +32,9 @@ OF_METHOD: dict[str, dict[str, Changes]] = {
         "12 iterations for 6": {"iterations": 12},
     },
     "refined": {
-        "15 iterations for 30": {"iterations": 15},
+        "30 iterations for 60": {"iterations": 30},
         "no prior in the iterations": {"weight": 0.0},
-        "coarse detail left to the iterations from 10 photons on": {"coarse_photons": 10.0},
+        "coarse phase never left to the iterations": {"coarse_photons": None},
     },
 }
 HEAD = """# What each ingredient is worth

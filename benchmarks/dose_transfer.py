@@ -5,8 +5,7 @@
 On the datasets of the study (`dvc pull`, or `dvc repro` of stage `overlap`). A network trained
 on the highest dose, seeing in training from half of the lowest dose up to 60 % of the highest, is
 applied to the test frames of every dose; so are the networks trained on each dose as the study
-does. The one network takes `STEPS_FACTOR` times the steps, from `REALISATIONS` thinnings. If it
-refines joint iterations, it leaves coarse detail to them where photons are many.
+does. The one network takes `STEPS_FACTOR` times the steps, from `REALISATIONS` thinnings.
 """
 
 from __future__ import annotations
@@ -25,14 +24,11 @@ REALISATIONS = 16
 """Epochs of the one network: each thins the photons anew, to another part of them."""
 STEPS_FACTOR = 4
 """Steps of its epochs, in multiples of ``steps_per_epoch``: the range of doses is wide."""
-COARSE_PHOTONS = 10.0
-"""Photons per pixel that leave half of the coarse correction; in so many steps the slow phase
-of the training scan would be learned by heart."""
 
 HEAD = """# One network for all doses
 
 Networks trained on each dose, and one trained on the highest dose for all, with 16 epochs of four times
-the steps; the refining one for all has `coarse_photons` 10. All on the same test frames:
+the steps. All on the same test frames:
 phase and amplitude PSNR in dB (peak = the truth's range) and complex NRMSE.
 Written by `python -m benchmarks.dose_transfer --output docs/dose-transfer.md`.
 
@@ -50,8 +46,6 @@ def rows(params: Params, view: str, name: str, folder: Path) -> Iterator[str]:
         "patience": REALISATIONS,
         "steps_per_epoch": STEPS_FACTOR * params.methods[name]["steps_per_epoch"],
     }
-    if name == "refined":
-        for_all["coarse_photons"] = COARSE_PHOTONS
     one, _ = train(params, view, highest, name, folder / "one", for_all)
     for dose in doses:
         own, _ = train(params, view, dose, name, folder / str(dose), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,19 @@ def test_halves_of_frames_without_noise_agree_in_fine_detail_too() -> None:
     for curve in found.frc.values():
         assert curve.frc[: len(curve.frc) // 2].min() > 0.98
     assert min(value for each in found.cutoffs_nyquist.values() for value in each.values()) > 0.8
+
+
+def test_halves_of_the_photons_that_halves_of_the_frames_do_not_bear_out_are_doubted() -> None:
+    scan, _ = fdo.simulate(1e5, seed=1, field_px=60, frame_side_px=32, defocus_um=200)
+    message = r"photons agree to 1\.00 of Nyquist, halves of the frames only to 0\.1\d: the former"
+    with pytest.warns(UserWarning, match=message):
+        early = fdo.agreement(scan, epochs=1)
+    assert early.cutoffs_nyquist["even/odd"]["half-bit"] < 0.2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        late = fdo.agreement(scan, epochs=10)
+    assert late.cutoffs_nyquist["even/odd"]["half-bit"] > 0.7
+    assert late.doubt == replace(early, frc={"thinned": early.frc["thinned"]}).doubt == ""
 
 
 def test_the_two_halves_have_every_frame_and_every_photon_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+import yaml
 
 import fly64_dose_overlap as fdo
+from fly64_dose_overlap.config import at
+from fly64_dose_overlap.pipeline import cli
+from fly64_dose_overlap.pipeline.stages._cli import command
 from tiny_study import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,8 +33,12 @@ PATH = re.compile(
 )
 CODE = re.compile(r"```\w*\n(.*?)```|`([^`\n]+)`|\]\(([^)\s#]+)", flags=re.DOTALL)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^ *```", flags=re.DOTALL | re.MULTILINE)
+HISTORIES = {"CHANGELOG.md", "learning.md"}
+"""Documents that also tell of stages of former times."""
 MADE = {"changelog.md", "first-steps.md"}
 """Pages that are made when the documentation is built: docs/hooks.py."""
+COMMAND = re.compile(r" *(?:python -m )?(dose-overlap|(?<=-m )fly64_dose_overlap[\w.]+) ?([^#]*)")
+STAGE = re.compile(r"[Ss]tages? `(\w+)`|SIGKILL of stage (\w+)|dvc repro (?:-f )?(\w+)")
 FETCHED = re.compile(r"""<(?:script|img|iframe)[^>]+src=["']?https?:|<link[^>]+stylesheet[^>]+https?:""")
 
 
@@ -132,6 +145,63 @@ def test_python_in_the_documents_can_be_parsed_and_uses_the_front_door_as_it_is(
             if language == "python":
                 compile(code, document.name, "exec")
                 assert set(re.findall(r"\bfdo\.(\w+)", code)) <= set(fdo.__all__), document.name
+
+
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield our own commands in the code of a Markdown text: program or module, and the words behind it."""
+    for code in filter(None, (part for groups in CODE.findall(text) for part in groups)):
+        for line in code.replace("\\\n", " ").splitlines():
+            if found := COMMAND.match(line):
+                yield found[1], shlex.split(found[2])
+
+
+def not_known(program: str, words: list[str]) -> set[str]:
+    """Return what a command line names that its program does not have: a command, or options."""
+    if program == "dose-overlap":
+        known: Any = typer.main.get_command(cli.app)
+        if words and not words[0].startswith("-"):
+            if words[0] not in known.commands:
+                return {words[0]}
+            known = known.commands[words[0]]
+    else:
+        known = typer.main.get_command(command(importlib.import_module(program).main))
+    options = {option for each in known.params for option in each.opts} | {"--help"}
+    return {word.partition("=")[0] for word in words if word.startswith("-")} - options
+
+
+def test_shown_commands_have_their_options() -> None:
+    seen: set[str] = set()
+    for document in DOCUMENTS:
+        for program, words in commands(document.read_text(encoding="utf-8")):
+            assert not_known(program, words) == set(), f"{document.name}: {program} {words}"
+            seen |= {program, *words[:1]}
+    assert {"matrix", "slurm", "dask", "report", "verify", "fly64_dose_overlap.pipeline.jobs"} <= seen
+
+
+def test_a_command_or_an_option_that_is_not_there_would_be_noticed() -> None:
+    text = (
+        "```sh\ndose-overlap matrix --dose 1 \\\n --resume # x\n```\n`dose-overlap fix` `dose-overlap --help`"
+    )
+    assert [not_known(*each) for each in commands(text)] == [{"--resume"}, {"fix"}, set()]
+    assert not_known("fly64_dose_overlap.pipeline.jobs", ["train", "--dose", "1", "--paint=x"]) == {"--paint"}
+
+
+def test_parameters_that_commands_set_and_columns_that_they_keep_are_there() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    scores = json.loads((ROOT / "metrics" / "evaluation.json").read_text(encoding="utf-8"))
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        assert [key for key in re.findall(r"-S '?([\w.]+)=", text) if at(params, key) is None] == [], document
+        for names in re.findall(r"--keep '\^\(([\w|]+)\)\$'", text):
+            assert set(names.split("|")) <= {"Experiment", "State", *params, *scores}, document.name
+
+
+def test_named_stages_exist() -> None:
+    stages = set(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    for document in DOCUMENTS:
+        if document.name not in HISTORIES:
+            named = STAGE.findall(document.read_text(encoding="utf-8"))
+            assert {name for each in named for name in each if name} <= stages, document.name
 
 
 def test_the_documents_stay_free_of_a_machine() -> None:

@@ -14,10 +14,14 @@ import torch
 
 import tiny_scan
 from factories import small_scan
+from fly64_dose_overlap import provenance
 from fly64_dose_overlap import scan as scan_module
 from fly64_dose_overlap.arrays import DiskArray, spool
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.outcome import Agreement, Result, Scores
 from fly64_dose_overlap.scan import Scan, embedded
+from fly64_dose_overlap.scores.frc import FrcCurve
+from fly64_dose_overlap.scores.limit import Limit
 
 
 def poisson_scan(rate: float = 5.0, frames: int = 300) -> Scan:
@@ -243,3 +247,24 @@ def test_every_frame_has_a_position() -> None:
 def test_a_probe_without_an_axis_of_modes_is_no_probe() -> None:
     with pytest.raises(jaxtyping.TypeCheckError, match="probe"):
         replace(small_scan()[0], probe=np.ones((8, 8), np.complex64))
+
+
+def test_what_the_front_door_gives_is_shown_on_one_screen() -> None:
+    scan = replace(tiny_scan.scan(), record=provenance.new_record("base", note="x" * 5000))
+    images = (tiny_scan.truth(), scan.probe, scan.positions_px, np.arange(500.0))
+    found = Result("ml", "ML", *images, 12.3456789, {"epochs": 500}, scan, {})
+    curve = FrcCurve(*(np.linspace(0.01, 1, 99) for _ in range(3)))
+    reached = Agreement(replace(found, others={"other": found}), 0.1234567, {"even/odd": curve}, None)
+    scores = Scores("ML", 20.0, None, 0.5, 0.1, 0.5, 1000, {"phase": {"psnr_db": 20.0}, "curve": [0.5] * 99})
+    limit = Limit({}, [1.0] * 99, {"phase": [1.0] * 99}, {}, {}, 1.0, [0.1] * 99, [], [], "hann", {}, {})
+    for shown, words in [
+        (scan, f"Scan(counts={scan.counts.shape} float32, probe={scan.probe.shape} complex64"),
+        (scan, f"side=32, photons_per_frame={scan.photons_per_frame:.6g})"),
+        (found, "seconds=12.3457, settings={epochs: 500}, scan=Scan(...), others={})"),
+        (curve, "FrcCurve(frequency=(99,) float64, frc=(99,) float64"),
+        (reached, "r_factor=0.123457, frc={even/odd: FrcCurve(...)})"),
+        (scores, "details={phase: {...}, curve: list of 99})"),
+        (limit, "doses=list of 99, bayesian={phase: list of 99}"),
+    ]:
+        assert words in repr(shown)
+        assert len(repr(shown)) < 800

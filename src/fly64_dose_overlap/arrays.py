@@ -10,8 +10,8 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -27,6 +27,31 @@ READ_BYTES = 2**24
 """Most that is asked of the system at once; it gives no more than 2 GiB."""
 READ_THROUGH_BYTES = 4096
 """Across lines no longer than this, reading all is faster than reading a part of each."""
+
+
+class Brief:
+    """A dataclass, made with ``repr=False``, that is shown on one screen: arrays by shape and type."""
+
+    also_shown: ClassVar[tuple[str, ...]] = ()
+    """Properties that stand behind the fields."""
+
+    def __repr__(self) -> str:
+        names = [*self.__dataclass_fields__, *self.also_shown]  # pyright: ignore[reportAttributeAccessIssue]
+        found = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return f"{type(self).__name__}({', '.join(f'{k}={_brief(v)}' for k, v in found.items())})"
+
+
+def _brief(value: Any, *, inner: bool = False) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, np.ndarray | DiskArray):
+        return f"{value.shape} {value.dtype}"
+    if isinstance(value, Mapping):
+        items = cast(Mapping[str, Any], value).items()
+        return "{...}" if inner else f"{{{', '.join(f'{k}: {_brief(v, inner=True)}' for k, v in items)}}}"
+    if isinstance(value, list):
+        return f"list of {len(cast(list[Any], value))}"
+    return f"{type(value).__name__}(...)" if isinstance(value, Brief) else repr(value)
 
 
 def rows_per_block(shape: tuple[int, ...], dtype: DTypeLike) -> int:

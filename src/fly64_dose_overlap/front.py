@@ -36,7 +36,7 @@ from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.base import make_synthetic_base
 from fly64_dose_overlap.study.dose import Simulation, draw_counts
 from fly64_dose_overlap.study.gauge import in_standard_gauge
-from fly64_dose_overlap.study.soundness import require_sound, require_truth
+from fly64_dose_overlap.study.soundness import require_sound, require_truth, whole_counts
 from fly64_dose_overlap.study.views import make_view
 
 
@@ -115,18 +115,14 @@ def read_scan(path: str | Path, *, modes: Modes = "all") -> Scan:
     MissingFileError
         If there is no such file.
     StudyError
-        If the file is damaged, lacks something, or holds no frames.
+        If the file is damaged, lacks something, or holds no frames, or none of counted photons.
     """
     base = read_user_base(path, modes=modes)
     if base.amplitude is None:
         raise StudyError(str(path), "has no frames", "add them as counts or diffraction")
-    amplitude = base.amplitude
-    counts = np.concatenate(
-        [np.rint(np.square(amplitude[i : i + 256])) for i in range(0, len(amplitude), 256)]
-    )
     height, width = base.obj.shape
     return Scan(
-        counts,
+        whole_counts(str(path), base.amplitude),
         base.probe,
         base.positions_px,
         (height, width),
@@ -308,8 +304,9 @@ def agreement(
 
     There is no ground truth: the R-factor tells how well the frames are fitted, and the Fourier
     ring correlation how far two halves of the data agree. What both halves share raises it: errors
-    of the probe and of the positions, a prior, a model that was trained on the very scan, and an
-    empty object that few epochs have not left behind. A scan in groups of four is thinned only.
+    of the probe and of the positions, a prior, a model that was trained on the very scan, and, of
+    halves of the photons, the pattern of the frames that an unfinished iteration leaves. A warning
+    says where halves of the frames do not bear them out. A scan in groups of four is thinned only.
 
     Parameters
     ----------
@@ -359,7 +356,10 @@ def agreement(
         curves[name] = fourier_ring_correlation(first[inside], aligned.field[inside])
     if pixel_nm is None and scan.optics is not None:
         pixel_nm = scan.optics.object_pixel_m * 1e9
-    return Agreement(whole, error, curves, pixel_nm)
+    agreed = Agreement(whole, error, curves, pixel_nm)
+    if agreed.doubt:
+        warnings.warn(agreed.doubt, stacklevel=3)
+    return agreed
 
 
 @checked_call

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff
@@ -20,10 +21,12 @@ EVALUATION = EvaluateParams(region_threshold=0.1, registration_upsampling=50)
 """The study's own, so that a notebook's scores are those of the study."""
 THRESHOLDS: tuple[ThresholdName, ...] = ("half-bit", "one-seventh")
 """Of the Fourier ring correlation of two noisy halves."""
+SHARED_FRC = 0.25
+"""By how much, averaged over the rings, that of thinned halves may exceed that of even and odd frames."""
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Brief):
     """A reconstruction of a scan.
 
     Attributes
@@ -77,8 +80,8 @@ class Result:
         return figure
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Brief):
     """How far a reconstruction is from the truth, after alignment, over the illuminated region.
 
     Attributes
@@ -121,8 +124,8 @@ class Scores:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(Brief):
     """A reconstruction of measured frames, which have no ground truth, and what speaks for it.
 
     Attributes
@@ -159,6 +162,23 @@ class Agreement:
             halves: {name: pixel / value if pixel and value > 0 else None for name, value in found.items()}
             for halves, found in self.cutoffs_nyquist.items()
         }
+
+    @property
+    def doubt(self) -> str:
+        """Say so where halves of the frames do not bear out halves of the photons; empty if they do.
+
+        The latter share the frames, and the pattern that these leave in an object which does not yet, or
+        with such a probe cannot, explain them.
+        """
+        frames, photons = self.frc.get("even/odd"), self.frc["thinned"]
+        if frames is None or (photons.frc - frames.frc).mean() <= SHARED_FRC:
+            return ""
+        reached = {name: found["half-bit"] for name, found in self.cutoffs_nyquist.items()}
+        return (
+            f"halves of the photons agree to {reached['thinned']:.2f} of Nyquist, halves of the frames only "
+            f"to {reached['even/odd']:.2f}: the former may agree in what all frames share and not in the "
+            "object; take more epochs, check the probe, or go by the halves of the frames"
+        )
 
     def __str__(self) -> str:
         """Return the R-factor and the cutoffs in one line."""

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.arrays import DiskArray, FrameArray, described, select_rows, spool
+from fly64_dose_overlap.arrays import Brief, DiskArray, FrameArray, described, select_rows, spool
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.illumination import illumination, require_positions
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK, divide
@@ -53,8 +53,8 @@ class Optics:
     distance_m: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scan(Brief):
     """Counted photons of a ptychographic scan, and what is known of its probe and positions.
 
     It holds no object, so that no ground truth can leak into a method.
@@ -100,6 +100,8 @@ class Scan:
     background: Float[NDArray[np.float32], "y x"] | None = None
     optics: Optics | None = None
     record: Record = field(default_factory=lambda: {})
+
+    also_shown = ("side", "photons_per_frame")
 
     def __post_init__(self) -> None:
         self._require_axes()

@@ -230,15 +230,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "none.npz"
     with pytest.raises(MissingFileError) as caught:
         read_user_base(path)
-    assert f"Base dataset not found: {path}" in str(caught.value)
+    assert str(caught.value) == f"{path}: no such file"
 
 
 @pytest.mark.parametrize(
     ("key", "edit", "message"),
     [
-        ("objectGuess", None, "has no objectGuess: the study simulates from a known object; add it as a"),
-        ("probeGuess", None, "has no probeGuess: the study simulates with a known probe"),
-        ("xcoords", None, "has no xcoords: the study simulates at known positions"),
+        ("objectGuess", None, "has no objectGuess: it is simulated from, and its size is .*; add it as a"),
+        ("probeGuess", None, "has no probeGuess: a scan has a known probe; add it"),
+        ("xcoords", None, "has no xcoords: a scan has known positions; add one number per frame"),
         ("ycoords", None, "has no ycoords: .* the file holds diffraction, objectGuess"),
         ("objectGuess", lambda a: a.real, "'objectGuess' must be complex, got float32"),
         ("objectGuess", lambda a: np.stack([a, a]), r"'objectGuess' must have axes \(y, x\)"),

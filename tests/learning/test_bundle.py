@@ -26,7 +26,7 @@ from fly64_dose_overlap.learning.corrector import Corrector, build_corrector
 from fly64_dose_overlap.learning.layers import build_seeded
 from fly64_dose_overlap.learning.mosaic import GroupStart
 
-FORMAT = "fly64-dose-overlap/network/6"
+FORMAT = "fly64-dose-overlap/network/7"
 INFO = CorrectorInfo(
     width=4,
     coarse_photons=None,
@@ -197,7 +197,7 @@ def test_a_change_that_leaves_the_format_whole_is_found(bundle: Path, where: str
 
 
 def test_the_bundle_of_another_method_is_refused(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"is no model bundle of format fly64-dose-overlap/refined/6; train"):
+    with pytest.raises(StudyError, match=r"is no model bundle of format fly64-dose-overlap/refined/7; train"):
         load_corrector(bundle, "refined", GroupStart)
     save_bundle(tmp_path / "other", build_corrector(4, seed=1), INFO, "other/1")
     assert f"is no model bundle of format {FORMAT}; train again" in refusal(tmp_path / "other")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fly64_dose_overlap.learning import corrector
@@ -82,31 +83,33 @@ def test_gains_weigh_the_bands() -> None:
 @pytest.mark.parametrize(
     ("coarse_photons", "photons", "left"), [(None, 1e3, 1.0), (10, 1e3, 0.01), (10, 10, 0.5), (30, 10, 0.75)]
 )
-def test_coarse_correction_can_be_made_to_fade_where_photons_are_many(
+def test_the_coarse_phase_of_a_correction_can_be_made_to_fade_where_photons_are_many(
     coarse_photons: float | None, photons: float, left: float
 ) -> None:
-    """Of a correction that is the same everywhere, and of one that alternates."""
+    """Of a correction that is the same everywhere, of one that alternates, and of the amplitude."""
     images = draw_mosaic((96, 96))
     planes = input_planes(Estimate(images.early, images.late, np.full((96, 96), photons)))[None]
+    along = F.normalize(torch.stack([1 + planes[0, 2], planes[0, 3]]), dim=0)
+    across = torch.stack([-along[1], along[0]])
     rows = torch.arange(96)[:, None].expand(96, 96)
     fine = 0.1 * (1.0 - 2 * (rows % 2))
+    coarse = torch.full((96, 96), 0.3)
 
     def change(correction: Tensor) -> Tensor:
-        made = correct(Corrections(correction), planes, coarse_photons)[0]
-        return made[0] - correct(Corrections(torch.zeros(96, 96)), planes, None)[0, 0]
+        unchanged = correct(Corrections(torch.zeros(2, 96, 96)), planes, None)
+        return (correct(Corrections(correction), planes, coarse_photons) - unchanged)[0]
 
     lit = 1 / (1 + corrector.WEAK_ILLUMINATION)
-    coarse = torch.full((96, 96), 0.3)
-    torch.testing.assert_close(change(coarse), left * lit * coarse, rtol=0.02, atol=1e-3)
-    torch.testing.assert_close(change(fine), lit * fine, rtol=0, atol=1e-3)
+    for correction, stays in ((across * coarse, left), (across * fine, 1.0), (along * coarse, 1.0)):
+        torch.testing.assert_close(change(correction), stays * lit * correction, rtol=0.02, atol=1e-3)
 
 
 class Corrections(nn.Module):
-    """Stand in for a network that corrects both planes alike and keeps all detail."""
+    """Stand in for a network that makes a correction of two planes and keeps all detail."""
 
     def __init__(self, correction: Tensor) -> None:
         super().__init__()
-        self._planes = torch.stack([correction, correction, *torch.zeros(2, *correction.shape)])
+        self._planes = torch.cat([correction, torch.zeros_like(correction)])
 
     def forward(self, planes: Tensor) -> Tensor:
         return self._planes[None]

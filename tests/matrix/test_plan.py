@@ -62,6 +62,12 @@ def test_what_is_no_dose_is_refused(text: str) -> None:
         parse_dose(text)
 
 
+def test_what_is_named_twice_is_taken_once(params_file: Path) -> None:
+    twice = Selection([1000, 1000], ["dense"] * 2, [1, 2, 2], overrides=["methods.refined.width=8"] * 2)
+    (cell,) = planned(params_file, twice)
+    assert cell.overrides == ("methods.refined.width=8", "dose=1000", "view=dense")
+
+
 def test_a_dose_out_of_range_is_refused_with_the_parameters(params_file: Path) -> None:
     dose = parse_dose("1e300")
     with pytest.raises(StudyError, match="less than or equal to 1000000000000"):
@@ -99,6 +105,8 @@ def test_repeats_count_the_seed_up(params_file: Path) -> None:
     assert names(cells) == ["1000-dense", "1000-dense-seed43", "1000-dense-seed44"]
     assert [cell.params.seed for cell in cells] == [42, 43, 44]
     assert "seed=43" in cells[1].overrides
+    assert [bool(cell.params.iterative) for cell in cells] == [True, False, False], "no seed is theirs"
+    assert cells[0].params.learned == cells[1].params.learned
     assert not any(override.startswith("seed") for override in cells[0].overrides)
 
 

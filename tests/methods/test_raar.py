@@ -34,7 +34,8 @@ def test_an_epoch_is_that_of_the_paper() -> None:
     floor = 0.001 * light.max()
 
     def common_object(waves: torch.Tensor) -> torch.Tensor:
-        total = model.placed((waves * probes.conj()).sum(dim=1), frames)
+        total = model.blank(torch.complex64)
+        model.place((waves * probes.conj()).sum(dim=1), frames, total)
         return (total + floor) / (light + floor)
 
     waves = model.exit_waves(torch.ones(scan.object_shape, dtype=torch.complex64), frames)

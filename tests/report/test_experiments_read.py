@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ from fly64_dose_overlap.pipeline.experiments_read import (
 from fly64_dose_overlap.report.page import write_page
 from fly64_dose_overlap.report.study import Study
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
-from report_runs import params_of
+from report_runs import evaluation, params_of
 from study_copy import StudyCopy
 
 SCORES = '{"methods": {}}'
@@ -38,6 +41,10 @@ def _source(name: str = "1000-dense", texts: dict[str, str] | None = None, **cha
     return Source(name, "a" * 40, "success", {"params.yaml": params, **(texts or {})})
 
 
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
 def _texts(*, scores: str = SCORES, dose: int = 1000, seed: int = 42) -> dict[str, str]:
     """Return scores and a dvc.lock that records them for a dose and a seed."""
     train = {"seed": seed, "epochs": 5}
@@ -45,7 +52,7 @@ def _texts(*, scores: str = SCORES, dose: int = 1000, seed: int = 42) -> dict[st
         "train": {"outs": [{"path": "model", "md5": "0" * 32}], "params": {"params.yaml": {"train": train}}},
         "evaluate": {
             "deps": [{"path": "model"}],
-            "outs": [{"path": "metrics/evaluation.json", "md5": hashlib.md5(SCORES.encode()).hexdigest()}],
+            "outs": [{"path": "metrics/evaluation.json", "md5": _md5(SCORES)}],
             "params": {"params.yaml": {"dose": dose, "view": "dense"}},
         },
         "beside": {"params": {"params.yaml": {"dose": 7}}},
@@ -83,6 +90,7 @@ def test_revision_without_scores_has_no_result(lost: str) -> None:
         ("1000-sparse-ab12cd", {}, "ab12cd"),
         ("1000-sparse-seed44-ab12cd", {}, "ab12cd"),
         ("my-own-name", {"dose": 3000, "view": "sparse"}, ""),
+        ("1000-sparse", {"learned": ["network"], "iterative": ["map", "ml"]}, ""),
     ],
 )
 def test_variant_is_the_digest_in_the_name(name: str, changes: dict[str, Any], expected: str) -> None:
@@ -96,15 +104,79 @@ def test_own_names_with_equal_changes_are_one_variant() -> None:
     assert len(first) == 6
 
 
-def test_tables_of_text_becomecolumns_of() -> None:
-    assert columns_of("a,b\n1,2\n3,\n", ",")["a"] == [1.0, 3.0]
+def test_tables_of_text_become_columns() -> None:
     path = "metrics/train/plots/metrics/val/loss.tsv"
-    assert curves_of({path: "step\tloss\n1\t0.5\n", "metrics/frc.csv": ""}) == {"val/loss": [(1.0, 0.5)]}
+    source = _source(
+        texts={"frc.csv": "a,b\n1,2\n3,\n", path: "step\tloss\n1\t0.5\n", "one.tsv": "step\n1\n"}
+    )
+    assert columns_of(source, "frc.csv", ",")["a"] == [1.0, 3.0]
+    assert columns_of(source, "none.csv", ",") == {}
+    assert curves_of(source) == {"val/loss": [(1.0, 0.5)], "one": []}
 
 
-def test_damaged_scores_are_named() -> None:
-    with pytest.raises(StudyError, match=r"1000-dense: m.json: is not JSON .*; evaluate it again"):
-        json_of(_source(texts={"m.json": "{"}), "m.json")
+def test_damaged_scores_and_tables_are_named() -> None:
+    source = _source(texts={"m.json": "{", "m.csv": "a,b\n1,x\n"})
+    with pytest.raises(StudyError, match=r"1000-dense aaaaaaa: m.json: is not JSON .*; evaluate it again"):
+        json_of(source, "m.json")
+    with pytest.raises(StudyError, match=r"1000-dense aaaaaaa: m.csv: is no table of numbers .*'x'"):
+        columns_of(source, "m.csv", ",")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"doses": None}, "doses: input should be a valid list, got None"),
+        ({"doses": []}, "doses: list should have at least 1 item"),
+        ({"doses": [1000, "many"]}, "doses.1: input should be a valid integer, got 'many'"),
+        ({"dose": "1e3"}, "dose: input should be a valid integer, got '1e3'"),
+        ({"view": 7}, "view: input should be a valid string, got 7"),
+        ({"overlap": {}}, "overlap.views: key is missing"),
+        ({"overlap": {"views": 3}}, "overlap.views: input should be a valid dictionary, got 3"),
+        ({"seed": "x"}, "seed: input should be a valid integer, got 'x'"),
+        ({"train": {"seed": 1.5}}, "train.seed: input should be a valid integer, got 1.5"),
+    ],
+)
+def test_a_damaged_parameter_is_named_with_its_commit(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        _ = _source("commit", **changes).params
+    assert str(caught.value).startswith(f"commit aaaaaaa: params.yaml: {problem}")
+    assert "leave this revision out" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "dose: [", "- 1000", "view: dense"])
+def test_a_damaged_file_of_parameters_is_named_with_its_commit(text: str) -> None:
+    with pytest.raises(StudyError, match=r"^commit bbbbbbb: params\.yaml: "):
+        _ = Source("commit", "b" * 40, "success", {"params.yaml": text}).params
+
+
+def test_values_that_json_does_not_know_tell_variants_apart() -> None:
+    odd = [_source("my-own", note=note) for note in (date(2026, 1, 1), date(2026, 1, 2), float("nan"))]
+    assert len({variant_of(source, _source("")) for source in odd}) == 3
+
+
+def test_a_commit_with_damaged_parameters_does_not_hinder_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = StudyCopy(tmp_path / "study")
+    (study.root / ".dvc").mkdir(parents=True)
+    study.git("init", "--quiet")
+    commits: list[str] = []
+    scores = json.dumps(evaluation())
+    for params in (params_of(1000, "dense"), {"dose": 1000, "view": "dense"}):
+        texts = {**_texts(scores=scores), "params.yaml": yaml.safe_dump(params)}
+        texts["dvc.lock"] = texts["dvc.lock"].replace(_md5(SCORES), _md5(scores))
+        for name, text in texts.items():
+            (study.root / name).parent.mkdir(exist_ok=True)
+            (study.root / name).write_text(text, encoding="utf-8")
+        study.commit("another")
+        commits.append(study.git("rev-parse", "HEAD").strip())
+    good, damaged = commits
+    (found,) = read_studies(study.root, [damaged, good, "HEAD~1", good[:9]])
+    assert (found.commit, [cell.title for cell in found.done]) == (good, ["1,000 photons per frame, dense"])
+    problem = f"commit {damaged[:7]}: params.yaml: doses: key is missing (and 1 more)"
+    assert f"left out: {problem}" in capsys.readouterr().err
+    with pytest.raises(StudyError, match=re.escape(problem)):
+        read_studies(study.root, [damaged])
 
 
 def test_settings_leave_out_what_tells_cells_apart() -> None:

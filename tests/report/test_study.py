@@ -92,6 +92,12 @@ def test_leader_has_the_highest_phase_psnr_in_most_cells() -> None:
     assert list(study_of(*runs).methods) == ["network", "LSQML", "rPIE", "flat object"]
 
 
+def test_of_equal_seeds_the_run_with_most_methods_stays() -> None:
+    few = {"network": ("learned", 99.0, 0.04)}
+    study = study_of(new_run(1000, "dense", methods=few), new_run(1000, "dense"))
+    assert set(study.cells[1000, "dense"].methods) == set(METHODS)
+
+
 def test_limit_is_known_where_nothing_was_run() -> None:
     bounds = {**evaluation()["limit"], "phase_psnr_db": 31.0}
     study = study_of(new_run(1000, "dense"), limits={(1000, "sparse"): bounds, (1000, "dense"): bounds})

@@ -67,9 +67,20 @@ def test_a_users_file_is_imported_and_said_to_be_unwatched(
     write_user_base(tmp_path / "mine.npz")
     base.main(write_params(tmp_path, base={"source": "mine.npz"}))
     assert len(read_base(BASE_FILE).positions_px) == 9
-    assert "DVC does not watch mine.npz; when its content changes, run: dvc repro -f base" in (
-        capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "DVC does not watch mine.npz; when its content changes, run: dvc repro -f base" in said
+    lacking = (
+        "base: reconstructions get no product for ptychodus: mine.npz: the provenance has no object_pixel_m"
     )
+    assert said.count(lacking) == 1
+
+
+@pytest.mark.parametrize("source", ["synthetic", "star-bench"])
+def test_a_set_of_our_own_has_all_that_a_product_for_ptychodus_needs(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base.main(write_params(tmp_path, base={"source": source}))
+    assert "ptychodus" not in capsys.readouterr().err
 
 
 def test_a_missing_file_is_one_line_and_status_1(tmp_path: Path) -> None:

@@ -52,6 +52,49 @@ def test_counts_that_are_no_counts_are_refused(value: float, message: str, tmp_p
             call()
 
 
+def write_frames(path: Path, key: str, frames: NDArray[Any]) -> Path:
+    """Write a file with the probe and the positions of the small scan, but other frames."""
+    scan, truth = case()
+    y, x = scan.positions_px.T
+    arrays: dict[str, Any] = {"objectGuess": truth, "probeGuess": scan.probe, "ycoords": y, "xcoords": x}
+    arrays[key] = frames
+    np.savez(path, **arrays)
+    return path
+
+
+def test_frames_of_a_file_that_are_no_counts_are_refused(tmp_path: Path) -> None:
+    counts = np.array(case()[0].counts[:])
+    root = np.sqrt(counts)
+    at_sixth, gain = counts.copy(), counts * 2.7
+    at_sixth[6, 3, 4] += 0.3
+    for key, frames, found in [
+        ("diffraction", root / root.max(), "frame 0 has 0.1"),
+        ("counts", root, "frame 0 has 1.414 at"),
+        ("diffraction", np.sqrt(at_sixth), rf"frame 6 has {at_sixth[6, 3, 4]:.4g} at \[3, 4\]"),
+        ("counts", gain, "frame 0 has 2.7"),
+        ("counts", counts.astype(np.float64) / counts.sum(), "frame 0 has "),
+        ("diffraction", np.full_like(root, 1e30), "frame 0 has inf at"),
+    ]:
+        path = write_frames(tmp_path / "mine.npz", key, frames)
+        message = rf"mine\.npz: frames must be counted photons, but {found}.*; scale them to photons, round"
+        with pytest.raises(StudyError, match=message):
+            fdo.read_scan(path)
+
+
+def test_counts_and_their_roots_are_read_as_they_are(tmp_path: Path) -> None:
+    few = case()[0].counts[:]
+    many = np.random.default_rng(3).poisson(1e6, few.shape).astype(np.float32)
+    for counts in (few, few.astype(np.uint8), many, many.astype(np.float64), many.astype(np.int32)):
+        real = counts.astype(np.float64)
+        for key, frames in (
+            ("counts", counts),
+            ("diff3d", np.sqrt(real)),
+            ("diffraction", np.sqrt(real, dtype="f4")),
+        ):
+            scan = fdo.read_scan(write_frames(tmp_path / "mine.npz", key, frames))
+            np.testing.assert_array_equal(scan.counts, counts)
+
+
 def test_a_scan_without_a_photon_is_refused() -> None:
     dark = replace(case()[0], counts=np.zeros_like(case()[0].counts[:]))
     with pytest.raises(StudyError, match="there is no photon in 49 frames"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.arrays import AnyArray, DiskArray, rows_per_block, spool
-from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import BaseSet, base_from_arrays, read_record
@@ -70,9 +69,6 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
         raise StudyError("modes", f"must be strongest or all, got {modes!r}")
     path = Path(path)
     where = str(path)
-    if not os.path.exists(path):  # unlike Path's, never an exception of its own
-        hint = "set base.source to an NPZ file, or to synthetic"
-        raise MissingFileError("Base dataset not found", where, hint)
     with NpzReader(path) as reader:
         keys = list(reader)
         _require_scan(keys, where)
@@ -95,10 +91,10 @@ def _require_scan(keys: list[str], where: str) -> None:
     image = "add it as a complex array (y, x)"
     vector = "add one number per frame, in object pixels"
     needs = {
-        rules.OBJECT: ("the study simulates from a known object", image),
-        rules.PROBE: ("the study simulates with a known probe", image),
-        rules.XCOORDS: ("the study simulates at known positions", vector),
-        rules.YCOORDS: ("the study simulates at known positions", vector),
+        rules.OBJECT: ("it is simulated from, and its size is the object's grid", image),
+        rules.PROBE: ("a scan has a known probe", image),
+        rules.XCOORDS: ("a scan has known positions", vector),
+        rules.YCOORDS: ("a scan has known positions", vector),
     }
     for key, (reason, advice) in needs.items():
         if key not in keys:

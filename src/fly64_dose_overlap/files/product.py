@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import atomic_path
 from fly64_dose_overlap.files.reconstruction import Reconstruction, checked, read_reconstructions
-from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.provenance import Record
 
 _FORMAT = ("v108", "v108")
@@ -104,15 +103,13 @@ def write_product(path: Path | str, reconstruction: Reconstruction, optics: Opti
 def write_products(folder: Path) -> None:
     """Write a product beside every reconstruction of a folder.
 
-    Where the provenance lacks what a product must say, none is written, and one line says
-    why.
+    Where the provenance lacks what a product must say, none is written; stage base has said why.
     """
     for reconstruction in read_reconstructions(folder):
         path = folder / f"{reconstruction.method}.h5"
         try:
             optics = recorded_optics(reconstruction.record, where=str(path))
-        except StudyError as error:
-            say(f"no product for ptychodus: {error}")
+        except StudyError:
             return
         write_product(path, reconstruction, optics)
 

@@ -67,7 +67,7 @@ class CorrectorInfo(ModelInfo):
     Attributes
     ----------
     coarse_photons : float or None, photons per pixel
-        Where half of the correction's coarse part is left, None: all everywhere.
+        Where half is left of the coarse correction of the phase, None: all everywhere.
     gridsize : int
         Side of the groups.
     start : dict
@@ -81,7 +81,7 @@ class CorrectorInfo(ModelInfo):
 
 def bundle_name(method: str) -> str:
     """Return the name under which a corrector's bundle is saved."""
-    return f"fly64-dose-overlap/{method}/6"
+    return f"fly64-dose-overlap/{method}/7"
 
 
 def load_corrector(

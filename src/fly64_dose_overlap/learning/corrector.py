@@ -21,14 +21,15 @@ CORRECTION_PLANES = 2
 OUTPUT_PLANES = CORRECTION_PLANES + len(BAND_EDGES_PX)
 FLUENCE_DECADES = 4.0
 """Decades of photons per pixel that the fluence plane maps onto 0..1."""
-COARSE_PX = 32
-"""Pixels averaged to the coarse part of a correction; half the side of a frame of the fly64 set."""
+COARSE_PX = {32: 1, 16: 10, 8: 100}
+"""Pixels averaged to the coarse parts of a correction of the phase, each with its factor on
+``coarse_photons``: the finer detail is, the more photons it takes to know it better without."""
 SCALES = (1, 2, 4)
 """Channels of each scale, in multiples of the network's width; each halves the image."""
 CANVAS_MULTIPLE_PX = 2 ** len(SCALES)
 TILE_PX = 512
 TILE_MARGIN_PX = 64
-COARSE_MARGIN_PX = 2 * COARSE_PX
+COARSE_MARGIN_PX = 2 * max(COARSE_PX)
 """How much further the coarse part looks. Tiles begin at multiples of its squares too."""
 
 Complex64 = NDArray[np.complex64]
@@ -107,9 +108,9 @@ def correct(network: nn.Module, planes: Tensor, coarse_photons: float | None) ->
     hardly stop a network from spoiling it. The correction fades out where hardly a photon
     falls, so that the object stays empty there.
 
-    The more steps a training takes, the more of the slow phase of its own scan it learns by heart.
-    Where photons are many, joint iterations have that right by themselves, so that the coarse
-    part of their correction may be made to fade there.
+    A training learns some of the slow phase of its own scan by heart. Where photons are many,
+    joint iterations have that right by themselves, so that the coarse part of what a correction
+    does to the phase may be made to fade there.
 
     Parameters
     ----------
@@ -119,7 +120,8 @@ def correct(network: nn.Module, planes: Tensor, coarse_photons: float | None) ->
     planes : (batch, 6, y, x) float32
         From `input_planes`; y and x are multiples of 8.
     coarse_photons : float or None, photons per pixel
-        Where half of the coarse part of the correction is left; None: all of it everywhere.
+        Where half is left of what the correction does to the phase over `COARSE_PX`, times the
+        factor that stands there; None: all of it everywhere.
     """
     empty = torch.tensor([1.0, 0.0], device=planes.device)[:, None, None]
     lit = planes[:, 4:5]
@@ -127,9 +129,7 @@ def correct(network: nn.Module, planes: Tensor, coarse_photons: float | None) ->
     correction, *gains = output.split([CORRECTION_PLANES] + [1] * len(BAND_EDGES_PX), dim=1)
     correction = correction * (lit / (lit + WEAK_ILLUMINATION))
     if coarse_photons is not None:
-        photons = 10 ** (FLUENCE_DECADES * planes[:, 5:6]) - 1
-        known = photons / (photons + coarse_photons)
-        correction = correction - _smooth(correction, COARSE_PX) * known
+        correction = correction - _coarse_phase(correction, planes, coarse_photons)
     corrected = empty + correction
     rest = planes[:, 2:4]
     for width, gain in zip(BAND_EDGES_PX, gains, strict=True):
@@ -137,6 +137,20 @@ def correct(network: nn.Module, planes: Tensor, coarse_photons: float | None) ->
         corrected = corrected + 2 * torch.sigmoid(gain) * (rest - smooth)
         rest = smooth
     return corrected + rest
+
+
+def _coarse_phase(correction: Tensor, planes: Tensor, coarse_photons: float) -> Tensor:
+    """Return the part of a correction that is to be taken off it; see `correct`."""
+    photons = 10 ** (FLUENCE_DECADES * planes[:, 5:6]) - 1
+    # The phase changes along i times the late image.
+    turning = F.normalize(torch.stack([-planes[:, 3], 1 + planes[:, 2]], dim=1), dim=1)
+    phase = (turning * correction).sum(dim=1, keepdim=True)
+    part, coarser = torch.zeros_like(phase), torch.zeros_like(phase)
+    for width, factor in COARSE_PX.items():
+        coarse = _smooth(phase, width)
+        part = part + (coarse - coarser) * (photons / (photons + factor * coarse_photons))
+        coarser = coarse
+    return turning * part
 
 
 def _smooth(images: Tensor, width: int) -> Tensor:

@@ -60,10 +60,10 @@ class Refined(Corrected):
         """Settings of the network on joint iterations."""
 
         epochs: Epochs = 4
-        iterations: Iterations = 30
+        iterations: Iterations = 60
         """Maximum a posteriori iterations on all frames before the network."""
         weight: Weight = 0.4
         """Weight of their prior, over about the root of twice the photons per pixel."""
-        coarse_photons: CoarsePhotons | None = None
-        """Photons per pixel that leave half of the coarse correction to the network; null: all
-        of it at any dose."""
+        coarse_photons: CoarsePhotons | None = 10.0
+        """Photons per pixel that leave half of the coarse correction of the phase to the network;
+        null: all of it at any dose."""

@@ -89,7 +89,7 @@ class ScanModel:
         return torch.from_numpy(shifted).to(self.probe.device)
 
     def patches(self, obj: Complex[Tensor, "h w"], frames: slice) -> Complex[Tensor, "frame y x"]:
-        """Return the windows of the object that some frames see; their gradient is `placed`."""
+        """Return the windows of the object that some frames see; `place` is the adjoint."""
         return windows(obj[None], self._places[:, frames], self.side)
 
     def reach(self, frames: slice) -> tuple[slice, slice]:
@@ -100,12 +100,6 @@ class ScanModel:
     def place(self, patches: Tensor, frames: slice, onto: Tensor) -> None:
         """Add patches (frame, y, x) onto an object (y, x), in place: the adjoint of `patches`."""
         add_patches(onto[None], patches, self._places[:, frames])
-
-    def placed(self, patches: Tensor, frames: slice) -> Tensor:
-        """Return patches added onto an empty object, (y, x)."""
-        onto = self.blank(patches.dtype)
-        self.place(patches, frames, onto)
-        return onto
 
     def blank(self, dtype: torch.dtype) -> Tensor:
         """Return an object of zeros for `place`."""

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from fly64_dose_overlap.commands import become_command
-from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.config import PARAMS_FILE
+from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.pipeline.cells import REPORTS
 from fly64_dose_overlap.pipeline.matrix import dvc_queue, history
 from fly64_dose_overlap.pipeline.matrix.cluster import Outcome, cluster_jobs, collect
@@ -82,15 +83,12 @@ def matrix(
     overrides: OverridesOption = None,
     workers: WorkersOption = 2,
     dry_run: DryRunOption = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an earlier call stopped; always so.")
-    ] = True,
 ) -> None:
     """Run every dose with every view as experiments in DVC's queue, and compare them.
 
-    A cell that has its experiment for this commit is not run again. Datasets come from
-    the cache or from remote storage and are never made again, unless -S changes them or
-    a dose is new.
+    A cell that has its experiment for this commit is not run again: the same command goes on
+    where an earlier one stopped. Datasets come from the cache or from remote storage and are
+    never made again, unless -S changes them or a dose is new.
     """
     chosen = _Matrix(dose, view, gridsize, seeds, overrides)
     if dry_run:
@@ -170,8 +168,9 @@ def dask(
     """Run the cells on Dask workers, and bring the results here. See docs/cluster.md."""
     pairs = _pairs("--cluster", cluster).items()
     arguments = {key: int(text) if text.isdecimal() else text for key, text in pairs}
+    gpus = list(dict.fromkeys(gpu or ()))
     run = partial(
-        run_on_dask, workers=workers, address=scheduler, jobqueue=jobqueue, cluster=arguments, gpus=gpu or ()
+        run_on_dask, workers=workers, address=scheduler, jobqueue=jobqueue, cluster=arguments, gpus=gpus
     )
     chosen = _Matrix(dose, view, gridsize, seeds, overrides)
     chosen.run_on_cluster(run, scratch, cache, git_remote, dry_run)
@@ -193,7 +192,7 @@ def report(
     from fly64_dose_overlap.pipeline.experiments_read import read_studies
     from fly64_dose_overlap.report.page import write_page
 
-    root = Path.cwd()
+    root = _study_folder()
     studies = read_studies(root, revision or ("HEAD",))
     write_page(studies, output, seconds=cpu_seconds(repository_root(root)))
     for study in studies:
@@ -214,7 +213,7 @@ def verify(
     DVC does not look again at what it has put there, and would check out and push damaged
     data without a word. The exit status is 1 if anything is rotten.
     """
-    found = verify_cache(Path.cwd())
+    found = verify_cache(_study_folder())
     print(f"verify: {found.files} files, {found.size / 2**20:.1f} MiB, {len(found.rotten)} rotten")
     if not found.rotten:
         return
@@ -284,6 +283,13 @@ class _Matrix:
         if failed:
             logs = ", ".join(f"{line.name} ({line.log or f'dvc queue logs {line.name}'})" for line in failed)
             raise StudyError("matrix", f"{len(failed)} of {len(lines)} cells failed, see {logs}")
+
+
+def _study_folder() -> Path:
+    """Return the working folder, if it is that of a study."""
+    if not PARAMS_FILE.exists():
+        raise MissingFileError(str(PARAMS_FILE), "no such file", "run from the repository's root")
+    return Path.cwd()
 
 
 def _pairs(option: str, texts: Sequence[str] | None) -> dict[str, str]:

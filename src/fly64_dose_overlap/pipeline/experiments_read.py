@@ -9,15 +9,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, StrictInt, TypeAdapter, ValidationError
 
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, at, first_problem, parse_yaml
@@ -27,7 +28,6 @@ from fly64_dose_overlap.pipeline.lock import LOCK_NAME, LockedStage, object_path
 from fly64_dose_overlap.pipeline.matrix.history import existing
 from fly64_dose_overlap.pipeline.matrix.plan import DIGEST_DIGITS, TARGET
 from fly64_dose_overlap.progress import say, track
-from fly64_dose_overlap.provenance import dumps
 from fly64_dose_overlap.report.study import FAILED, SUCCESS, Bounds, Curve, Run, Study, make_study
 from fly64_dose_overlap.scores.evaluation import limit_at
 from fly64_dose_overlap.scores.limit import read_limit
@@ -40,8 +40,8 @@ ABSENT = "absent"
 
 SEEDS = ("seed", "train.seed")
 """Parameter in which the repeats of a cell differ: now, and in commits of before."""
-CELL_KEYS = ("dose", "doses", "view", *SEEDS)
-"""Parameters that tell the cells of one study apart, and change no other result."""
+CELL_KEYS = ("dose", "doses", "view", "learned", "iterative", *SEEDS)
+"""Parameters that may differ among the cells of one study: which there are, and what runs in each."""
 EVALUATION = cells.EVALUATION.as_posix()
 RECONSTRUCTION = "reports/reconstruction.npz"
 _MAPPING = TypeAdapter(dict[str, Any])
@@ -49,6 +49,25 @@ _NAME_WITH_DIGEST = re.compile(r"\d+-[a-z0-9_]+(?:-seed\d+)?-([0-9a-f]{6})")
 
 Texts = dict[str, str]
 """Small files of a revision by path."""
+
+
+class _Overlap(BaseModel):
+    views: dict[str, Any]
+
+
+class _Training(BaseModel):
+    seed: StrictInt | None = None
+
+
+class _Cell(BaseModel):
+    """What the report needs of a params.yaml, of whatever commit."""
+
+    dose: StrictInt
+    doses: Annotated[list[StrictInt], Field(min_length=1)]
+    view: str
+    overlap: _Overlap
+    seed: StrictInt | None = None
+    train: _Training = _Training()
 
 
 @dataclass(frozen=True)
@@ -63,16 +82,27 @@ class Source:
     """What DVC says of it: success, queued, running or failed."""
     texts: Texts
 
+    def where(self, path: Path | str) -> str:
+        """Return the name of one of its files for an error."""
+        return f"{f'{self.name} {self.revision[:7]}'.strip()}: {path}"
+
     @cached_property
     def params(self) -> dict[str, Any]:
-        """Content of params.yaml."""
-        found = parse_yaml(self.texts.get(PARAMS_FILE.name, ""), where=f"{self.name}: {PARAMS_FILE}")
-        return found if isinstance(found, dict) else {}
+        """Content of params.yaml, with what tells a cell; empty if there is no such file."""
+        if PARAMS_FILE.name not in self.texts:
+            return {}
+        where = self.where(PARAMS_FILE)
+        found = parse_yaml(self.texts[PARAMS_FILE.name], where=where)
+        try:
+            _Cell.model_validate(found)
+        except ValidationError as error:
+            raise StudyError(where, first_problem(error), "mend it, or leave this revision out") from None
+        return found
 
     @cached_property
     def lock(self) -> dict[str, LockedStage]:
         """Content of dvc.lock by stage."""
-        return parse_lock(self.texts.get(LOCK_NAME, ""), where=f"{self.name}: {LOCK_NAME}")
+        return parse_lock(self.texts.get(LOCK_NAME, ""), where=self.where(LOCK_NAME))
 
 
 class _Repository:
@@ -117,28 +147,37 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
     experiment of the same cell and seed replaces it.
 
     ``root`` is the folder of params.yaml and dvc.lock, ``revisions`` are commits that experiments
-    started from, in any spelling git knows.
+    started from, in any spelling git knows. What has a damaged file is left out with a line, as
+    long as others have results.
 
     Raises
     ------
     StudyError
-        If a revision is unknown, a file is damaged, or there is no result at all.
+        If a revision is unknown, or there is no result at all.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    commits = {revision: _commit_of(root, revision) for revision in revisions}
+    commits = {_commit_of(root, revision): revision for revision in revisions}
+    studies: list[Study] = []
+    damaged: list[StudyError] = []
     try:
         with Repo(str(root)) as repo:
             repository = _Repository(repo, root)
-            studies = [*_tree_study(repository)]
-            for revision, commit in commits.items():
-                studies += _studies_of(repository, revision, commit)
+            readers: list[Callable[[], Iterable[Study]]] = [partial(_tree_study, repository)]
+            readers += [partial(_studies_of, repository, *each) for each in commits.items()]
+            for read in readers:
+                try:
+                    studies += read()
+                except StudyError as error:
+                    damaged.append(error)
     except DvcException as error:
         raise StudyError(str(root), f"DVC cannot read the repository ({error})") from None
     if not any(study.done for study in studies):
-        shown = ", ".join(revisions)
-        raise StudyError("report", f"no experiment of {shown} has a result", "make them: dose-overlap matrix")
+        shown, hint = ", ".join(revisions), "make them: dose-overlap matrix"
+        raise damaged[0] if damaged else StudyError("report", f"no experiment of {shown} has a result", hint)
+    for error in damaged:
+        say(f"left out: {error}")
     return studies
 
 
@@ -150,21 +189,21 @@ def _commit_of(root: Path, revision: str) -> str:
 
 def _tree_study(repository: _Repository) -> Iterator[Study]:
     """Yield the cell of the working tree, if it has scores that the last commit has not."""
-    tree = repository.tree
-    head = repository.read(_commit_of(repository.root, "HEAD"))
+    tree, commit = repository.tree, _commit_of(repository.root, "HEAD")
+    head = repository.read(commit)
     own = tree.texts.get(EVALUATION)
-    if not tree.params or own is None or own == head.get(EVALUATION):
+    if own is None or own == head.get(EVALUATION) or not tree.params:
         return
     run = run_of(tree, repository.find)
     if run.state != SUCCESS:
         say(f"{TREE}: {EVALUATION} is left out: {run.state}; bring it up to date: dvc repro")
         return
-    before = Source(COMMIT, "", SUCCESS, head).params
+    before = Source(COMMIT, commit, SUCCESS, head).params
     title = f"{TREE}, not committed"
     yield make_study(title, "", [run], changes=_changes(before, tree.params), committed=False)
 
 
-def _studies_of(repository: _Repository, revision: str, commit: str) -> list[Study]:
+def _studies_of(repository: _Repository, commit: str, revision: str) -> list[Study]:
     own = Source(COMMIT, commit, SUCCESS, repository.read(commit))
     if not own.params:
         raise StudyError(f"revision {revision}", "has no params.yaml", "name a commit of the study")
@@ -212,15 +251,16 @@ def variant_of(source: Source, commit: Source) -> str:
     own = settings(source.params)
     if own == settings(commit.params):
         return ""
-    return hashlib.sha256(dumps(own).encode()).hexdigest()[:DIGEST_DIGITS]
+    text = json.dumps(own, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]
 
 
 def run_of(source: Source, find: Callable[[str | None], Path | None]) -> Run:
     """Return a source as a run; an unfinished experiment holds results of the commit, which are left out."""
-    params, texts = source.params, source.texts
-    dose, view = int(params["dose"]), str(params["view"])
+    params = source.params
+    dose, view = params["dose"], params["view"]
     state = state_of(source) if source.state == SUCCESS else source.state
-    seed = next((int(found) for key in SEEDS if (found := at(params, key)) is not None), 0)
+    seed = next((found for key in SEEDS if (found := at(params, key)) is not None), 0)
     plain = (source.name, source.revision, state, dose, view, seed, params)
     if state != SUCCESS:
         return Run(*plain)
@@ -228,8 +268,8 @@ def run_of(source: Source, find: Callable[[str | None], Path | None]) -> Run:
     return Run(
         *plain,
         evaluation=json_of(source, EVALUATION),
-        frc=columns_of(texts.get("metrics/frc.csv", ""), ","),
-        curves=curves_of(texts),
+        frc=columns_of(source, "metrics/frc.csv", ","),
+        curves=curves_of(source),
         measured_dose=json_of(source, cells.dose_metrics(dose).as_posix()),
         measured_overlap=json_of(source, cells.overlap_metrics(dose, view).as_posix()),
         data={path: md5 for path, md5 in outs.items() if path.startswith("data/")},
@@ -317,22 +357,27 @@ def json_of(source: Source, path: str) -> dict[str, Any]:
         return _MAPPING.validate_json(source.texts.get(path, "{}"))
     except ValidationError as error:
         problem = f"is not JSON of a mapping ({first_problem(error)})"
-        raise StudyError(f"{source.name}: {path}", problem, "evaluate it again") from None
+        raise StudyError(source.where(path), problem, "evaluate it again") from None
 
 
-def columns_of(text: str, delimiter: str) -> dict[str, list[float]]:
-    """Return the columns of a table with a header; an empty field is NaN."""
-    table = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-    rows = list(table)
-    return {key: [float(row[key] or "nan") for row in rows] for key in table.fieldnames or ()}
+def columns_of(source: Source, path: str, delimiter: str) -> dict[str, list[float]]:
+    """Return the columns of a table with a header, none if it is not there; an empty field is NaN."""
+    table = csv.DictReader(io.StringIO(source.texts.get(path, "")), delimiter=delimiter)
+    try:
+        rows = list(table)
+        return {key: [float(row[key] or "nan") for row in rows] for key in table.fieldnames or ()}
+    except (ValueError, csv.Error) as error:
+        raise StudyError(
+            source.where(path), f"is no table of numbers ({error})", "evaluate it again"
+        ) from None
 
 
-def curves_of(texts: Texts) -> dict[str, Curve]:
+def curves_of(source: Source) -> dict[str, Curve]:
     """Return the training curves by name, ``val/loss``."""
     found: dict[str, Curve] = {}
-    for path, text in texts.items():
+    for path in source.texts:
         if path.endswith(".tsv"):
             name = path.removeprefix("metrics/").replace("plots/metrics/", "").removesuffix(".tsv")
-            steps, values = list(columns_of(text, "\t").values())[:2]
-            found[name.removeprefix("train/")] = list(zip(steps, values, strict=True))
+            steps, values, *_ = [*columns_of(source, path, "\t").values(), [], []]
+            found[name.removeprefix("train/")] = list(zip(steps, values, strict=False))
     return found

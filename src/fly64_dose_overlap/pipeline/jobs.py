@@ -123,7 +123,7 @@ def plan_jobs(
         Job(
             method, cell.dose, cell.view, cell.gridsize, half, cell.data(half), folder, folder / f"{task}.log"
         )
-        for method in methods or [DEFAULT_METHOD[task]]
+        for method in dict.fromkeys(methods or [DEFAULT_METHOD[task]])
         for cell in cells(params)
         for half in (HALVES if task == "reconstruct" else HALVES[:1])
         for folder in [_folder(plan.root, cell.dose, cell.view, half, method)]

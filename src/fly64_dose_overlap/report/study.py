@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fly64_dose_overlap.config import at
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR, SCORES, Score
 
@@ -282,9 +283,10 @@ def make_study(
 ) -> Study:
     """Gather runs into cells.
 
-    An earlier run stands for later ones of the same cell and seed. ``doses`` and ``views`` say
-    which cells there should be besides those of the runs, ``limits`` the physical limits that
-    are known by dose and view; a result brings its own. The rest is as in `Study`.
+    Of the runs of one cell and seed the one with the most methods stands for all, the earlier
+    one if they have as many. ``doses`` and ``views`` say which cells there should be besides
+    those of the runs, ``limits`` the physical limits that are known by dose and view; a result
+    brings its own. The rest is as in `Study`.
 
     Raises
     ------
@@ -293,7 +295,7 @@ def make_study(
     """
     kept: list[Run] = []
     taken: set[tuple[int, str, int]] = set()
-    for run in runs:
+    for run in sorted(runs, key=lambda run: -len(run.evaluation.get("methods", ()))):
         if run.state == SUCCESS:
             _check(run)
             key = (run.dose, run.view, run.seed)
@@ -321,8 +323,8 @@ def _cell(dose: int, view: str, runs: Sequence[Run], known: Bounds | None) -> Ce
 
 def _check(run: Run) -> None:
     where = f"{run.name}: metrics/evaluation.json"
-    split = run.evaluation["conventions"]["split"]
+    split = at(run.evaluation, "conventions.split")
     if split != "test":
         raise StudyError(where, f"must be of the test half, got {split!r}")
-    if not run.methods:
+    if not run.evaluation.get("methods"):
         raise StudyError(where, "has no method", "evaluate it again")

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scores.region import edge_taper
 
@@ -26,8 +27,8 @@ _LEAST_LEAK = 1e-4
 Curve = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class FrcCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class FrcCurve(Brief):
     """A Fourier ring correlation, from the first ring to Nyquist.
 
     Attributes

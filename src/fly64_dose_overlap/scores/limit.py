@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.config import first_problem, shown
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import read_json, write_json_atomic
@@ -58,8 +59,8 @@ class _Solver(BaseModel):
     unbiased: _Solved
 
 
-@dataclass(frozen=True)
-class Limit:
+@dataclass(frozen=True, repr=False)
+class Limit(Brief):
     """Error bounds of one scan geometry and object, over the scored region, after alignment.
 
     The mean squared errors are in rad^2 for ``phase``, in transmission^2 for ``amplitude``,

@@ -1,6 +1,6 @@
 """Whether counts, probe and truth can belong together: what a scan made by hand may get wrong.
 
-Scans that come from files are checked when these are read (`files.rules`).
+What is in datasets is checked when these are read (`files.rules`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Complex
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.arrays import FrameArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.illumination import illumination
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
@@ -18,8 +19,34 @@ from fly64_dose_overlap.scan import Scan
 
 LIKELY_TRANSMISSION = (0.1, 1.5)
 """Photons counted over photons of the probe: an object lets a part of them through."""
+ROOT_ERROR = 4e-7
+"""Relative error of a count whose square root was kept in single precision, at most."""
 TRUTH_TOLERANCE = 0.2
 """Relative difference of the photons that a truth expects from those that were counted."""
+
+
+def whole_counts(where: str, amplitude: FrameArray) -> NDArray[np.float32]:
+    """Return the photons of measured amplitudes, which are whole but for the rounding of their roots.
+
+    Raises
+    ------
+    StudyError
+        If a square is no whole number: rounding would make other frames of densities,
+        of frames that were normalised, and of amplitudes that pass for counts.
+    """
+    counts = np.empty(amplitude.shape, np.float32)
+    for first in range(0, len(amplitude), FRAMES_PER_BLOCK):
+        block = slice(first, first + FRAMES_PER_BLOCK)
+        with np.errstate(over="ignore", invalid="ignore"):
+            photons = np.square(amplitude[block])
+            whole = np.rint(photons, out=counts[block])
+            bad = np.argwhere(~(np.abs(photons - whole) <= ROOT_ERROR * np.maximum(photons, 1)))
+        if len(bad):
+            frame, y, x = (int(index) for index in bad[0])
+            found = f"frame {first + frame} has {photons[frame, y, x]:.4g} at [{y}, {x}]"
+            hint = "scale them to photons, round, and name them counts; diffraction holds square roots"
+            raise StudyError(where, f"frames must be counted photons, but {found}", hint)
+    return counts
 
 
 def require_sound(scan: Scan) -> None:

@@ -1,4 +1,4 @@
-"""Datasets are restored before a job starts, and never made again behind the user's back."""
+"""What jobs find in the cache is restored before they start, and never made again behind the user's back."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import Params, at
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.cells import HALVES
+from fly64_dose_overlap.pipeline.cells import HALVES, reconstruction_folder
 from fly64_dose_overlap.pipeline.matrix.plan import Experiment
 
 
 def restore(experiments: Sequence[Experiment], tree: Params) -> None:
-    """Bring the data of experiments into the cache, from remote storage if need be.
+    """Bring into the cache what experiments find made, from remote storage if need be.
 
-    Left alone are those that do not read the data of the working tree: they have a dose that
-    params.yaml does not list, or overrides that change the data, which are then made in the
-    experiment, as was asked for. What decides a dataset is what dvc.yaml says.
+    That is their data, and the results of the cell of dvc.lock. Left alone are the data of those
+    that do not read the data of the working tree: they have a dose that params.yaml does not
+    list, or overrides that change the data, which are then made in the experiment, as was asked
+    for. What decides a dataset is what dvc.yaml says.
 
     Raises
     ------
     StudyError
-        If data are out of date, or in neither the cache nor the remote.
+        If data are out of date, or something is in neither the cache nor the remote.
     """
     from dvc.repo import Repo
 
     with Repo() as repo:
         shared = [each for each in experiments if shares_data(repo, each, tree)]
         files = sorted({str(each.cell.data(half)) for each in shared for half in HALVES})
-        if not files:
-            return
+        results = sorted(found for each in experiments for found in _results(repo, each))
         with repo.lock:
             makers = {stage.addressing: stage for file in files for stage in _makers(repo, file)}
             stale = [name for name, stage in makers.items() if stage.changed(allow_missing=True)]
@@ -44,24 +44,47 @@ def restore(experiments: Sequence[Experiment], tree: Params) -> None:
         # DVC keeps its list of what there is to fetch, writes it output by output, and takes
         # it for whole when it finds one, even after a fetch that was killed meanwhile.
         repo.drop_data_index()
+    _fetch("datasets", files, "dvc repro overlap")
+    _fetch("results of the cell in dvc.lock", results, "dvc repro")
+
+
+def _fetch(what: str, paths: Sequence[str], remedy: str) -> None:
+    from dvc.repo import Repo
+
+    if not paths:
+        return
+    advice = f"name the remote storage (make remote STORE=/folder), or make them: {remedy}"
     try:
-        run_command("dvc", "fetch", *files)
+        run_command("dvc", "fetch", *paths)
     except StudyError as error:
-        raise _unavailable(error.problem) from None
+        raise StudyError(what, f"missing, and not restored ({error.problem})", advice) from None
     # Where there is no remote, or it lacks files, DVC warns and calls that a success.
     with Repo() as repo:
-        missing = [file for file in files for out in repo.find_outs_by_path(file) if out.changed_cache()]
+        missing = [path for path in paths for out in repo.find_outs_by_path(path) if out.changed_cache()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise _unavailable(f"{missing[0]}{more}: in neither the cache nor remote storage")
+        reason = f"{missing[0]}{more}: in neither the cache nor remote storage"
+        raise StudyError(what, f"missing, and not restored ({reason})", advice)
 
 
-def _unavailable(reason: str) -> StudyError:
-    return StudyError(
-        "datasets",
-        f"missing, and not restored ({reason})",
-        "name the remote storage (make remote STORE=/folder), or make the data: dvc repro overlap",
-    )
+def _results(repo: Any, experiment: Experiment) -> Iterator[str]:
+    """Yield the reconstructions of dvc.lock that are those of an experiment too.
+
+    DVC, told to allow missing files, does not make them, and the scores would lack them.
+    """
+    from dvc.exceptions import OutputNotFoundError
+
+    own = experiment.params.model_dump()
+    for method in (*experiment.params.learned, *experiment.params.iterative):
+        path = str(reconstruction_folder(method))
+        try:
+            used = [
+                dep.hash_info.value for stage in _makers(repo, path) for dep in stage.params if dep.params
+            ]
+        except OutputNotFoundError:
+            continue
+        if all(used) and all(at(own, key) == value for each in used for key, value in each.items()):
+            yield path
 
 
 def shares_data(repo: Any, experiment: Experiment, tree: Params) -> bool:

@@ -19,7 +19,7 @@ from fly64_dose_overlap.provenance import dumps
 
 TARGET = "evaluate"
 """The last stage of a cell, named so that DVC leaves the data of other cells alone."""
-SEED = "seed"
+SEED, ITERATIVE = "seed", "iterative"
 DIGEST_DIGITS = 6
 OPTIONS = {"dose": "--dose", "doses": "--dose", "view": "--view"}
 """Parameters that make the cells, and what sets them."""
@@ -56,7 +56,7 @@ class Selection:
     gridsizes: Sequence[int] = ()
     """Only views with these group sides."""
     seeds: int = 1
-    """Repeats of each cell."""
+    """Trainings of each cell; those of other seeds run learned methods only."""
     overrides: Sequence[str] = ()
     """Further changes of parameters for every cell."""
 
@@ -102,12 +102,13 @@ def plan(
     StudyError
         If an override, a dose or a view is not valid, or no cell is left.
     """
-    for override in selection.overrides:
+    own = list(dict.fromkeys(selection.overrides))
+    for override in own:
         key = override.partition("=")[0].lstrip("+~")
         if key in OPTIONS:
             raise StudyError(f"-S {override}", f"{key} makes the cells of the matrix", f"use {OPTIONS[key]}")
     lists = [f"{key}=[{','.join(names)}]" for key, names in (methods or {}).items()]
-    common = (*lists, *selection.overrides)
+    common = (*lists, *own)
     params = overridden(params_file, common)
     candidates = cells(params, doses=selection.doses, seeds=selection.seeds)
     chosen = choose(candidates, dose=selection.doses, view=selection.views, gridsize=selection.gridsizes)
@@ -116,7 +117,7 @@ def plan(
     for cell in chosen:
         overrides = (*common, *_own(cell, params, selection.doses))
         found = overridden(params_file, overrides)
-        settings = _settings(found, {SEED: params.seed})
+        settings = _settings(found, {SEED: params.seed, ITERATIVE: params.iterative})
         changed = code_change or settings != usual
         repeat = "" if cell.seed == params.seed else f"-seed{cell.seed}"
         digest = hashlib.sha256((settings + code_change).encode()).hexdigest()[:DIGEST_DIGITS]
@@ -133,6 +134,8 @@ def _own(cell: Cell, params: Params, doses: Sequence[int]) -> list[str]:
         own.insert(0, f"doses=[{','.join(map(str, listed))}]")
     if cell.seed != params.seed:
         own.append(f"{SEED}={cell.seed}")
+        if params.learned:  # the others do not depend on it
+            own.append(f"{ITERATIVE}=[]")
     return own
 
 

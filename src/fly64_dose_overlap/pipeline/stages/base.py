@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
+from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.pipeline.cells import BASE_FILE
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
@@ -18,6 +19,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     # SciPy takes a second to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.files.dataset import write_base
     from fly64_dose_overlap.files.own_npz import read_user_base
+    from fly64_dose_overlap.files.product import recorded_optics
     from fly64_dose_overlap.study.base import make_synthetic_base
     from fly64_dose_overlap.study.gauge import in_standard_gauge
     from fly64_dose_overlap.study.star_bench import STAR_BENCH
@@ -28,12 +30,20 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         if params.base.source == STAR_BENCH:
             say(f"base: {STAR_BENCH} is a fixed test case; of section base only the seed is used")
     else:
-        base = read_user_base(params.base.source)
+        try:
+            base = read_user_base(params.base.source)
+        except MissingFileError:
+            hint = "set base.source to an NPZ file, or to synthetic"
+            raise MissingFileError("Base dataset not found", params.base.source, hint) from None
         # A DVC dependency would have to exist everywhere: for the synthetic set, and in every
         # clone and queued copy that has the base set itself from the remote.
         say(
             f"base: DVC does not watch {params.base.source}; when its content changes, run: dvc repro -f base"
         )
+    try:
+        recorded_optics(base.record, where=params.base.source)
+    except StudyError as error:
+        say(f"base: reconstructions get no product for ptychodus: {error}")
     base = in_standard_gauge(base)
     write_base(BASE_FILE, base)
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
