@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 import tiny_scan
 from factories import small_scan
 from fly64_dose_overlap import provenance
+from fly64_dose_overlap import scan as scan_module
 from fly64_dose_overlap.arrays import DiskArray, spool
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.outcome import Agreement, Result, Scores
@@ -106,7 +109,7 @@ def test_photons_of_a_frame_are_the_mean_of_all() -> None:
 
 
 def test_frames_are_numbered_if_they_are_not() -> None:
-    assert small_scan(frames=4)[0].scan_index.tolist() == [0, 1, 2, 3]
+    assert small_scan(1, frames=4)[0].scan_index.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,118 @@ def test_what_does_not_fit_is_refused_in_one_line(changes: dict[str, Any], messa
     with pytest.raises(StudyError, match=f"^scan: .*{message}") as caught:
         replace(small_scan()[0], **changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def unchecked() -> Any:
+    """Return the module of scans as it is outside of tests, where nothing else looks at types."""
+    spec = importlib.util.spec_from_file_location("unchecked_scan", scan_module.__file__)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(
+            ({name: [[1, 2]]}, rf"^scan: {name} must be an array of \w+ numbers \(.*\), got list; convert")
+            for name in ("counts", "probe", "positions_px", "scan_index", "groups")
+        ),
+        (
+            {"counts": np.ones((6, 8, 8), complex)},
+            "counts must be an array of real numbers .*got ndarray of complex",
+        ),
+        ({"counts": np.ones((6, 8, 8), ">f4")}, "counts must be .*got ndarray of >f4"),
+        (
+            {"counts": np.ones((6, 64), np.float32)},
+            "counts must be an array of real numbers .frame, y, x., got",
+        ),
+        (
+            {"counts": np.ones((0, 8, 8)), "positions_px": np.ones((0, 2))},
+            "^positions_px: .*at least one frame",
+        ),
+        (
+            {"probe": np.ones((1, 8, 8))},
+            "probe must be an array of complex numbers .*, got ndarray of float64",
+        ),
+        (
+            {"probe": np.ones((8, 8), complex)},
+            r"probe must be .*\(mode, y, x\), got ndarray of complex128 \(8, 8\)",
+        ),
+        ({"probe": np.ones((1, 8, 9), complex)}, r"^scan: frames are \(8, 8\) and the probe is \(1, 8, 9\)"),
+        (
+            {"probe": np.full((1, 8, 8), np.nan + 0j)},
+            "^scan: the probe must be finite and not zero everywhere$",
+        ),
+        ({"probe": np.zeros((1, 8, 8), complex)}, "^scan: the probe must be finite and not zero everywhere$"),
+        (
+            {"positions_px": np.full((6, 2), np.nan)},
+            "^positions_px: must be finite, found 6 of 6 that are not$",
+        ),
+        ({"positions_px": np.full((6, 3), 9.0)}, r"^scan: 6 frames have positions of shape \(6, 3\)$"),
+        (
+            {"positions_px": np.full((6, 2), 3.4)},
+            r"^scan: 6 of 6 positions put the probe \(8 px\) outside \(24, 24\)",
+        ),
+        ({"positions_px": np.full((6, 2), 1e300)}, "^scan: 6 of 6 positions put the probe"),
+        ({"scan_index": np.arange(5)}, r"^scan: 6 frames have a scan_index of shape \(5,\)$"),
+        ({"scan_index": np.arange(6.0)}, "scan_index must be an array of whole numbers"),
+        (
+            {"groups": np.zeros((2, 4))},
+            "groups must be an array of whole numbers .group, C., got ndarray of float64",
+        ),
+        ({"groups": np.arange(4)}, "groups must be an array of whole numbers"),
+        (
+            {"groups": np.array([[0, 1, 2, 6]])},
+            "^scan: 'groups' refers to frames 0 to 6, but there are 0 to 5$",
+        ),
+        ({"groups": np.array([[-1]])}, "^scan: 'groups' refers to frames -1 to -1"),
+        ({"groups": np.array([[0, 1]])}, "^scan: 'groups' has 2 frames per group, expected C=1$"),
+        ({"groups": np.array([[0, 1, 2, 2]])}, "^scan: group 0 of 'groups' holds a frame more than once$"),
+        *(
+            (change, "^scan: optics must be Optics and a record must be a dict; or leave them out$")
+            for change in ({"optics": 1e-10}, {"record": None})
+        ),
+        *(
+            ({"object_shape": shape}, "^scan: object_shape must be a tuple of rows and columns, got")
+            for shape in ([24, 24], (24,), (24, 24, 1), (24.0, 24.0), 24)
+        ),
+    ],
+)
+def test_arrays_of_ones_own_that_make_no_scan_are_refused(
+    unchecked: Any, changes: dict[str, Any], message: str
+) -> None:
+    sound = small_scan()[0]
+    given = {
+        name: getattr(sound, name) for name in ("counts", "probe", "positions_px", "object_shape", "groups")
+    }
+    assert len(unchecked.Scan(**given)) == 6
+    with pytest.raises(StudyError, match=message) as caught:
+        unchecked.Scan(**{**given, **changes})
+    assert "\n" not in str(caught.value)
+
+
+def test_every_number_that_methods_can_work_with_makes_a_scan(unchecked: Any) -> None:
+    sound = small_scan()[0]
+    for counts in (np.uint16, np.int64, np.float64):
+        unchecked.Scan(
+            sound.counts[:].astype(counts),
+            sound.probe.astype(complex),
+            np.full((6, 2), 12.0),
+            sound.object_shape,
+        )
+
+
+def test_no_count_is_looked_at_when_a_scan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = small_scan()[0]
+    counts = spool(scan.counts.shape, np.float32, [scan.counts[:]])
+    monkeypatch.setattr(DiskArray, "__getitem__", None)
+    assert replace(scan, counts=counts).lent().counts is counts
 
 
 def test_every_frame_has_a_position() -> None:

@@ -15,8 +15,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# The package of that name comes first, so that the function below can take its place here.
-import fly64_dose_overlap.methods  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
@@ -33,6 +31,11 @@ if TYPE_CHECKING:
     )
     from fly64_dose_overlap.outcome import Agreement, Result, Scores
     from fly64_dose_overlap.scan import Optics, Scan
+
+    def methods() -> list[str]:
+        """Return the names of all methods: the package of that name can be called."""
+        ...
+
 
 __all__ = [
     "Agreement",
@@ -54,23 +57,12 @@ __all__ = [
 ]
 
 
-def methods() -> list[str]:
-    """Return the names of all methods, those of installed packages included.
-
-    Examples
-    --------
-    >>> {"map", "ml", "lsqml", "refined"} <= set(methods())
-    True
-    """
-    from fly64_dose_overlap.methods.registry import method_names
-
-    return method_names()
-
-
 def __getattr__(name: str) -> Any:
     """Return a public name; what it needs is imported on first use, since torch takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "methods":
+        return import_module(f"{__name__}.methods")
     module = "scan" if name in ("Optics", "Scan") else "front"
     return getattr(import_module(f"{__name__}.{module}"), name)
 

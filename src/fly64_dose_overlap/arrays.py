@@ -105,7 +105,8 @@ class OpenFile:
 class DiskArray:
     """An array in a file, of which only rows that are asked for come into memory.
 
-    Rows are read anew each time, safely from several threads at once.
+    Rows are read anew each time, safely from several threads at once: whoever reads them may
+    overwrite them.
 
     Parameters
     ----------
@@ -256,6 +257,12 @@ FrameArray: TypeAlias = NDArray[np.float32] | DiskArray
 def select_rows(frames: FrameArray, rows: NDArray[np.integer[Any]]) -> FrameArray:
     """Return some rows of an array; what is on disk stays there."""
     return frames.select_rows(rows) if isinstance(frames, DiskArray) else frames[rows]
+
+
+def described(value: Any) -> str:
+    """Return the type of a value for a message, of an array its precision and shape too."""
+    name = type(value).__name__
+    return f"{name} of {value.dtype} {tuple(value.shape)}" if hasattr(value, "dtype") else name
 
 
 class Spool:

@@ -7,21 +7,22 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
-from fly64_dose_overlap.config import BaseParams, LimitParams, OverlapParams, ViewParams
+from fly64_dose_overlap.arguments import checked_call
+from fly64_dose_overlap.config import BaseParams, Gridsize, LimitParams, OverlapParams, Seed, ViewParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import optics_of
 from fly64_dose_overlap.files.own_npz import Modes, read_user_base
-from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.registry import make_method
-from fly64_dose_overlap.methods.run import one_torch_thread, run_method
+from fly64_dose_overlap.methods.run import run_method
 from fly64_dose_overlap.outcome import EVALUATION, Agreement, Result, Scores
 from fly64_dose_overlap.physics.likelihood import r_factor
 from fly64_dose_overlap.scan import Scan
@@ -39,10 +40,11 @@ from fly64_dose_overlap.study.soundness import require_sound, require_truth, who
 from fly64_dose_overlap.study.views import make_view
 
 
+@checked_call
 def simulate(
-    photons_per_frame: float = 1e4,
+    photons_per_frame: Annotated[float, Field(gt=0, le=1e12)] = 1e4,
     *,
-    seed: int = 42,
+    seed: Seed = 42,
     object_kind: str = "star",
     field_px: float = 120.0,
     step_px: float = 5.0,
@@ -84,10 +86,10 @@ def simulate(
         seed=seed,
         frame_side_px=frame_side_px,
         object_kind=object_kind,  # pyright: ignore[reportArgumentType] - checked there
-        field_px=float(field_px),
-        step_px=float(step_px),
-        jitter_px=float(jitter_px),
-        defocus_um=float(defocus_um),
+        field_px=field_px,
+        step_px=step_px,
+        jitter_px=jitter_px,
+        defocus_um=defocus_um,
     )
     base, _ = Simulation(in_standard_gauge(make_synthetic_base(params))).with_dose(photons_per_frame)
     drawn = draw_counts(base, seed=seed, dose=round(photons_per_frame))
@@ -98,7 +100,8 @@ def simulate(
     return scan, base.obj
 
 
-def read_scan(path: Path | str, *, modes: Modes = "all") -> Scan:
+@checked_call
+def read_scan(path: str | Path, *, modes: Modes = "all") -> Scan:
     """Read a scan from an NPZ file with frames, probe and positions; see docs/data-contract.md.
 
     Parameters
@@ -129,7 +132,10 @@ def read_scan(path: Path | str, *, modes: Modes = "all") -> Scan:
     )
 
 
-def view(scan: Scan, fraction: float, *, group_side: int = 1, seed: int = 456) -> Scan:
+@checked_call
+def view(
+    scan: Scan, fraction: Annotated[float, Field(gt=0, le=1)], *, group_side: Gridsize = 1, seed: Seed = 456
+) -> Scan:
     """Return a scan with a part of its frames, drawn at random: less overlap, and less fluence.
 
     Parameters
@@ -141,7 +147,7 @@ def view(scan: Scan, fraction: float, *, group_side: int = 1, seed: int = 456) -
         Frames are grouped in squares of this side, which the method ``network`` works on.
     seed : int
     """
-    sampling = ViewParams(s_img=float(fraction), n_groups=None, gridsize=group_side)  # pyright: ignore
+    sampling = ViewParams(s_img=fraction, n_groups=None, gridsize=group_side)
     overlap = OverlapParams(
         neighbor_count=7,
         metric_neighbor_count=6,
@@ -154,7 +160,8 @@ def view(scan: Scan, fraction: float, *, group_side: int = 1, seed: int = 456) -
     return make_view(scan, sampling, overlap, name=f"{fraction:g}")[0]
 
 
-def thin(scan: Scan, fraction: float, *, seed: int = 42) -> Scan:
+@checked_call
+def thin(scan: Scan, fraction: Annotated[float, Field(gt=0, lt=1)], *, seed: Seed = 42) -> Scan:
     """Return the scan as it would have been with a part of its photons.
 
     Each photon is kept with that probability; Poisson counts stay Poisson.
@@ -165,19 +172,18 @@ def thin(scan: Scan, fraction: float, *, seed: int = 42) -> Scan:
     >>> round(thin(scan, 0.25).photons_per_frame / scan.photons_per_frame, 1)
     0.2
     """
-    if not 0 < fraction < 1:
-        raise StudyError("thin", f"fraction must lie between 0 and 1, got {fraction}")
     require_sound(scan)
     return scan.thin(fraction, generator(seed, "thin"))
 
 
+@checked_call
 def train(
     method: str,
     scan: Scan,
-    model: Path | str,
+    model: str | Path,
     *,
     truth: NDArray[np.complex64] | None = None,
-    seed: int = 42,
+    seed: Seed = 42,
     **settings: Any,
 ) -> dict[str, Any]:
     """Train a learned method on a scan and write its model.
@@ -203,15 +209,17 @@ def train(
     made = make_method(method, _with_defaults(method, settings))
     if not isinstance(made, Learned):
         raise StudyError(method, "has nothing to train", "give it to reconstruct")
+    if truth is not None and not made.needs_truth:
+        raise StudyError(method, "learns without the true object", "leave truth out")
     require_sound(scan)
-    reached, window = _grouped(scan).cropped()
-    inside = None if truth is None or not made.needs_truth else require_truth(scan, truth)[window]
-    with one_torch_thread():
-        return made.train(reached, Training(seed, Path(model)), inside)[0]
+    reached, window = scan.grouped().cropped()
+    inside = None if truth is None else require_truth(scan, truth)[window]
+    return made.trained(reached, Training(seed, Path(model)), inside)[0]
 
 
+@checked_call
 def reconstruct(
-    scan: Scan, method: str, *, model: Path | str | None = None, seed: int = 42, **settings: Any
+    scan: Scan, method: str, *, model: str | Path | None = None, seed: Seed = 42, **settings: Any
 ) -> Result:
     """Reconstruct the object of a scan.
 
@@ -240,22 +248,25 @@ def reconstruct(
         If there is no such method or setting, or the scan does not suit it.
     """
     made = make_method(method, _with_defaults(method, settings))
+    if model is not None and not isinstance(made, Learned):
+        raise StudyError(method, "has nothing to train and takes no model", "leave model out")
     require_sound(scan)
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(made, Learned):
-            scan = _grouped(scan)
+            scan = scan.grouped()
             if model is None:
                 model = Path(folder) / "model.safetensors"
                 train(method, scan, model, seed=seed, **settings)
             made.load(Path(model))
         found = [
-            _result(reconstruction, timing.seconds, scan)
-            for reconstruction, timing in run_method(made, scan, HeldOut(seed=seed))
+            Result(r.method, r.label, r.obj, r.probe, r.positions_px, r.loss, t.seconds, r.settings, scan, {})
+            for r, t in run_method(made, scan, HeldOut(seed=seed))
         ]
     first = next((result for result in found if result.name == method), found[0])
     return replace(first, others={result.name: result for result in found if result is not first})
 
 
+@checked_call
 def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
     """Compare a reconstruction with the true object.
 
@@ -279,13 +290,14 @@ def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
     return Scores(result.label, *found, region.pixels, details)
 
 
+@checked_call
 def agreement(
     scan: Scan,
     method: str = "ml",
     *,
-    model: Path | str | None = None,
-    seed: int = 42,
-    pixel_nm: float | None = None,
+    model: str | Path | None = None,
+    seed: Seed = 42,
+    pixel_nm: Annotated[float, Field(gt=0)] | None = None,
     **settings: Any,
 ) -> Agreement:
     """Reconstruct measured frames, all and halves of them, and tell how far that can be trusted.
@@ -346,11 +358,12 @@ def agreement(
         pixel_nm = scan.optics.object_pixel_m * 1e9
     agreed = Agreement(whole, error, curves, pixel_nm)
     if agreed.doubt:
-        warnings.warn(agreed.doubt, stacklevel=2)
+        warnings.warn(agreed.doubt, stacklevel=3)
     return agreed
 
 
-def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: int = 42, vectors: int = 1) -> Limit:
+@checked_call
+def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: Seed = 42, vectors: int = 1) -> Limit:
     """Return the least errors that the photons of a scan allow, at its own and at other doses.
 
     Parameters
@@ -370,7 +383,7 @@ def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: int = 42, vectors: 
     settings = LimitParams(seed=seed, vectors=vectors, iterations=400, tolerance=0.001)
     found = find_limit(scan, require_truth(scan, truth), EVALUATION.region_threshold, settings)
     if not found.converged:
-        warnings.warn("the scan hardly determines its object: the limit had not converged", stacklevel=2)
+        warnings.warn("the scan hardly determines its object: the limit had not converged", stacklevel=3)
     return found
 
 
@@ -383,15 +396,3 @@ def _halves(scan: Scan, seed: int) -> Iterator[tuple[str, tuple[Scan, Scan]]]:
 
 def _with_defaults(method: str, settings: dict[str, Any]) -> dict[str, Any] | None:
     return {**make_method(method).settings.model_dump(), **settings} if settings else None
-
-
-def _grouped(scan: Scan) -> Scan:
-    if scan.groups is not None:
-        return scan
-    return replace(scan, groups=np.arange(len(scan), dtype=np.int32)[:, None])
-
-
-def _result(found: Reconstruction, seconds: float, scan: Scan) -> Result:
-    name, label, settings = found.method, found.label, found.settings
-    estimate = (found.obj, found.probe, found.positions_px, found.loss)
-    return Result(name, label, *estimate, seconds, settings, scan, {})

@@ -37,7 +37,7 @@ def new_record(tool: str, *, physics: Mapping[str, Any] | None = None, **additio
     }
 
 
-def with_step(record: Record, tool: str, operation: str, **parameters: Any) -> Record:
+def with_step(record: Record, tool: str, operation: str, /, **parameters: Any) -> Record:
     """Return a copy of ``record`` with one transformation appended; earlier ones stay."""
     step = {"tool": tool, "operation": operation, "parameters": parameters}
     return {**record, "data_transformations": [*record.get("data_transformations", []), step]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.arrays import Brief, FrameArray, select_rows
+from fly64_dose_overlap.arrays import Brief, DiskArray, FrameArray, described, select_rows, spool
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.physics.illumination import illumination
+from fly64_dose_overlap.physics.illumination import illumination, require_positions
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK, divide
 from fly64_dose_overlap.provenance import Record
 
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
 
 HC_EV_M = 1.239841984e-6
 """Planck's constant times the speed of light, electronvolt metres (CODATA 2018)."""
+AXES = {
+    "counts": ("real", "iuf", "(frame, y, x)"),
+    "probe": ("complex", "c", "(mode, y, x)"),
+    "positions_px": ("real", "iuf", "(frame, 2)"),
+    "scan_index": ("whole", "iu", "(frame,)"),
+    "groups": ("whole", "iu", "(group, C)"),
+}
+"""Of the arrays of a `Scan`: their numbers, in words and as NumPy's kinds, and their axes."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,12 @@ class Scan(Brief):
     optics : Optics, optional
     record : dict
         Provenance.
+
+    Raises
+    ------
+    StudyError
+        If arrays have other numbers or axes or do not belong together, or a window leaves the grid.
+        At the many counts `require_sound` looks.
     """
 
     counts: FrameArray
@@ -88,16 +104,47 @@ class Scan(Brief):
     also_shown = ("side", "photons_per_frame")
 
     def __post_init__(self) -> None:
+        self._require_axes()
         frames, side = len(self.counts), self.probe.shape[-1]
-        if self.counts.shape[1:] != (side, side) or self.probe.ndim != 3:
+        if {self.counts.shape[1:], self.probe.shape[1:]} != {(side, side)}:
             problem = f"frames are {self.counts.shape[1:]} and the probe is {self.probe.shape}"
             raise StudyError("scan", problem, "frames are (frame, N, N), a probe is (mode, N, N)")
         if not len(self.scan_index):
             object.__setattr__(self, "scan_index", np.arange(frames))
-        if self.positions_px.shape != (frames, 2):
-            raise StudyError("scan", f"{frames} frames have positions of shape {self.positions_px.shape}")
+        for name, shape in (("positions", self.positions_px.shape), ("a scan_index", self.scan_index.shape)):
+            if shape != (frames, 2)[: len(shape)]:
+                raise StudyError("scan", f"{frames} frames have {name} of shape {shape}")
+        if not (np.isfinite(self.probe).all() and self.probe.any()):
+            raise StudyError("scan", "the probe must be finite and not zero everywhere")
+        require_positions(self.positions_px)
+        self._require_windows()
+        if self.groups is not None:
+            check_groups("scan", self.groups, frames)
+        held: Any = (self.optics, self.record)
+        if not isinstance(held[0], Optics | None) or not isinstance(held[1], dict):
+            raise StudyError("scan", "optics must be Optics and a record must be a dict", "or leave them out")
         if self.mask is not None or self.background is not None:
             raise StudyError("scan", "masks and backgrounds are not used by any method yet", "leave them out")
+
+    def _require_axes(self) -> None:
+        for name, (numbers, kinds, axes) in AXES.items():
+            found: Any = getattr(self, name)
+            if name == "groups" and found is None:
+                continue
+            is_array = isinstance(found, np.ndarray | DiskArray) and found.dtype.isnative
+            if not is_array or found.dtype.kind not in kinds or found.ndim != len(axes.split(", ")):
+                problem = f"{name} must be an array of {numbers} numbers {axes}, got {described(found)}"
+                raise StudyError("scan", problem, "convert it by NumPy")
+
+    def _require_windows(self) -> None:
+        shape: Any = self.object_shape
+        if not isinstance(shape, tuple) or [isinstance(each, int) for each in shape] != [True, True]:
+            raise StudyError("scan", f"object_shape must be a tuple of rows and columns, got {shape}")
+        corners = np.rint(self.positions_px) - self.side // 2
+        outside = int(((corners < 0) | (corners + self.side > shape)).any(axis=1).sum())
+        if outside:
+            problem = f"{outside} of {len(self)} positions put the probe ({self.side} px) outside {shape}"
+            raise StudyError("scan", problem, "are positions in object pixels?")
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -138,6 +185,20 @@ class Scan(Brief):
             groups=None,
         )
 
+    def lent(self) -> Scan:
+        """Return the scan for a method, which may overwrite all that it is given: counts are on disk."""
+        names = ("probe", "positions_px", "scan_index", "groups", "record")
+        own = {name: deepcopy(getattr(self, name)) for name in names}
+        counts = self.counts
+        if not isinstance(counts, DiskArray):
+            counts = spool(counts.shape, counts.dtype, [counts])
+        return replace(self, counts=counts, **own)
+
+    def grouped(self) -> Scan:
+        """Return the scan with groups, of one frame each if it has none."""
+        groups = np.arange(len(self), dtype=np.int32)[:, None] if self.groups is None else self.groups
+        return replace(self, groups=groups)
+
     def divide(self, fraction: float, rng: np.random.Generator) -> tuple[Scan, Scan]:
         """Divide the photons into two independent scans, the first with ``fraction`` of them.
 
@@ -164,6 +225,24 @@ class Scan(Brief):
         rows, columns = slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         return replace(self, positions_px=self.positions_px - low, object_shape=shape), (rows, columns)
+
+
+def check_groups(where: str, groups: NDArray[Any], frames: int, frames_per_group: int | None = None) -> None:
+    """Refuse groups that are no (group, C) numbers of frames, each once in a group, C a square or given."""
+    if groups.dtype.kind not in "iu" or groups.ndim != 2 or groups.shape[0] == 0:
+        found = f"{groups.dtype} {groups.shape}"
+        raise StudyError(where, f"'groups' must hold integers with axes (group, C), got {found}")
+    found = groups.shape[1]
+    expected = max(1, math.isqrt(found)) ** 2 if frames_per_group is None else frames_per_group
+    if found != expected:
+        raise StudyError(where, f"'groups' has {found} frames per group, expected C={expected}")
+    low, high = int(groups.min()), int(groups.max())
+    if low < 0 or high >= frames:
+        raise StudyError(where, f"'groups' refers to frames {low} to {high}, but there are 0 to {frames - 1}")
+    ordered = np.sort(groups, axis=1)
+    repeats = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+    if repeats.size:
+        raise StudyError(where, f"group {repeats[0]} of 'groups' holds a frame more than once")
 
 
 def embedded(

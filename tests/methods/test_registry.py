@@ -59,16 +59,41 @@ class Flat(Method):
         yield State(self.settings.brightness * torch.ones(scan.object_shape, dtype=torch.complex64))
 
 
+class Nameless(Flat):
+    """Has no label."""
+
+    name = "nameless"
+    label: Any = None
+
+
+class Unfinished(Method):
+    """Has no run."""
+
+    name = "unfinished"
+
+
 def not_a_method() -> None:
     """Stand in for an entry point that somebody got wrong."""
 
 
+BROKEN = {
+    "division": "1 / 0",
+    "quits": "raise SystemExit(3)",
+    "half_written": "def run(:",
+    "text": "raise Exception('a\\nb')",
+}
+"""Modules that raise whatever they raise when they are imported."""
+
+
 @pytest.fixture
-def _elsewhere(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[None]:
     """Let another package bring some entry points."""
     module = types.ModuleType("elsewhere")
-    vars(module).update(Flat=Flat, not_a_method=not_a_method)
+    vars(module).update(Flat=Flat, Nameless=Nameless, Unfinished=Unfinished, not_a_method=not_a_method)
     monkeypatch.setitem(sys.modules, "elsewhere", module)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in BROKEN.items():
+        (tmp_path / f"broken_{name}.py").write_text(text)
     values = {
         "flat": "elsewhere:Flat",
         "ml": "elsewhere:Flat",
@@ -76,6 +101,10 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
         "function": "elsewhere:not_a_method",
         "gone": "nowhere:Method",
         "misspelt": "elsewhere:Flaat",
+        "nameless": "elsewhere:Nameless",
+        "unfinished": "elsewhere:Unfinished",
+        "no value": "no value",
+        **{name: f"broken_{name}:Method" for name in BROKEN},
     }
 
     def entry_points(*, group: str) -> list[EntryPoint]:
@@ -186,12 +215,23 @@ def test_no_package_takes_the_place_of_a_method() -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("other_name", "other_name = elsewhere:Flat: is no Method with the name 'other_name'"),
-        ("function", "function = elsewhere:not_a_method: is no Method with the name 'function'"),
-        ("gone", r"gone = nowhere:Method: cannot be imported \(No module named 'nowhere'\); reinstall"),
-        ("misspelt", r"misspelt = elsewhere:Flaat: cannot be imported \(.*\); reinstall its package"),
+        ("other_name", "other_name = elsewhere:Flat: is no complete Method with the name 'other_name'"),
+        ("function", "function = elsewhere:not_a_method: is no complete Method with the name 'function'"),
+        ("unfinished", "unfinished = elsewhere:Unfinished: is no complete Method with the name 'unfinished'"),
+        ("nameless", "nameless = elsewhere:Nameless: 'algorithm' must be one line of text, got None"),
+        (
+            "gone",
+            r"gone = nowhere:Method: cannot be imported \(ModuleNotFoundError: No module named 'nowhere'\)",
+        ),
+        ("misspelt", r"misspelt = elsewhere:Flaat: cannot be imported \(.*\); mend or reinstall its package"),
+        ("no value", r"no value = no value: cannot be imported \("),
+        ("division", r"division = .*: cannot be imported \(ZeroDivisionError: division by zero\); mend or"),
+        ("quits", r"quits = .*: cannot be imported \(SystemExit: 3\)"),
+        ("half_written", r"half_written = .*: cannot be imported \(SyntaxError: invalid syntax"),
+        ("text", r"text = .*: cannot be imported \(Exception: a b\)"),
     ],
 )
 def test_what_another_package_gets_wrong_is_one_line(name: str, problem: str) -> None:
-    with pytest.raises(StudyError, match=rf"^entry point {problem}"):
+    with pytest.raises(StudyError, match=rf"^entry point {problem}") as caught:
         make_method(name)
+    assert "\n" not in str(caught.value)

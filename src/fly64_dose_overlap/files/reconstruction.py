@@ -245,26 +245,35 @@ def _is_slug(value: Any) -> bool:
     return isinstance(value, str) and _SLUG.fullmatch(value) is not None
 
 
+def check_heading(where: str, method: Any, label: Any, kind: Any, settings: Any) -> None:
+    """Refuse what `checked` refuses of the text about a reconstruction."""
+    if not _is_slug(method):
+        hint = "use lower case, digits, hyphens and underscores"
+        raise StudyError(where, f"{method!r} is no name of a method", hint)
+    if kind not in get_args(Kind):
+        raise StudyError(where, f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+    if not isinstance(settings, dict):
+        raise StudyError(where, f"settings must be a mapping, got {type(settings).__name__}")
+    try:
+        provenance.dumps(cast(dict[str, Any], settings))
+    except (TypeError, ValueError) as error:
+        raise StudyError(where, f"settings must be JSON ({error})") from None
+    if not isinstance(label, str) or not label.strip() or len(label.splitlines()) != 1:
+        raise StudyError(where, f"'{ALGORITHM}' must be one line of text, got {label!r}")
+
+
 def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
     """Return a reconstruction in the precision of its file, once it is known to be sound.
 
     Raises
     ------
     StudyError
-        If the method is no plain name, the kind unknown or the label no line of text; if
-        object or probe is real, has other axes or values that are not finite; if a probe
-        window lies outside the object; or if the loss is no list of finite numbers.
+        If the method is no plain name, the kind unknown, the label no line of text or the settings
+        no JSON; if object or probe is real, has other axes or values that are not finite; if a
+        probe window lies outside the object; or if the loss is no list of finite numbers.
     """
     r = reconstruction
-    if not _is_slug(r.method):
-        hint = "use lower case, digits, hyphens and underscores"
-        raise StudyError(where, f"{r.method!r} is no name of a method", hint)
-    if r.kind not in get_args(Kind):
-        raise StudyError(where, f"kind must be one of {', '.join(get_args(Kind))}, got {r.kind!r}")
-    if not isinstance(cast(Any, r.settings), dict):
-        raise StudyError(where, f"settings must be a mapping, got {type(r.settings).__name__}")
-    if not r.label.strip() or len(r.label.splitlines()) != 1:
-        raise StudyError(where, f"'{ALGORITHM}' must be one line of text, got {r.label!r}")
+    check_heading(where, r.method, r.label, r.kind, r.settings)
     obj = rules.check_image(where, RECONSTRUCTED_OBJECT, r.obj)
     probe = rules.check_image(where, RECONSTRUCTED_PROBE, r.probe, "(mode, y, x)")
     positions_px = _positions(where, r.positions_px[:, 1], r.positions_px[:, 0])

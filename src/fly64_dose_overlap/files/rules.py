@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import AnyArray
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.scan import check_groups
 
 DIFFRACTION = "diffraction"
 OBJECT = "objectGuess"
@@ -85,7 +85,7 @@ def check_layout(
     _check_probe(where, probe)
     _check_scan(arrays, where, frames=frames, side=side)
     if GROUPS in arrays:
-        _check_groups(where, arrays[GROUPS], frames, frames_per_group)
+        check_groups(where, arrays[GROUPS], frames, frames_per_group)
 
 
 def require(arrays: Container[str], keys: tuple[str, ...], where: str) -> None:
@@ -225,22 +225,3 @@ def check_windows(where: str, y: AnyArray, x: AnyArray, object_shape: tuple[int,
         sizes = f"{side}x{side} probe outside the {object_shape[0]}x{object_shape[1]} object"
         problem = f"{count} of {len(y)} positions put the {sizes} ({worst[1]})"
         raise StudyError(where, problem, "are positions in object pixels?")
-
-
-def _check_groups(where: str, groups: AnyArray, frames: int, frames_per_group: int | None) -> None:
-    if groups.dtype.kind not in "iu" or groups.ndim != 2 or groups.shape[0] == 0:
-        found = f"{groups.dtype} {groups.shape}"
-        raise StudyError(where, f"'{GROUPS}' must hold integers with axes (group, C), got {found}")
-    found = groups.shape[1]
-    expected = max(1, math.isqrt(found)) ** 2 if frames_per_group is None else frames_per_group
-    if found != expected:
-        raise StudyError(where, f"'{GROUPS}' has {found} frames per group, expected C={expected}")
-    low, high = int(groups.min()), int(groups.max())
-    if low < 0 or high >= frames:
-        raise StudyError(
-            where, f"'{GROUPS}' refers to frames {low} to {high}, but there are 0 to {frames - 1}"
-        )
-    ordered = np.sort(groups, axis=1)
-    repeats = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
-    if repeats.size:
-        raise StudyError(where, f"group {repeats[0]} of '{GROUPS}' holds a frame more than once")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import create_model
 
-from fly64_dose_overlap.config import Epochs, Section
+from fly64_dose_overlap.config import Epochs, Section, shown
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.reconstruction import Kind
 from fly64_dose_overlap.learning.training import Training
 from fly64_dose_overlap.methods.held_out import HeldOut, follow, last_state, snapshots
-from fly64_dose_overlap.methods.state import Result, State
+from fly64_dose_overlap.methods.state import Result, State, fitting
+from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.timing import Stopwatch, Timing
 
@@ -69,9 +72,15 @@ class Method(ABC):
             Of everything random; see `fly64_dose_overlap.seeding.generator`.
         """
 
+    def states(self, scan: Scan, seed: int) -> Iterator[State]:
+        """Yield what `run` makes of a copy of the scan, each state once it is known to fit; see `fitting`."""
+        found: Any = self.run(scan.lent(), seed)
+        for state in found if isinstance(found, Iterable) else ():
+            yield fitting(state, scan, self.label)
+
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
         """Yield what `run` ends with."""
-        state, timing = last_state(self.run(scan, stop.seed), label=self.label)
+        state, timing = last_state(self.states(scan, stop.seed), label=self.label)
         settings = {**self.settings.model_dump(), "seed": stop.seed}
         yield Result(self.name, self.label, self.kind, state, settings, timing=timing)
 
@@ -86,14 +95,19 @@ class Iteration(Method):
     kind = "iterative"
     Settings = IterationSettings
 
+    def states(self, scan: Scan, seed: int) -> Iterator[State]:
+        """Yield states for as long as they are asked for; see `Method.states`."""
+        yield from super().states(scan, seed)
+        raise StudyError(self.label, "run ended before all epochs", "yield states without an end")
+
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
         """Yield the results of the fixed and of the held-out stop."""
         fit, validation = stop.split(scan)
-        epochs, states, watch = self.settings.epochs, self.run(fit, stop.seed), Stopwatch()
+        epochs, states, watch = self.settings.epochs, self.states(fit, stop.seed), Stopwatch()
         label = f"{self.label}, photons held out"
         course = follow(states, validation, epochs=epochs, patience=stop.patience, label=label)
         choosing, watch = watch.read(), Stopwatch()
-        kept = snapshots(self.run(scan, stop.seed), {epochs, course.epoch}, label=self.label)
+        kept = snapshots(self.states(scan, stop.seed), {epochs, course.epoch}, label=self.label)
         running = watch.read()
         stopped = choosing + running.scaled(course.epoch / epochs)
         for name, label, epoch, kind, timing in (
@@ -141,6 +155,19 @@ class Learned(Method):
         timing : Timing
         """
 
+    def trained(
+        self, scan: Scan, training: Training, truth: NDArray[np.complex64] | None = None
+    ) -> tuple[dict[str, Any], Timing]:
+        """Train on copies of scan and truth; refuse what `train` gives if it is something else."""
+        with one_torch_thread():
+            found: Any = self.train(scan.lent(), training, deepcopy(truth))
+        match found:
+            case ({"sha256": str()} as outcome, Timing() as timing) if training.bundle.is_file():
+                return outcome, timing
+            case _:
+                problem = f"train must write {training.bundle} and return outcome and Timing"
+                raise StudyError(self.label, f"{problem}, got {shown(found)}")
+
     @abstractmethod
     def load_model(self, bundle: Path) -> None:
         """Take up a trained model.
@@ -160,5 +187,5 @@ class Learned(Method):
 
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
         """Yield what `run` ends with."""
-        state, timing = last_state(self.run(scan, stop.seed), label=self.label)
+        state, timing = last_state(self.states(scan, stop.seed), label=self.label)
         yield Result(self.name, self.label, self.kind, state, self.model, timing=timing)

@@ -120,12 +120,12 @@ def last_state(states: Iterator[State], *, label: str) -> tuple[State, Timing]:
     Raises
     ------
     StudyError
-        If it is not finite.
+        If there is none, or it is not finite.
     """
     watch = Stopwatch()
     state = None
     for found in states:
         state = found
     if state is None:
-        raise ValueError(f"{label} yielded no state")
+        raise StudyError(label, "run yields no state", "it must yield one at the end, or after every epoch")
     return state.finite_copy(label), watch.read()

@@ -6,12 +6,14 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isabstract
 from typing import Any
 
 from pydantic import ValidationError
 
 from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.reconstruction import check_heading
 from fly64_dose_overlap.methods.base import Method
 
 ENTRY_POINTS = "fly64_dose_overlap.methods"
@@ -97,8 +99,11 @@ def _loaded(entry: EntryPoint) -> type[Method]:
     where = f"entry point {entry.name} = {entry.value}"
     try:
         found: Any = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise StudyError(where, f"cannot be imported ({error})", "reinstall its package") from None
-    if not (isinstance(found, type) and issubclass(found, Method) and found.name == entry.name):
-        raise StudyError(where, f"is no Method with the name {entry.name!r}")
+    except (Exception, SystemExit) as error:
+        problem = f"cannot be imported ({type(error).__name__}: {error})"
+        raise StudyError(where, problem, "mend or reinstall its package") from error
+    is_method = isinstance(found, type) and issubclass(found, Method) and not isabstract(found)
+    if not is_method or getattr(found, "name", None) != entry.name:
+        raise StudyError(where, f"is no complete Method with the name {entry.name!r}")
+    check_heading(where, found.name, getattr(found, "label", None), getattr(found, "kind", None), {})
     return found

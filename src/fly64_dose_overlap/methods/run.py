@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from fly64_dose_overlap.files.reconstruction import Reconstruction
+from fly64_dose_overlap.arrays import described
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.reconstruction import LOSS, Reconstruction, check_heading
+from fly64_dose_overlap.files.rules import check_reals
 from fly64_dose_overlap.methods.base import Method
 from fly64_dose_overlap.methods.held_out import HeldOut
-from fly64_dose_overlap.methods.state import Result
+from fly64_dose_overlap.methods.state import Result, fitting
 from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.provenance import with_step
 from fly64_dose_overlap.scan import Scan, embedded
@@ -32,11 +37,23 @@ def run_method(method: Method, scan: Scan, stop: HeldOut) -> Iterator[tuple[Reco
         One outside the part that the scan reaches.
     timing : Timing
         What it took to make.
+
+    Raises
+    ------
+    StudyError
+        If the method gives no result, or one that does not fit the scan or is not finite.
     """
     reached, window = scan.cropped()
+    result: Any = None
     with one_torch_thread():
-        for result in method.results(reached, stop):
-            yield _reconstruction(result, scan, window), result.timing
+        for result in method.results(reached.lent(), stop):
+            if not isinstance(result, Result):
+                raise StudyError(method.label, f"results must yield Result, got {described(result)}")
+            check_heading(method.label, result.name, result.label, result.kind, result.settings)
+            state = fitting(result.state, reached, method.label).finite_copy(method.label)
+            yield _reconstruction(replace(result, state=state), scan, window), result.timing
+    if result is None:
+        raise StudyError(method.label, "gives no result")
 
 
 def _reconstruction(result: Result, scan: Scan, window: tuple[slice, slice]) -> Reconstruction:
@@ -50,7 +67,7 @@ def _reconstruction(result: Result, scan: Scan, window: tuple[slice, slice]) -> 
         obj=embedded(result.state.obj.cpu().numpy(), window, scan.object_shape),
         probe=scan.probe if probe is None else probe.cpu().numpy(),
         positions_px=scan.positions_px if positions is None else positions,
-        loss=np.array(result.loss, np.float64),
+        loss=check_reals(result.label, LOSS, np.array(result.loss)),
         settings=result.settings,
         record=with_step(scan.record, "reconstruct", result.label, **result.settings),
     )

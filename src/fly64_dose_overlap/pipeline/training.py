@@ -10,7 +10,6 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
 from fly64_dose_overlap.files.dataset import read_scan, read_truth
 from fly64_dose_overlap.methods.base import Learned, Method, Training
-from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.pipeline.code import code_of_method
 from fly64_dose_overlap.pipeline.repository import repository_root, work_key
 from fly64_dose_overlap.pipeline.timings import record_timing
@@ -57,8 +56,7 @@ def train_method(
         monitor=TruthMonitor(data, told, window),
     )
     truth = read_truth(data)[window] if method.needs_truth else None
-    with one_torch_thread():
-        outcome, timing = method.train(told, training, truth)
+    outcome, timing = method.trained(told, training, truth)
     record_timing(root, outcome["sha256"], timing)
     return outcome
 

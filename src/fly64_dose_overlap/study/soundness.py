@@ -84,7 +84,7 @@ def require_sound(scan: Scan) -> None:
         warnings.warn(
             f"the probe carries {sent:.4g} photons per frame but {counted:.4g} are counted: scale the probe, "
             "whose squared modulus sums to the photons that fall on the object",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

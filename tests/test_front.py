@@ -1,0 +1,124 @@
+"""The front door: arguments that it refuses in one line, and the package that is one of its functions."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import fly64_dose_overlap as fdo
+from fly64_dose_overlap.errors import StudyError
+
+SMALL: dict[str, Any] = {"field_px": 30, "frame_side_px": 32, "defocus_um": 200}
+NAN = float("nan")
+
+
+@cache
+def case() -> tuple[fdo.Scan, NDArray[np.complex64]]:
+    """Return a small scan and its truth; do not change their arrays."""
+    return fdo.simulate(1e3, seed=1, **SMALL)
+
+
+def refusal(call: Callable[..., Any], *arguments: Any, **named: Any) -> str:
+    with pytest.raises(StudyError) as caught:
+        call(*arguments, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["simulate", "view", "thin", "train", "reconstruct", "agreement", "limit"])
+def test_every_function_refuses_a_seed_that_is_none(name: str) -> None:
+    given: dict[str, tuple[Any, ...]] = {
+        "simulate": (1e3,),
+        "view": (case()[0], 0.5),
+        "thin": (case()[0], 0.5),
+        "train": ("refined", case()[0], "model.safetensors"),
+        "reconstruct": (case()[0], "ml"),
+        "agreement": (case()[0], "ml"),
+        "limit": case(),
+    }
+    for seed in (-1, 2**63, 1.5, NAN, "3", None, True):
+        assert refusal(getattr(fdo, name), *given[name], seed=seed).startswith(
+            f"{name}: seed: input should be"
+        )
+
+
+def test_what_is_out_of_range_or_of_another_type_is_refused_with_the_name_of_the_argument() -> None:
+    scan, truth = case()
+    for name, value in (
+        *(("photons_per_frame", value) for value in (0, -1, NAN, np.inf, 1e30, "1e4", None, [1e4])),
+        *(("field_px", value) for value in (0, "30", NAN, None)),
+        ("object_kind", "moon"),
+        ("frame_side_px", 33),
+        ("frame_side_px", 32.0),
+    ):
+        assert refusal(fdo.simulate, **{**SMALL, name: value}).startswith(
+            f"simulate: {name}: input should be"
+        )
+    for fraction in (0, -1, 2, NAN, "x", None):
+        for call in (fdo.view, fdo.thin):
+            assert refusal(call, scan, fraction).startswith(f"{call.__name__}: fraction: input should be")
+    for wrong in (
+        refusal(fdo.thin, scan, 1),
+        refusal(fdo.view, scan, 0.5, group_side=3),
+        refusal(fdo.limit, scan, truth, vectors=0),
+        refusal(fdo.limit, scan, truth.tolist()),
+        refusal(fdo.limit, None, truth),
+        refusal(fdo.reconstruct, scan.counts, "ml"),
+        refusal(fdo.reconstruct, scan, 3),
+        refusal(fdo.reconstruct, scan, "refined", model=3),
+        refusal(fdo.agreement, scan, pixel_nm=0),
+        refusal(fdo.train, "refined", scan, None),
+        refusal(fdo.read_scan, 3),
+        refusal(fdo.score, scan, truth),
+    ):
+        assert ": input should be" in wrong
+    assert "field_px=20000.0 and step_px=0.001 make" in refusal(fdo.simulate, field_px=2e4, step_px=1e-3)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    both: Any = ((float, 3), (np.float32, np.int64(3)))
+    thinned = [fdo.thin(case()[0], kind(0.5), seed=seed) for kind, seed in both]
+    np.testing.assert_array_equal(thinned[0].counts[:], thinned[1].counts[:])
+
+
+def test_what_a_method_would_not_use_is_refused(tmp_path: Path) -> None:
+    scan, truth = case()
+    for call in (fdo.reconstruct, fdo.agreement):
+        message = refusal(call, scan, "ml", model=tmp_path / "model.safetensors", epochs=1)
+        assert message == "ml: has nothing to train and takes no model; leave model out"
+    message = refusal(fdo.train, "refined", scan, tmp_path / "model.safetensors", truth=truth)
+    assert message == "refined: learns without the true object; leave truth out"
+
+
+def test_a_warning_names_the_line_of_the_caller() -> None:
+    scan = replace(case()[0], probe=(30 * case()[0].probe).astype(np.complex64))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fdo.thin(scan, 0.5)
+    assert [warning.filename for warning in found] == [__file__]
+
+
+def test_its_functions_can_be_sent_to_other_processes() -> None:
+    for name in fdo.__all__:
+        found = getattr(fdo, name)
+        if name != "methods":
+            assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_methods_names_them_and_is_the_package_that_they_lie_in() -> None:
+    import fly64_dose_overlap.methods.registry as by_statement
+
+    by_name = importlib.import_module("fly64_dose_overlap.methods.registry")
+    assert by_statement is by_name is vars(fdo.methods)["registry"]
+    assert fdo.methods() == by_name.method_names()
+    assert {"map", "ml", "lsqml", "refined"} <= set(fdo.methods())
