@@ -173,18 +173,14 @@ def write() -> None:
 
 
 def copy() -> None:
-    """Take over what the report and the last run of the default cell wrote.
-
-    A PNG gets 256 colours: with all of them a picture of noise is too large for git.
-    """
+    """Take over what the report and the last run of the default cell wrote, in true colours."""
     for name, target in COPIES.items():
         source = ROOT / "reports" / name
         if not source.is_file():
             continue
         if source.suffix == ".png":
             with Image.open(source) as picture:
-                few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-            few.save(ROOT / target, optimize=True)
+                picture.convert("RGB").save(ROOT / target, optimize=True)
         else:
             shutil.copyfile(source, ROOT / target)
         print(f"{target}: copied")
