@@ -27,10 +27,12 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-repro: $(INSTALLED) ## run the study's current cell: dvc repro
-	$(IN_VENV) dvc repro
+repro: $(INSTALLED) ## run the study's current cell: dvc repro evaluate
+	$(IN_VENV) dvc repro evaluate
 
+# With remote storage, data come from there; without, they are made.
 matrix: $(INSTALLED) ## run all cells as queued experiments and compare them (ARGS='--dose 1e3 ...')
+	@$(IN_VENV) dvc remote list | grep -q . || $(IN_VENV) dvc repro overlap
 	$(IN_VENV) dose-overlap matrix $(ARGS)
 
 remote: $(INSTALLED) ## name a folder as remote storage: make remote STORE=/folder/outside

@@ -45,7 +45,7 @@ def restore(experiments: Sequence[Experiment], tree: Params) -> None:
         # it for whole when it finds one, even after a fetch that was killed meanwhile.
         repo.drop_data_index()
     _fetch("datasets", files, "dvc repro overlap")
-    _fetch("results of the cell in dvc.lock", results, "dvc repro")
+    _fetch("results of the cell in dvc.lock", results, "dvc repro evaluate")
 
 
 def _fetch(what: str, paths: Sequence[str], remedy: str) -> None:
