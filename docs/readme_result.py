@@ -23,8 +23,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import numpy as np
 import yaml
 from PIL import Image
+from scipy.spatial import KDTree
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/index.md")
@@ -35,6 +38,8 @@ COPIES = {
     "comparison.png": "docs/comparison.png",
 }
 """What is taken over from reports/, and where it goes."""
+COLOUR_MAPS = ("gray", "viridis", "RdBu_r")
+"""Those of the picture of the default cell."""
 BEGIN = "<!-- result: written by docs/readme_result.py -->"
 END = "<!-- end of result -->"
 ROWS = {
@@ -173,17 +178,33 @@ def write() -> None:
 
 
 def copy() -> None:
-    """Take over what the report and the last run of the default cell wrote, in true colours."""
+    """Take over what the report and the last run of the default cell wrote.
+
+    A PNG gets 255 colours, of the three colour maps of the picture and no others: with all
+    colours a picture of noise is too large for git, and with those that Pillow would choose
+    the colour bar is another.
+    """
     for name, target in COPIES.items():
         source = ROOT / "reports" / name
         if not source.is_file():
             continue
         if source.suffix == ".png":
-            with Image.open(source) as picture:
-                picture.convert("RGB").save(ROOT / target, optimize=True)
+            _in_few_colours(source).save(ROOT / target, optimize=True)
         else:
             shutil.copyfile(source, ROOT / target)
         print(f"{target}: copied")
+
+
+def _in_few_colours(source: Path) -> Image.Image:
+    """Return a picture with each pixel in the nearest of 85 colours of each map."""
+    each = np.linspace(0, 255, 85).round().astype(int)
+    colours = np.concatenate([mpl.colormaps[name](each, bytes=True)[:, :3] for name in COLOUR_MAPS])
+    with Image.open(source) as picture:
+        pixels = np.asarray(picture.convert("RGB"), float)
+    nearest = KDTree(colours.astype(float)).query(pixels)[1]
+    found = Image.fromarray(nearest.astype(np.uint8))
+    found.putpalette(colours.tobytes())
+    return found
 
 
 if __name__ == "__main__":

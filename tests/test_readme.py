@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from fly64_dose_overlap.config import parse_params
 from tiny_study import ROOT
@@ -186,3 +189,17 @@ def test_the_views_document_names_the_sampling_of_the_parameters() -> None:
     found = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", text.partition("## Why")[0], re.MULTILINE))
     views = parse_params(recorded_params()).overlap.views
     assert {name: float(value) for name, value in found.items()} == {n: v.s_img for n, v in views.items()}
+
+
+def test_the_picture_has_the_colours_of_its_colour_bars() -> None:
+    with Image.open(ROOT / "docs" / "comparison.png") as picture:
+        found = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0).astype(int)
+    maps = {
+        name: mpl.colormaps[name](range(256), bytes=True)[:, :3] for name in ("gray", "viridis", "RdBu_r")
+    }
+    colours = np.concatenate(list(maps.values())).astype(int)
+    distance = np.abs(found[:, None] - colours).max(axis=2)
+    assert distance.min(axis=1).max() == 0, "no colour is of another map"
+    for name, each in maps.items():
+        ends = each[[0, 255]].astype(int)
+        assert np.abs(found[:, None] - ends).max(axis=2).min(axis=0).max() == 0, f"{name}: an end is missing"
