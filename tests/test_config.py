@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import ParseError, dump_yaml
+from dvc.utils.serialize import parse_yaml as dvc_yaml
 from pydantic import ValidationError
 
 import factories
-from fly64_dose_overlap.config import Params, load_params, parse_params
+from fly64_dose_overlap.config import Params, load_params, parse_params, parse_yaml
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.methods.registry import make_method, method_class, method_names
 
@@ -111,8 +113,12 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
         ({"overlap.views.sparse.n_groups": 0}, "n_groups: input should be greater than or equal to 1, got 0"),
         ({"overlap.views.a-b": {}}, "overlap.views.a-b.[key]: string should match pattern"),
         (
-            {"overlap.views.on": {"s_img": 1.0, "n_groups": None, "gridsize": 1}},
-            "on is True in YAML",
+            {"overlap.views.09": {"s_img": 1.0, "n_groups": None, "gridsize": 1}},
+            "09 is 9 in YAML",
+        ),
+        (
+            {"overlap.views.1e3": {"s_img": 1.0, "n_groups": None, "gridsize": 1}},
+            "1e3 is 1000.0 in YAML",
         ),
         ({"overlap.views": {}}, "overlap.views: dictionary should have at least 1 item"),
     ],
@@ -262,10 +268,10 @@ def test_doses_are_written_as_whole_numbers(key: str, spelling: Any, hint: str) 
     assert refusal(changed({key: value})) == wanted
 
 
-def test_yaml_reads_1e3_as_text_which_is_refused(tmp_path: Path) -> None:
+def test_1e3_is_no_whole_number(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text((factories.ROOT / "params.yaml").read_text().replace("dose: 10000 ", "dose: 1e3 ", 1))
-    with pytest.raises(StudyError, match=r"got '1e3'; write 1000$"):
+    with pytest.raises(StudyError, match=r"got 1000\.0; write 1000$"):
         load_params(path)
 
 
@@ -302,7 +308,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
     [
         (b"dose: [1, 2", "is not valid YAML (expected ',' or ']', but got '<stream end>', line 1)"),
         (b"a: 2026-13-45", "is not valid YAML (ValueError: month must be in 1..12)"),
-        (b"a: !!int ''", "is not valid YAML (IndexError: "),
+        (b"a: !!int ''", "is not valid YAML (ValueError: "),
         (b"a: !!bool maybe", "is not valid YAML (KeyError: "),
         (b"a: !!timestamp now", "is not valid YAML (AttributeError: "),
         (b"a: " + b"[" * 5000, "is not valid YAML (RecursionError: "),
@@ -330,6 +336,48 @@ def test_what_is_no_parameter_file(tmp_path: Path, content: bytes, message: str)
         load_params(path)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("start", ["%YAML 1.1\n---\n", "# mine\n%YAML 1.2\n---\n"])
+def test_a_version_of_yaml_is_refused_since_values_depend_on_it(start: str) -> None:
+    with pytest.raises(StudyError, match=r"^here: names a version of YAML.*; delete %YAML$"):
+        parse_yaml(f"{start}seed: 042", where="here")
+
+
+SCALARS = """
+    42 042 -042 +42 08 0o17 -0o17 017 0x1F 0b101 1_000 0_17 1__0 1:30 1:30.5 -1:30 0x 0b 0o8
+    1e3 1E3 2e-05 -2e-05 1.5e-3 1.5E+3 .5 -.5 +.5 5. 1_0.5 .5e3 .5e+3 1.e3 1e 1.2.3 .inf -.Inf +.INF .Inf.
+    yes no on off Yes NO On OFF y n Y N true True TRUE false False FALSE tRUE "yes" '042'
+    ~ null Null NULL nUll 2026-11-30 2026-1-3 12:30:45 = 1,000 1- --1 _1 -_1 10000-dense a1e3
+"""
+
+
+@pytest.mark.parametrize("spelling", SCALARS.split())
+def test_yaml_means_what_it_means_to_dvc(spelling: str) -> None:
+    readings: list[Any] = []
+    for read in (lambda text: parse_yaml(text, where="here"), lambda text: dvc_yaml(text, "here")):
+        try:
+            value = read(f"a: {spelling}")["a"]
+            readings.append((type(value), value))
+        except (StudyError, ParseError, ValueError, IndexError):
+            readings.append("refused")
+    assert readings[0] == readings[1]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "value"),
+    [("042", 42), ("1:30", "1:30"), ("on", "on"), ("2e-05", 2e-5), ("1_000", 1000), ("0o17", 15)],
+)
+def test_numbers_are_those_of_yaml_1_2(spelling: str, value: Any) -> None:
+    assert parse_yaml(f"a: {spelling}", where="here") == {"a": value}
+
+
+def test_a_number_that_dvc_writes_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    content = changed({"methods.refined.learning_rate": 2e-5, "limit.tolerance": 1e-12})
+    dump_yaml(path, content)
+    assert "learning_rate: 2e-05" in path.read_text()
+    assert load_params(path).model_dump() == content
 
 
 def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ value that a stage does not get cannot change what it does.
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Hashable
 from contextlib import suppress
@@ -20,14 +21,15 @@ from fly64_dose_overlap.errors import MissingFileError, StudyError
 
 PARAMS_FILE = Path("params.yaml")
 MAX_YAML_BYTES = 64 * 1024
-"""Of params.yaml, which has 3 KiB; some spellings of a number take time with their length squared."""
+"""Of params.yaml, which has 3 KiB."""
 MAX_POSITIONS = 4_000_000
 """Of a synthetic scan."""
 
 
 def _text_in_yaml(name: str) -> str:
-    if not isinstance(yaml.safe_load(name), str):
-        raise ValueError(f"{name} is {yaml.safe_load(name)} in YAML; choose another name")
+    found = parse_yaml(name, where="view")
+    if not isinstance(found, str):
+        raise ValueError(f"{name} is {found} in YAML; choose another name")
     return name
 
 
@@ -297,14 +299,47 @@ class _FastLoader(_PlainMappings, yaml.CSafeLoader):
     """By libyaml: ten times as fast, which a long dvc.lock needs, but it says less about what is wrong."""
 
 
+_TAG = "tag:yaml.org,2002:"
+_SPELLINGS = {
+    "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(0b[01_]+|0o?[0-7_]+|[0-9_]+|0x[0-9a-fA-F_]+)", "-+0123456789"),
+    "float": (
+        r"[-+]?[0-9][0-9_]*(\.[0-9_]*([eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)"
+        r"|[-+]?\.[0-9_]+([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+}
+"""Scalars of YAML 1.2 as DVC's reader knows them, with their first characters. PyYAML's are those
+of YAML 1.1: it takes 042 for 34, 1:30 for 90 and on for true, and 2e-05 for text."""
+
+
+def _whole_number(loader: Any, node: yaml.ScalarNode) -> int:
+    digits = loader.construct_scalar(node).replace("_", "")
+    return int(digits, 0 if digits.lstrip("-+")[:2] in ("0b", "0o", "0x") else 10)
+
+
+_PlainMappings.add_constructor(f"{_TAG}int", _whole_number)
+for _loader in (_PlainLoader, _FastLoader):
+    _loader.yaml_implicit_resolvers = {
+        first: [(tag, known) for tag, known in rules if tag.removeprefix(_TAG) not in _SPELLINGS]
+        for first, rules in _loader.yaml_implicit_resolvers.items()
+    }
+    for _name, (_spelling, _first) in _SPELLINGS.items():
+        _loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"(?:{_spelling})$"), list(_first))
+
+
 def parse_yaml(text: str, *, where: str) -> Any:
-    """Return the content of YAML text, of which nothing is executed; ``where`` names it in errors.
+    """Return the content of YAML text as DVC reads it; nothing in it is executed.
+
+    ``where`` names the text in errors.
 
     Raises
     ------
     StudyError
-        If it is not YAML, or a key comes twice in one mapping.
+        If it is not YAML, names a version of YAML, or a key comes twice in one mapping.
     """
+    if re.search("^%YAML", text, re.MULTILINE):
+        raise StudyError(where, "names a version of YAML, which changes what values mean", "delete %YAML")
     try:
         with suppress(Exception):
             return yaml.load(text, _FastLoader)
