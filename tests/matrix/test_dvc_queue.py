@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc.exceptions import DvcException
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.matrix.dvc_queue import (
@@ -16,6 +17,7 @@ from fly64_dose_overlap.pipeline.matrix.dvc_queue import (
     WORKERS,
     Job,
     jobs_beside,
+    queued_states,
     require_usable,
     stages_run,
     worker_log,
@@ -78,6 +80,15 @@ def test_a_workers_words_are_found_where_no_job_began(
     assert worker_log() is None
     (WORKERS / "dvc-exp-worker-2.out").write_text("no broker")
     assert worker_log() == WORKERS / "dvc-exp-worker-2.out"
+
+
+def test_a_queue_that_cannot_be_read_is_refused_with_what_empties_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged() -> None:
+        raise DvcException("lost")
+
+    monkeypatch.setattr("dvc.repo.Repo", damaged)
+    with pytest.raises(StudyError, match=rf"^DVC's queue: cannot be read \(lost\); delete {WORKERS}"):
+        queued_states()
 
 
 @pytest.mark.parametrize("name", ["größe", "a#b", "why?", "100%25"])

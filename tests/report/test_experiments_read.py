@@ -8,12 +8,15 @@ import re
 import shutil
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from dvc.exceptions import DvcException
 
 from fly64_dose_overlap.commands import run_command
+from fly64_dose_overlap.config import at
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.experiments_read import (
     NO_RESULT,
@@ -21,6 +24,7 @@ from fly64_dose_overlap.pipeline.experiments_read import (
     Source,
     columns_of,
     curves_of,
+    experiments_of,
     json_of,
     read_studies,
     settings,
@@ -31,7 +35,7 @@ from fly64_dose_overlap.report.page import write_page
 from fly64_dose_overlap.report.study import Study
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
 from report_runs import evaluation, params_of
-from study_copy import StudyCopy
+from study_copy import ROOT, StudyCopy
 
 SCORES = '{"methods": {}}'
 
@@ -128,7 +132,7 @@ def test_damaged_scores_and_tables_are_named() -> None:
         ({"doses": None}, "doses: input should be a valid list, got None"),
         ({"doses": []}, "doses: list should have at least 1 item"),
         ({"doses": [1000, "many"]}, "doses.1: input should be a valid integer, got 'many'"),
-        ({"dose": "1e3"}, "dose: input should be a valid integer, got '1e3'"),
+        ({"dose": 1e3}, "dose: input should be a valid integer, got 1000.0"),
         ({"view": 7}, "view: input should be a valid string, got 7"),
         ({"overlap": {}}, "overlap.views: key is missing"),
         ({"overlap": {"views": 3}}, "overlap.views: input should be a valid dictionary, got 3"),
@@ -177,6 +181,83 @@ def test_a_commit_with_damaged_parameters_does_not_hinder_another(
     assert f"left out: {problem}" in capsys.readouterr().err
     with pytest.raises(StudyError, match=re.escape(problem)):
         read_studies(study.root, [damaged])
+
+
+def test_a_commit_that_is_not_here_is_named_with_what_to_do(tmp_path: Path) -> None:
+    study = StudyCopy(tmp_path)
+    study.git("init", "--quiet")
+    hint = "fetch it: git fetch --tags, in a shallow clone git fetch --unshallow"
+    with pytest.raises(StudyError, match=rf"^revision v9: is no commit of this repository; {hint}$"):
+        read_studies(study.root, ["v9"])
+
+
+def test_a_queue_that_cannot_be_read_hides_no_experiment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = StudyCopy(tmp_path)
+    study.git("init", "--quiet")
+    study.commit("start")
+    commit = study.git("rev-parse", "HEAD").strip()
+    study.git("update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/mine", commit)
+
+    class Damaged:
+        def iter_active(self) -> None:
+            raise DvcException("Invalid experiment '1234567'.")
+
+    repository: Any = SimpleNamespace(root=tmp_path, queue=Damaged())
+    assert list(experiments_of(repository, commit)) == [("mine", commit, "success")]
+    assert "DVC's queue cannot be read (Invalid experiment '1234567'.)" in capsys.readouterr().err
+
+
+def _locked_cell(params: dict[str, Any]) -> str:
+    """Return the dvc.lock that the stages of dvc.yaml leave for the cell of some parameters."""
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    runs = [(name, method) for name in ("train", "infer") for method in params["learned"]]
+    runs += [("reconstruct", method) for method in params["iterative"]]
+    stages: dict[str, Any] = {}
+    for name, method in [*runs, ("evaluate", "")]:
+        values = {"dose": params["dose"], "view": params["view"], "method": method}
+        text = re.sub(
+            r"\$\{(?:item\.)?(dose|view|method)\}",
+            lambda m, v=values: str(v[m[1]]),
+            yaml.safe_dump(declared[name]),
+        )
+        stage = yaml.safe_load(text)
+        made = [*stage["outs"], *stage.get("metrics", [])]
+        outs = [next(iter(out)) if isinstance(out, dict) else out for out in made]
+        stages[f"{name}@{method}" if method else name] = {
+            "deps": [{"path": path} for path in stage["deps"]],
+            "outs": [{"path": path, "md5": _md5(SCORES)} for path in outs],
+            "params": {"params.yaml": {key: at(params, key) for key in stage["params"]}},
+        }
+    return yaml.safe_dump({"stages": stages})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "state"),
+    [
+        ("seed", 99, STALE),
+        ("methods.refined.epochs", 77, STALE),
+        ("methods.map.epochs", 77, STALE),
+        ("stops.patience", 77, STALE),
+        ("dose", 1000, STALE),
+        ("methods.epie.epochs", 77, "success"),
+        ("seed", 42, "success"),
+    ],
+)
+def test_scores_of_other_settings_or_another_seed_of_a_method_do_not_count(
+    key: str, value: Any, state: str
+) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params |= {"learned": ["refined"], "iterative": ["map"], "seed": 42}
+    # Of another run: the folder of reconstructions has its results no more.
+    before = {**params, "iterative": ["map", "epie"]}
+    lock = yaml.safe_load(_locked_cell(before))["stages"]
+    lock |= yaml.safe_load(_locked_cell(params))["stages"]
+    *sections, last = key.split(".")
+    (at(params, ".".join(sections)) if sections else params)[last] = value
+    texts = {"params.yaml": yaml.safe_dump(params), "dvc.lock": yaml.safe_dump({"stages": lock})}
+    assert state_of(Source("", "a" * 40, "success", {**texts, "metrics/evaluation.json": SCORES})) == state
 
 
 def test_settings_leave_out_what_tells_cells_apart() -> None:
@@ -284,5 +365,3 @@ def test_commits_without_results_are_refused(experiments: StudyCopy, tmp_path: P
         StudyError, match=r"report: no experiment of HEAD has a result; make them: dose-overlap"
     ):
         read_studies(study.root, ["HEAD"])
-    with pytest.raises(StudyError, match=r"revision nonsense: git rev-parse .* ended with status"):
-        read_studies(study.root, ["nonsense"])

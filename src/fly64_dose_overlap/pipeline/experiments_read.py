@@ -65,6 +65,8 @@ class _Cell(BaseModel):
     dose: StrictInt
     doses: Annotated[list[StrictInt], Field(min_length=1)]
     view: str
+    learned: list[str] = []
+    iterative: list[str] = []
     overlap: _Overlap
     seed: StrictInt | None = None
     train: _Training = _Training()
@@ -157,6 +159,7 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from scmrepo.exceptions import SCMError
 
     commits = {_commit_of(root, revision): revision for revision in revisions}
     studies: list[Study] = []
@@ -171,7 +174,7 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
                     studies += read()
                 except StudyError as error:
                     damaged.append(error)
-    except DvcException as error:
+    except (DvcException, SCMError) as error:
         raise StudyError(str(root), f"DVC cannot read the repository ({error})") from None
     if not any(study.done for study in studies):
         shown, hint = ", ".join(revisions), "make them: dose-overlap matrix"
@@ -182,9 +185,14 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
 
 
 def _commit_of(root: Path, revision: str) -> str:
-    where = f"revision {revision}"
     line = ("git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    return run_command(*line, root=root, where=where).strip()
+    try:
+        return run_command(*line, root=root, where=revision).strip()
+    except StudyError as error:
+        if error.where != revision:
+            raise  # git is not here
+        hint = "fetch it: git fetch --tags, in a shallow clone git fetch --unshallow"
+        raise StudyError(f"revision {revision}", "is no commit of this repository", hint) from None
 
 
 def _tree_study(repository: _Repository) -> Iterator[Study]:
@@ -232,12 +240,18 @@ def _studies_of(repository: _Repository, commit: str, revision: str) -> list[Stu
 
 def experiments_of(repository: _Repository, commit: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, revision and state of the experiments of a commit, whatever became of them."""
+    from dvc.exceptions import DvcException
+
     done = existing(commit, repository.root)
     yield from ((name, revision, SUCCESS) for name, revision in done.items())
     queue = repository.queue
-    waiting = [(entry, "running") for entry in queue.iter_active()]
-    waiting += [(entry, "queued") for entry in queue.iter_queued()]
-    waiting += [(entry, FAILED) for entry, _ in queue.iter_failed()]
+    waiting: list[tuple[Any, str]] = []
+    try:
+        waiting += [(entry, "running") for entry in queue.iter_active()]
+        waiting += [(entry, "queued") for entry in queue.iter_queued()]
+        waiting += [(entry, FAILED) for entry, _ in queue.iter_failed()]
+    except DvcException as error:
+        say(f"DVC's queue cannot be read ({error}); experiments without a result are left out")
     for entry, state in waiting:
         if entry.baseline_rev == commit and entry.name not in done:
             yield entry.name or entry.stash_rev[:7], entry.stash_rev, state
@@ -294,21 +308,23 @@ def state_of(source: Source) -> str:
 
 def _of_parameters(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -> bool:
     """Whether a stage and those before it ran with these parameters."""
-    used = (lock[stage].params.get(PARAMS_FILE.name, {}) for stage in _upstream(lock, last))
+    used = (lock[stage].params.get(PARAMS_FILE.name, {}) for stage in _upstream(lock, last, params))
     items = (item for each in used for item in each.items())
     return all(at(params, key) == value for key, value in items if key != "doses")
 
 
-def _upstream(lock: dict[str, LockedStage], last: str) -> set[str]:
-    """Return a stage and those that made what it read."""
+def _upstream(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -> set[str]:
+    """Return a stage and those that made what it read, of a folder the results of the cell's methods."""
     makers = {out.path: name for name, stage in lock.items() for out in stage.outs}
+    methods = {*params.get("learned", ()), *params.get("iterative", ())}
+    inside = {path: Path(path).parent.as_posix() for path in makers if Path(path).name in methods}
     found: set[str] = set()
     waiting = {last}
     while waiting:
         stage = waiting.pop()
         found.add(stage)
         read = {dependency.path for dependency in lock[stage].deps}
-        waiting |= {makers[path] for path in read & makers.keys()} - found
+        waiting |= {name for path, name in makers.items() if {path, inside.get(path)} & read} - found
     return found
 
 
@@ -334,7 +350,7 @@ def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, 
 def _is_current(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -> bool:
     """Whether a stage read what the stages before it make now: an experiment runs those of one cell only."""
     made = {out.path: out.md5 for stage in lock.values() for out in stage.outs}
-    read = [dependency for stage in _upstream(lock, last) for dependency in lock[stage].deps]
+    read = [dependency for stage in _upstream(lock, last, params) for dependency in lock[stage].deps]
     return _of_parameters(lock, last, params) and all(made.get(d.path, d.md5) == d.md5 for d in read)
 
 

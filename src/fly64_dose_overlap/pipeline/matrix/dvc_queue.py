@@ -79,9 +79,8 @@ def queued_states() -> dict[str, str]:
         with Repo() as repo:
             entries = repo.experiments.celery_queue.status()
     except DvcException as error:
-        raise StudyError(
-            "DVC's queue", f"cannot be read ({error})", "empty it: dvc queue remove --all"
-        ) from None
+        hint = f"delete {WORKERS}, which empties it; what has a result is kept"
+        raise StudyError("DVC's queue", f"cannot be read ({error})", hint) from None
     # Oldest last: where a name was used again, its newest entry counts.
     ordered = sorted(entries, key=lambda entry: entry["timestamp"])
     return {entry["name"]: entry["status"] for entry in ordered if entry["name"]}
