@@ -154,6 +154,11 @@ def test_lists_are_written_in_block_style() -> None:
     assert list(flow_style(yaml.compose(TEXT))) == []
 
 
+def test_the_run_cache_gives_no_base_set_back_since_a_file_may_have_other_content() -> None:
+    """DVC keeps no run in it of which an output, but no metric, is left to git."""
+    assert {"metrics/base.json": {"cache": False}} in STAGES["base"]["outs"]
+
+
 def test_the_matrix_is_that_of_the_parameters() -> None:
     assert STAGES["simulate"]["matrix"] == {"dose": "${doses}"}
     assert STAGES["overlap"]["matrix"] == {"dose": "${doses}", "view": "${overlap.views}"}

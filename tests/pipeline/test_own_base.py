@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fly64_dose_overlap import provenance
+from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_base, read_scan, read_truth
 from fly64_dose_overlap.files.own_npz import strongest_mode
 from study_copy import StudyCopy, make_study, stages_run
@@ -74,6 +75,20 @@ def test_a_measured_file_drives_the_study(tmp_path: Path) -> None:
     assert set(provenance.steps(view.record)) >= {"transpose_rename_convert", "simulate", "split_dataset"}
     assert (study.root / "reports/comparison.png").stat().st_size > 10_000
     assert stages_run(study.dvc("repro", "evaluate")) == set()
+
+
+def test_other_content_under_the_same_name_is_read(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    file = tmp_path / "mine.npz"
+    arrays, digests = write_measured_file(file), list[str]()
+    for scale in (1, 2):
+        np.savez(file, **{**arrays, "counts": scale * arrays["counts"]})
+        study.change_params(base__source=str(file))
+        study.dvc("repro", "base")
+        digests.append(sha256_of(study.root / "data/base/base.npz"))
+        study.change_params(base__source="synthetic")
+        study.dvc("repro", "base")
+    assert digests[0] != digests[1]
 
 
 def test_a_missing_file_is_named(study: StudyCopy) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.atomic import read_json, sha256_of
 from fly64_dose_overlap.files.dataset import read_base
-from fly64_dose_overlap.pipeline.cells import BASE_FILE
+from fly64_dose_overlap.pipeline.cells import BASE_FILE, BASE_METRICS
 from fly64_dose_overlap.pipeline.stages import base
 from fly64_dose_overlap.pipeline.stages._cli import command, require_listed
 from tiny_study import ROOT, write_params
@@ -67,6 +68,8 @@ def test_a_users_file_is_imported_and_said_to_be_unwatched(
     write_user_base(tmp_path / "mine.npz")
     base.main(write_params(tmp_path, base={"source": "mine.npz"}))
     assert len(read_base(BASE_FILE).positions_px) == 9
+    digest = sha256_of(tmp_path / "mine.npz")
+    assert read_json(BASE_METRICS) == {"source": "mine.npz", "sha256": digest}
     said = capsys.readouterr().err
     assert "DVC does not watch mine.npz; when its content changes, run: dvc repro -f base" in said
     lacking = (

@@ -16,6 +16,7 @@ Chosen = TypeVar("Chosen")
 HALVES: tuple[Half, ...] = ("train", "test")
 
 BASE_FILE = Path("data/base/base.npz")
+BASE_METRICS = Path("metrics/base.json")
 CODE = Path("metrics/check")
 METRICS = Path("metrics")
 EVALUATION = Path("metrics/evaluation.json")

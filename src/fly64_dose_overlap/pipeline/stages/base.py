@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import MissingFileError, StudyError
-from fly64_dose_overlap.pipeline.cells import BASE_FILE
+from fly64_dose_overlap.pipeline.cells import BASE_FILE, BASE_METRICS
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
 
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
-    """Write data/base/base.npz: object, probe and scan positions of the study.
+    """Write data/base/base.npz, object, probe and scan positions of the study, and metrics/base.json.
 
     With `base.source: synthetic` they are made from `base.seed`, and with `star-bench` they
     are a fixed test case, of which `base.seed` draws the jitter; otherwise they come from the
     NPZ file that `base.source` names.
     """
     # SciPy takes a second to import, which --help and refused arguments need not wait for.
+    from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
     from fly64_dose_overlap.files.dataset import write_base
     from fly64_dose_overlap.files.own_npz import read_user_base
     from fly64_dose_overlap.files.product import recorded_optics
@@ -46,6 +47,8 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         say(f"base: reconstructions get no product for ptychodus: {error}")
     base = in_standard_gauge(base)
     write_base(BASE_FILE, base)
+    digest = None if params.base.is_synthetic else sha256_of(params.base.source)
+    write_json_atomic(BASE_METRICS, {"source": params.base.source, "sha256": digest})
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
     say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE_FILE}")
 
