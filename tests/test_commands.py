@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
+from fly64_dose_overlap import commands
 from fly64_dose_overlap.commands import become_command, reason_in, run_command
 from fly64_dose_overlap.errors import StudyError
 
@@ -41,15 +43,34 @@ def test_the_refusal_names_the_work() -> None:
         run_command("git", "no-such-thing", where="cell 1000-dense")
 
 
-def test_a_missing_program_is_refused() -> None:
-    with pytest.raises(StudyError, match=r"^no-such-program: is not installed; activate"):
+def test_a_missing_program_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StudyError, match=r"^no-such-program: is not installed; install it$"):
         run_command("no-such-program", "--version")
+    monkeypatch.setattr(commands, "activated", lambda: {"PATH": ""})
+    with pytest.raises(StudyError, match=r"^dvc: is not installed; activate the project's environment$"):
+        run_command("dvc", "--version")
+
+
+def test_text_in_another_encoding_is_told_byte_by_byte() -> None:
+    code = r"import sys; sys.stdout.buffer.write(b'caf\xe9, caf\xc3\xa9')"
+    assert run_command(sys.executable, "-c", code) == r"caf\xe9, café"
+
+
+def test_the_variables_of_a_hook_lead_into_no_other_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("study", "other"):
+        run_command("git", "init", "--quiet", str(tmp_path / name))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other/.git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
+    found = run_command("git", "rev-parse", "--absolute-git-dir", root=tmp_path / "study")
+    assert Path(found.strip()) == tmp_path.resolve() / "study/.git"
 
 
 def test_a_command_may_take_over_the_process() -> None:
     code = "from fly64_dose_overlap.commands import become_command; become_command('git', '--version')"
     assert run_command(sys.executable, "-c", code).startswith("git version")
-    with pytest.raises(StudyError, match=r"^no-such-program: is not installed; activate"):
+    with pytest.raises(StudyError, match=r"^no-such-program: is not installed; install it$"):
         become_command("no-such-program")
 
 

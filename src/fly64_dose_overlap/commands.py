@@ -13,6 +13,16 @@ from fly64_dose_overlap.errors import StudyError
 
 COMMAND_LIMIT_S = 600.0
 """Listing experiments has been seen to hang while a queue of them runs."""
+FOREIGN = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "DVC_ROOT",
+)
+"""Variables, set by git within its hooks, that would lead git or DVC into another repository."""
 
 
 def run_command(*line: str, root: Path | None = None, where: str = "") -> str:
@@ -25,7 +35,11 @@ def run_command(*line: str, root: Path | None = None, where: str = "") -> str:
     """
     shown = " ".join(line)
     # Files and not pipes: workers outlive `dvc queue start` and would hold a pipe open.
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+    # What git prints is the user's text, in any encoding, whatever that of the terminal is.
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as output,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as errors,
+    ):
         try:
             found = subprocess.run(
                 line,
@@ -59,13 +73,15 @@ def become_command(*line: str) -> NoReturn:
 
 
 def activated() -> dict[str, str]:
-    """Return the environment of a user who has activated this interpreter's own."""
+    """Return the environment of a user who has activated this interpreter's own, in no repository's hook."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path}
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    return {**kept, "PATH": path}
 
 
 def _not_installed(program: str) -> StudyError:
-    return StudyError(program, "is not installed", "activate the project's environment")
+    hint = "activate the project's environment" if program == "dvc" else "install it"
+    return StudyError(program, "is not installed", hint)
 
 
 def reason_in(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, Params, parse_params, parse_yaml
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.pipeline.cells import BASE_FILE
 from fly64_dose_overlap.pipeline.lock import LOCK_NAME, parse_lock, read_lock
 
@@ -63,12 +64,17 @@ def committed_params() -> Params:
 
 
 def code_change() -> str:
-    """Return how code and base set differ from the commit's; empty if they do not."""
+    """Return a text that names how code and base set differ from the commit's; empty if they do not.
+
+    It has the SHA-256 of each file and not git's patch, which depends on the user's settings of git.
+    """
     untracked = run_command("git", "ls-files", "--others", "--exclude-standard", "--", *CODE)
     if untracked:
         first = untracked.split("\n")[0]
         raise StudyError(first, "is not known to git, so that jobs would lack it", "git add it")
-    change = run_command("git", "diff", "HEAD", "--", *CODE)
+    listing = ("git", "diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD", "--", *CODE)
+    paths = [Path(name) for name in sorted(run_command(*listing).split("\0")) if name]
+    change = "".join(f"{path} {sha256_of(path) if path.is_file() else None}\n" for path in paths)
     now = base_checksum(read_lock(Path(LOCK_NAME)))
     if not run_command("git", "ls-tree", "--name-only", "HEAD", LOCK_NAME):
         raise StudyError(LOCK_NAME, "is not in the last commit", "git add and commit it")

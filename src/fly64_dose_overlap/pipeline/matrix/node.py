@@ -36,8 +36,6 @@ FIRST_PAUSE_S = 1.0
 LOG_LINES = 20
 FETCHED = "refs/fly64/pushed"
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
-FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "DVC_ROOT")
-"""Variables that would lead git or DVC from the clone into another repository."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def stop_cells(jobs: Iterable[CellJob]) -> None:
 def _environment() -> dict[str, str]:
     package = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
     own = {"PYTHONPATH": os.pathsep.join(filter(None, package)), "GIT_TERMINAL_PROMPT": "0"}
-    return {key: value for key, value in activated().items() if key not in FOREIGN} | own
+    return activated() | own
 
 
 def main(parent: int) -> None:
@@ -194,7 +192,8 @@ def _clone(job: CellJob) -> None:
     _retire(job)
     job.folder.mkdir(exist_ok=True)
     clone = job.folder / "clone"
-    _run(job, "git", "clone", "--quiet", "--no-checkout", job.git_url, str(clone), cwd=job.folder)
+    options = ("--quiet", "--origin=origin", "--no-checkout")
+    _run(job, "git", "clone", *options, job.git_url, str(clone), cwd=job.folder)
     _run(job, "git", "checkout", "--quiet", "--detach", job.revision, cwd=clone)
     shared = () if job.cache is None else (("cache.dir", job.cache),)
     for key, value in (*job.remote_config, *shared):
