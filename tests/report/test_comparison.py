@@ -89,6 +89,14 @@ def test_reconstructions_are_kept_as_aligned(folder: Path, evaluation: Evaluatio
         assert np.array_equal(reader.load("region"), evaluation.region.mask)
 
 
+def test_a_pipe_is_as_wide_as_the_table_where_colours_are_forced(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_table(evaluation.metrics, TITLE)
+    assert "…" not in capsys.readouterr().out
+
+
 def test_table_has_all_methods_and_columns(
     evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
 ) -> None:

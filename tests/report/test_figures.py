@@ -154,6 +154,15 @@ def test_same_study_gives_the_same_bytes_and_no_name_twice() -> None:
     assert "<dc:date>" not in first[0].panels[0]
 
 
+def test_a_command_needs_no_backend_of_a_notebook() -> None:
+    code = "import fly64_dose_overlap.pipeline.stages._cli, matplotlib; print(matplotlib.get_backend())"
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": source, "MPLBACKEND": "Qt4Agg"}
+    line = [sys.executable, "-c", code]
+    found = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "agg\n"
+
+
 @pytest.mark.parametrize(
     ("variable", "content"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
         table.add_row(method, *(score.write(score.of(scores)) for score in PRINTED))
     for name, bounds in ((LIMIT, metrics["limit"]), (BAYESIAN_LIMIT, metrics["limit"]["bayesian"])):
         table.add_row(name, *(score.write(score.bound(bounds)) for score in PRINTED), style="dim")
-    console = Console(width=None if Console().is_terminal else 150)
+    # FORCE_COLOR, as CI sets it, makes a pipe a terminal to rich.
+    console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
     console.print(conventions([metrics["conventions"]]), soft_wrap=True, highlight=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,8 @@ def print_table(experiments: Sequence[Experiment], lines: Sequence[Line], commit
     for each, line in zip(experiments, lines, strict=True):
         values = _values(scores[line.name], methods) if line.name in scores else []
         table.add_row(line.name, line.state, str(each.cell.dose), each.cell.view, *values)
-    Console(width=None if Console().is_terminal else TABLE_WIDTH).print(table)
+    # FORCE_COLOR, as CI sets it, makes a pipe a terminal to rich.
+    Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)
 
 
 def _values(score: dict[str, Any], methods: Sequence[str]) -> list[str]:

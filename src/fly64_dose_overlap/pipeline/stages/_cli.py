@@ -25,6 +25,8 @@ from fly64_dose_overlap.progress import say
 # Threads that wait must not spin: two jobs on one machine would take each other's cores.
 # OpenMP reads this once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# That of a notebook, from whose terminal a stage may be started, may not be there to be imported.
+os.environ["MPLBACKEND"] = "agg"
 
 ParamsOption = Annotated[Path, typer.Option("--params", metavar="FILE", help="Parameters of the study.")]
 DoseOption = Annotated[
