@@ -27,10 +27,9 @@ MAX_POSITIONS = 4_000_000
 
 
 def _text_in_yaml(name: str) -> str:
-    found = parse_yaml(name, where="view")
-    if not isinstance(found, str):
-        raise ValueError(f"{name} is {found} in YAML; choose another name")
-    return name
+    if isinstance(found := parse_yaml(name, where="view"), str):
+        return name
+    raise ValueError(f"{name} is {found} in YAML; choose another name")
 
 
 ViewName = Annotated[
@@ -38,7 +37,8 @@ ViewName = Annotated[
 ]
 MethodName = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Dose = Annotated[int, Field(gt=0, le=10**12)]
+Dose = Annotated[int, Field(ge=10, le=10**7)]
+"""Photons per frame at which the Bayesian limit is tabulated."""
 Neighbors = Annotated[int, Field(ge=1, le=1000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Gridsize = Literal[1, 2]
@@ -57,8 +57,8 @@ class BaseParams(Section):
     source: str = Field(min_length=1, max_length=4096)
     """``synthetic``, ``star-bench``, or the path of an NPZ file."""
     seed: Seed
-    frame_side_px: Annotated[FrameSide, Field(multiple_of=2)]
-    """N, the side of a diffraction frame and of the probe."""
+    frame_side_px: Annotated[int, Field(ge=18, le=1024, multiple_of=2)]
+    """N, the side of a diffraction frame and of the probe; fewer pixels lie in the stop's shadow."""
     object_kind: Literal["star", "texture"]
     field_px: Annotated[float, Field(gt=0, le=20_000)]
     """Side of the square that the scan positions cover, object pixels."""
@@ -100,7 +100,7 @@ class ViewParams(Section):
 
     s_img: Annotated[float, Field(gt=0, le=1)]
     """Fraction of the frames that is kept, 0 < s_img <= 1."""
-    n_groups: Annotated[int, Field(ge=1, le=10**7)] | None
+    n_groups: Annotated[int, Field(ge=1, le=100_000)] | None
     """Number of groups; null means one per kept frame."""
     gridsize: Gridsize
     """Group side g: a group holds g * g frames."""
@@ -151,7 +151,7 @@ class StopParams(Section):
 
     seed: Seed
     """Of the division of the photons, and of what is random in iterative methods."""
-    held_out_fraction: Annotated[float, Field(gt=0, le=0.5)]
+    held_out_fraction: Annotated[float, Field(ge=0.01, le=0.5)]
     """Part of the photons that decides where a method stops."""
     patience: Epochs
     """Epochs without a better explanation of the held-out photons before a method stops."""
@@ -309,8 +309,8 @@ _SPELLINGS = {
         "-+.0123456789",
     ),
 }
-"""Scalars of YAML 1.2 as DVC's reader knows them, with their first characters. PyYAML's are those
-of YAML 1.1: it takes 042 for 34, 1:30 for 90 and on for true, and 2e-05 for text."""
+"""Scalars of YAML 1.2 as DVC reads them, with their first characters. PyYAML's are those of YAML 1.1,
+to which 042 is 34, 1:30 is 90, on is true, and 2e-05 is text."""
 
 
 def _whole_number(loader: Any, node: yaml.ScalarNode) -> int:
@@ -329,9 +329,7 @@ for _loader in (_PlainLoader, _FastLoader):
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """Return the content of YAML text as DVC reads it; nothing in it is executed.
-
-    ``where`` names the text in errors.
+    """Return the content of YAML text as DVC reads it; nothing is executed, and ``where`` names it in errors.
 
     Raises
     ------

@@ -73,6 +73,12 @@ def test_photons_are_divided_and_none_is_lost() -> None:
     assert not np.array_equal(HeldOut(0.1, 3, seed=8).split(scan)[1].counts[:], validation.counts[:])
 
 
+def test_too_few_photons_to_choose_by_are_refused() -> None:
+    message = r"^held_out_fraction: 1e-12 of the photons are 0, at least 100 are needed; raise it"
+    with pytest.raises(StudyError, match=message):
+        HeldOut(1e-12, 3, seed=7).split(tiny_scan.scan())
+
+
 def test_the_epoch_nearest_to_the_truth_is_found() -> None:
     validation = HeldOut(0.5, 9, seed=1).split(tiny_scan.scan())[1]
     course = follow(mixtures(0.0, 0.5, 1.0, 1.5, 2.0), validation, epochs=5, patience=9, label="test")

@@ -47,7 +47,7 @@ def test_the_code_of_every_method_of_the_cell_is_taken_down() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dose": 7}, "error: params.yaml: dose 7 is not among doses"),
+        ({"dose": 70}, "error: params.yaml: dose 70 is not among doses"),
         ({"methods": {"ml": {"epoch": 3}}}, "error: params.yaml: methods.ml: epoch: "),
         ({"methods": {"nothing": {}}}, "error: method: there is no 'nothing'; there are ad_poisson, epie"),
         ({"iterative": ["mpa"]}, "error: params.yaml: methods has no settings of mpa"),

@@ -22,6 +22,8 @@ from fly64_dose_overlap.timing import Stopwatch, Timing
 
 BACKGROUND_PHOTONS = 0.02
 """Of the shifted deviance of held-out photons: small, since a tenth of the photons is little."""
+LEAST_PHOTONS = 100
+"""Of a whole scan, held out."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,19 @@ class HeldOut:
     seed: int = 42
 
     def split(self, scan: Scan) -> tuple[Scan, Scan]:
-        """Return the scan to fit and the one to validate on; the same for every method."""
-        return scan.divide(1 - self.fraction, generator(self.seed, "reconstruct", "held-out"))
+        """Return the scan to fit and the one to validate on; the same for every method.
+
+        Raises
+        ------
+        StudyError
+            If fewer than `LEAST_PHOTONS` are held out, of which no epoch can be chosen.
+        """
+        fit, validation = scan.divide(1 - self.fraction, generator(self.seed, "reconstruct", "held-out"))
+        photons = validation.photons_per_frame * len(validation)
+        if photons < LEAST_PHOTONS:
+            problem = f"{self.fraction} of the photons are {photons:.0f}, at least {LEAST_PHOTONS} are needed"
+            raise StudyError("held_out_fraction", problem, "raise it, or take more frames or a higher dose")
+        return fit, validation
 
     def described(self, course: Course) -> dict[str, Any]:
         """Return what a result says of its stop."""
