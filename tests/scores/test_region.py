@@ -57,7 +57,10 @@ def test_shape_of_another_grid_is_refused() -> None:
     ("change", "message"),
     [
         ({"illumination": np.zeros((12, 15))}, r"no light falls on the \(7, 8\) pixels inside the scan"),
-        ({"positions_px": np.array([[2.3, 3.0], [2.6, 9.0]])}, "no pixel lies between the scan positions"),
+        (
+            {"positions_px": np.array([[2.3, 3.0], [2.6, 9.0]])},
+            r"between the 2 scan positions, from \[2.3, 3.0\] to \[2.6, 9.0\] \(y, x\); keep more frames",
+        ),
         ({"positions_px": CORNERS + 100}, "are positions in object pixels"),
         ({"positions_px": np.zeros((0, 2))}, r"must be \(frame, 2\) with at least one frame, got \(0, 2\)"),
         ({"positions_px": CORNERS[:, :1]}, r"must be \(frame, 2\) with at least one frame, got \(2, 1\)"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fly64_dose_overlap.errors import MissingFileError
+from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import write_scan
 from fly64_dose_overlap.pipeline.stages import limit
 from fly64_dose_overlap.scores.limit import read_limit
@@ -42,6 +42,14 @@ def test_the_same_parameters_give_the_same_bytes(study: Path) -> None:
     first = path.read_bytes()
     limit.main("dense", study)
     assert path.read_bytes() == first
+
+
+def test_a_view_of_too_few_frames_is_named_with_what_to_raise(study: Path) -> None:
+    few = scan().frames(np.array([40]))
+    write_scan(Path(f"data/views/{DOSE}/sparse/test.npz"), few, truth())
+    begin = "view sparse, test half of 1 frames: scoring region: no pixel of .* lies between the 1 scan pos"
+    with pytest.raises(StudyError, match=rf"^{begin}.*; keep more frames: raise s_img of the view"):
+        limit.main("sparse", study)
 
 
 def test_a_view_without_data_is_named(study: Path) -> None:

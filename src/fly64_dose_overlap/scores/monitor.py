@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import read_truth
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
@@ -40,8 +41,8 @@ class TruthMonitor:
     def __call__(self, image: NDArray[np.complex64], frames: NDArray[np.int64]) -> dict[str, float]:
         """Return PSNR and SSIM of the phase, as ``val/psnr`` and ``val/ssim``.
 
-        A strip narrower than the window of SSIM, a phase without contrast in the truth and
-        an image that is not finite have no scores.
+        Frames with no lit pixel between them, a strip narrower than the window of SSIM, a
+        phase without contrast in the truth and an image that is not finite have no scores.
 
         Parameters
         ----------
@@ -49,7 +50,10 @@ class TruthMonitor:
         frames : (frame,) int64
             Frames in whose bounding box the image is scored.
         """
-        region = scan_region(self._illumination, self._scan.positions_px[frames], REGION_THRESHOLD)
+        try:
+            region = scan_region(self._illumination, self._scan.positions_px[frames], REGION_THRESHOLD)
+        except StudyError:
+            return {}
         if min(region.shape) < WINDOW_TAPS or not np.isfinite(image).all():
             return {}
         aligned = align_to(self._truth, image, region, upsampling=REGISTRATION_UPSAMPLING)

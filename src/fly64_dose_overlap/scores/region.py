@@ -95,8 +95,9 @@ def scan_region(illumination: NDArray[Any], positions_px: NDArray[np.float64], t
     if np.any(stop <= first):
         raise StudyError(
             "scoring region",
-            f"no pixel lies between the scan positions {lowest.tolist()} and {highest.tolist()} (y, x)",
-            f"the object is {illumination.shape}; are positions in object pixels?",
+            f"no pixel of {illumination.shape} lies between the {len(positions_px)} scan positions, "
+            f"from {lowest.tolist()} to {highest.tolist()} (y, x)",
+            "keep more frames: raise s_img of the view; are positions in object pixels?",
         )
     box = (slice(first[0], stop[0]), slice(first[1], stop[1]))
     inside = illumination[box]

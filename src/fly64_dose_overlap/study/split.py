@@ -83,10 +83,13 @@ def split_scan(positions_px: NDArray[np.float64], *, fraction: float, guard_gap_
         ("test", test, f">= {cut_px + guard_gap_px / 2:g}"),
     ):
         if half.size == 0:
+            hint = "use a smaller simulate.guard_gap_px or a larger scan"
+            if low == high:
+                hint = "the scan is cut across y and needs frames at two heights"
             raise StudyError(
                 "simulate",
                 f"the {name} half is empty: none of {len(y_px)} frames has y {limit} px"
                 f" (y from {low:g} to {high:g}, cut at {cut_px:g}, guard gap {guard_gap_px:g} px)",
-                "use a smaller simulate.guard_gap_px or a larger scan",
+                hint,
             )
     return Split(train, test, len(y_px) - train.size - test.size, cut_px, float(guard_gap_px))

@@ -58,6 +58,15 @@ def require_listed(dose: int, doses: list[int]) -> None:
         raise StudyError("--dose", problem, "add it there; it is a whole number of photons per frame")
 
 
+@contextmanager
+def refusals_of(where: str) -> Generator[None]:
+    """Have what the block refuses begin with what it was given, such as a view and its frames."""
+    try:
+        yield
+    except StudyError as error:
+        raise StudyError(where, f"{error.where}: {error.problem}", error.hint) from None
+
+
 def run(main: Callable[..., None]) -> None:
     """Run a stage's ``main`` as the command line that its signature describes.
 

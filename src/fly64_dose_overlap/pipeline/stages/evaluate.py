@@ -7,7 +7,7 @@ from pathlib import Path
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.pipeline import cells
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
+from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, refusals_of, run
 from fly64_dose_overlap.progress import say
 
 
@@ -31,7 +31,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     _bring_back([folder for folder in folders if not (folder / MANIFEST).is_file()])
     digests = {path.stem: sha256_of(path) for folder in folders for path in sorted(folder.glob("*.npz"))}
     found = read_reconstructions(*folders)
-    with one_torch_thread():
+    with one_torch_thread(), refusals_of(f"view {view}, test half of {len(scan)} frames"):
         evaluation = evaluate(scan, truth, found, params.evaluate, limit=limit, dose=dose, digests=digests)
     title = f"{dose} photons per frame, view {view}"
     where = {"metrics_dir": cells.METRICS, "reports_dir": cells.REPORTS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.pipeline import cells
-from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, ViewOption, run
+from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, ViewOption, refusals_of, run
 from fly64_dose_overlap.progress import say
 
 
@@ -22,9 +22,9 @@ def main(view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     params = load_params(params_file)
     dose = params.doses[0]
     data = cells.view_file(dose, view, "test")
-    limit = find_limit(
-        read_scan(data), read_truth(data), params.evaluate.region_threshold, params.limit, dose=dose
-    )
+    scan, threshold = read_scan(data), params.evaluate.region_threshold
+    with refusals_of(f"view {view}, test half of {len(scan)} frames"):
+        limit = find_limit(scan, read_truth(data), threshold, params.limit, dose=dose)
     path = cells.limit_file(view)
     write_limit(path, limit)
     if not limit.converged:
