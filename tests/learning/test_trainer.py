@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dvclive import studio
 from torch import Tensor, nn
 
 from fly64_dose_overlap.errors import StudyError
@@ -119,7 +121,6 @@ def test_outcome_and_bundle_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome["val_loss"] == min(curve("val/loss"))
     assert outcome["train_loss"] == curve("train/loss")[outcome["best_epoch"] - 1]
     assert 0 < timing.cpu_seconds < 60
-    assert not CHECKPOINTS.exists()
     told = capsys.readouterr().err
     assert "line: epoch 6/6: train/loss " in told
     assert f"line: kept the network of epoch {outcome['best_epoch']}, validation loss" in told
@@ -153,6 +154,33 @@ def test_neither_curves_nor_checkpoints_are_needed(undisturbed: dict[str, bytes]
     train(Line(), SETTINGS, Training(1, BUNDLE))
     assert list(Path().iterdir()) == [BUNDLE]
     assert BUNDLE.read_bytes() == undisturbed[str(BUNDLE)]
+
+
+ENVIRONMENTS: dict[str, dict[str, str]] = {
+    "Slurm": {f"SLURM_{name}": "1" for name in ("JOB_ID", "PROCID", "LOCALID", "NODEID")}
+    | {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "study", "SLURM_NODELIST": "n1"},
+    "torchrun": {name: "1" for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE")}
+    | {"WORLD_SIZE": "4", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "1"},
+    "Lightning": {"LT_PRECISION": "bf16-true", "LT_DEVICES": "3", "LT_STRATEGY": "ddp", "LT_CLI_USED": "1"},
+    "dvclive": {"DVCLIVE_RESUME": "1", "DVCLIVE_TEST": "1", "DVC_EXP_NAME": "mine"},
+    "DVC Studio": {f"DVC_STUDIO_{name}": "mine" for name in ("TOKEN", "REPO_URL", "URL")},
+}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_training_asks_no_variable_of_a_cluster_or_a_service(
+    name: str, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted: list[Any] = []
+    monkeypatch.setattr(studio, "post_live_metrics", lambda *call, **_: posted.append(call))
+    for variable, value in ENVIRONMENTS[name].items():
+        monkeypatch.setenv(variable, value)
+    for _ in range(2):
+        train_line()
+        assert results() == undisturbed
+        CheckpointStore(CHECKPOINTS).clear()
+    assert posted == []
+    assert {variable: os.environ[variable] for variable in ENVIRONMENTS[name]} == ENVIRONMENTS[name]
 
 
 @pytest.mark.parametrize("finished", [1, 5])

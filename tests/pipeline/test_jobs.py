@@ -287,7 +287,9 @@ def _heeded_interrupt() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_heeded_interrupt")
-def test_an_interrupt_ends_the_jobs_that_run_and_starts_no_other(stand_in: Callable[..., None]) -> None:
+def test_an_interrupt_ends_the_jobs_that_run_and_starts_no_other(
+    stand_in: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     stand_in(lambda job: "endless")
     plan = planned(dose=[1000], gridsize=[2])
 
@@ -301,6 +303,7 @@ def test_an_interrupt_ends_the_jobs_that_run_and_starts_no_other(stand_in: Calla
         run_jobs(plan, params_file=PARAMS_FILE, workers=1)
     assert not (plan.jobs[0].folder / "result.json").exists()  # which it writes at its end
     assert not plan.jobs[1].folder.exists()
+    assert f"\n{plan.jobs[0].name}: interrupted\n" in capsys.readouterr().err
 
 
 # One job

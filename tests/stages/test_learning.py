@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,9 +156,14 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
             train_tiny(**changes)
 
 
-def train_tiny(
-    name: str = "supervised", *, seed: int = 1, calibration: CalibrationParams = NO_ERRORS, **changes: Any
-) -> dict[str, Any]:
+def train_tiny(name: str = "supervised", **changes: Any) -> dict[str, Any]:
+    with training_of(name, **changes) as outcome:
+        return outcome
+
+
+def training_of(
+    name: str, *, seed: int = 1, calibration: CalibrationParams = NO_ERRORS, **changes: Any
+) -> AbstractContextManager[dict[str, Any]]:
     made = tiny_scan.method(name, **{"epochs": 1, "steps_per_epoch": 1, **changes})
     return train_method(
         made,
@@ -217,16 +223,23 @@ def test_a_copy_of_the_repository_finds_its_checkpoints_again(
 
 
 @pytest.mark.usefixtures("_with_data")
+def test_checkpoints_stay_until_what_came_of_a_training_is_written_down(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyboardInterrupt), training_of("supervised"):
+        raise KeyboardInterrupt
+    assert len(folders()) == 1
+    capsys.readouterr()
+    train_tiny()
+    assert "resumed from the checkpoint of epoch 1/1" in capsys.readouterr().err
+    assert folders() == []
+
+
+@pytest.mark.usefixtures("_with_data")
 def test_only_a_learned_method_is_trained() -> None:
-    assert not isinstance(tiny_scan.method("ml"), Learned)
-    with pytest.raises(StudyError, match=r"^ml: has nothing to train"):
-        train_method(
-            tiny_scan.method("ml"),
-            DATA / "train.npz",
-            Path("model"),
-            None,
-            seed=1,
-            calibration=NO_ERRORS,
-            gridsize=2,
-            neighbor_count=7,
-        )
+    method = tiny_scan.method("ml")
+    assert not isinstance(method, Learned)
+    where = (DATA / "train.npz", Path("model"), None)
+    told: dict[str, Any] = {"seed": 1, "calibration": NO_ERRORS, "gridsize": 2, "neighbor_count": 7}
+    with pytest.raises(StudyError, match=r"^ml: has nothing to train"), train_method(method, *where, **told):
+        pass

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -12,6 +15,7 @@ import numpy as np
 import torch
 from dvclive.live import Live
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
@@ -165,10 +169,13 @@ class _Running:
         self.store = CheckpointStore(training.checkpoints)
         self.task = task
         self.live = None
-        if training.curves:
-            self.live = Live(str(training.curves), dvcyaml=None, save_dvc_exp=False, report=None)
-        accelerator = device_of(settings).type
-        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(settings))
+        accelerator, precision = device_of(settings).type, resolve_precision(settings)
+        with _own_environment():
+            if training.curves:
+                self.live = Live(str(training.curves), dvcyaml=None, save_dvc_exp=False, report=None)
+            self.fabric = Fabric(
+                accelerator=accelerator, devices=1, precision=precision, plugins=[LightningEnvironment()]
+            )
         optimizer = torch.optim.AdamW(
             task.network.parameters(),
             settings.learning_rate,
@@ -190,9 +197,7 @@ class _Running:
             self._tell(f"{self._describe(self.progress.history[-1])}, {remaining * per_epoch:.0f} s left")
         if self.live:
             self.live.end()
-        outcome = self._save()
-        self.store.clear()
-        return outcome, self.stopwatch.read()
+        return self._save(), self.stopwatch.read()
 
     def _log(self, metrics: Metrics) -> None:
         if self.live:
@@ -308,6 +313,24 @@ class _Running:
 
     def _tell(self, message: str) -> None:
         say(f"{self.task.name}: {message}")
+
+
+@contextmanager
+def _own_environment() -> Generator[None]:
+    """Hide what would have dvclive go on with other curves or report to a service, or Fabric train otherwise.
+
+    One process trains, also inside the allocation of a cluster: `LightningEnvironment` asks it nothing.
+    """
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(("DVCLIVE_", "LT_")):
+            del os.environ[name]
+    os.environ["DVC_STUDIO_OFFLINE"] = "true"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def resolve_precision(settings: TrainingSettings) -> Any:

@@ -25,7 +25,8 @@ class Training:
     curves : Path, optional
         Folder of the curves, written by dvclive.
     checkpoints : Path, optional
-        Folder of the states that a repeated call goes on from; it must be this training's own.
+        Folder of the states that a repeated call goes on from; it must be this training's own, and
+        is left for the caller to clear.
     monitor : callable, optional
         Returns scores of an image where some frames of the training scan lie, to be logged;
         they steer nothing.

@@ -158,11 +158,11 @@ def run_jobs(plan: Plan, *, params_file: Path, workers: int = 1) -> list[dict[st
     """
     done: dict[str, dict[str, Any]] = {}
     running: list[subprocess.Popen[bytes]] = []
-    writing = threading.Lock()
+    writing, stopped = threading.Lock(), threading.Event()
 
     def run_one(job: Job) -> None:
         command = job.command(plan.task, params_file)
-        result = _run(job, command, running)
+        result = _run(job, command, running, stopped)
         with writing:
             done[job.name] = {**job.describe(), "command": command[1:], "result": result}
             write_manifest(plan, [done[each.name] for each in plan.jobs if each.name in done])
@@ -172,6 +172,7 @@ def run_jobs(plan: Plan, *, params_file: Path, workers: int = 1) -> list[dict[st
         try:
             list(pool.map(run_one, plan.jobs))
         except BaseException:
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.terminate()
@@ -179,7 +180,9 @@ def run_jobs(plan: Plan, *, params_file: Path, workers: int = 1) -> list[dict[st
     return [done[job.name] for job in plan.jobs]
 
 
-def _run(job: Job, command: Sequence[str], running: list[subprocess.Popen[bytes]]) -> dict[str, Any]:
+def _run(
+    job: Job, command: Sequence[str], running: list[subprocess.Popen[bytes]], stopped: threading.Event
+) -> dict[str, Any]:
     job.folder.mkdir(parents=True, exist_ok=True)
     say(f"{job.name}: starts, log {job.log}")
     with job.log.open("ab") as log:
@@ -188,7 +191,12 @@ def _run(job: Job, command: Sequence[str], running: list[subprocess.Popen[bytes]
         environment = {**os.environ, PARENT: str(os.getpid())}
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         running.append(process)
+        if stopped.is_set():
+            process.terminate()
         status = process.wait()
+    if status and stopped.is_set():
+        say(f"{job.name}: interrupted")
+        return {"status": "interrupted", "returncode": status, "reason": "interrupted"}
     if status:
         said = job.log.read_bytes()[-2000:].decode(errors="replace").split("\n")
         reason = next((line.strip() for line in reversed(said) if line.strip()), "no word yet")
@@ -251,10 +259,8 @@ def one(
             return
         # Should this process fail half-way, its files are not to pass for those of that result.
         result_file.unlink()
-    result: dict[str, Any] = {"key": key}
     if task == "train":
-        result["bundle"] = BUNDLE
-        result |= train_method(
+        with train_method(
             made,
             data,
             folder / BUNDLE,
@@ -263,10 +269,15 @@ def one(
             calibration=params.calibration,
             gridsize=gridsize,
             neighbor_count=params.overlap.neighbor_count,
-        )
+        ) as outcome:
+            _write_result(result_file, {"key": key, "bundle": BUNDLE, **outcome})
     else:
         reconstruct_by(made, data, folder, stops=params.stops, calibration=params.calibration, bundle=model)
-    write_json_atomic(result_file, {**result, "files": _files_made(folder)})
+        _write_result(result_file, {"key": key})
+
+
+def _write_result(path: Path, result: dict[str, Any]) -> None:
+    write_json_atomic(path, {**result, "files": _files_made(path.parent)})
 
 
 def _files_made(folder: Path) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from fly64_dose_overlap.config import CalibrationParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
 from fly64_dose_overlap.files.dataset import read_scan, read_truth
+from fly64_dose_overlap.learning.checkpoint import CheckpointStore
 from fly64_dose_overlap.methods.base import Learned, Method, Training
 from fly64_dose_overlap.pipeline.code import code_of_method
 from fly64_dose_overlap.pipeline.repository import repository_root, work_key
@@ -19,6 +22,7 @@ from fly64_dose_overlap.study.calibration import with_calibration_errors
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
 
 
+@contextmanager
 def train_method(
     method: Method,
     data: Path,
@@ -29,9 +33,10 @@ def train_method(
     calibration: CalibrationParams,
     gridsize: int,
     neighbor_count: int,
-) -> dict[str, Any]:
+) -> Generator[dict[str, Any]]:
     """Train a learned method on a dataset, or go on where that was interrupted; see `Learned.train`.
 
+    What came of it is for the block to write down: checkpoints go only when that has ended well.
     Checkpoints lie under ``.dvc/tmp``, outside the pipeline's outputs, which DVC removes
     before a stage runs. The folder's name depends on everything that the training does: a
     checkpoint never leaks into another cell, and a copy of the repository that DVC's queue
@@ -48,17 +53,19 @@ def train_method(
     settings = [method.name, method.settings.model_dump(), calibration.model_dump(), seed]
     key = work_key(*settings, sha256_of(data), code_of_method(method.name))
     root = repository_root(Path.cwd())
+    checkpoints = root / CHECKPOINTS / key
     training = Training(
         seed=seed,
         bundle=bundle,
         curves=curves,
-        checkpoints=root / CHECKPOINTS / key,
+        checkpoints=checkpoints,
         monitor=TruthMonitor(data, told, window),
     )
     truth = read_truth(data)[window] if method.needs_truth else None
     outcome, timing = method.trained(told, training, truth)
     record_timing(root, outcome["sha256"], timing)
-    return outcome
+    yield outcome
+    CheckpointStore(checkpoints).clear()
 
 
 def write_manifest(path: Path, method: str, data: Path, outcome: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     made = method_of(method, params.methods, params_file)
     data = cells.view_file(params.dose, params.view, "train")
     bundle = cells.model_file(method)
-    outcome = train_method(
+    with train_method(
         made,
         data,
         bundle,
@@ -29,8 +29,8 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
         calibration=params.calibration,
         gridsize=params.overlap.views[params.view].gridsize,
         neighbor_count=params.overlap.neighbor_count,
-    )
-    write_manifest(bundle.with_name("manifest.json"), method, data, outcome)
+    ) as outcome:
+        write_manifest(bundle.with_name("manifest.json"), method, data, outcome)
 
 
 if __name__ == "__main__":
