@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of processor time of a container, and in how many of them."""
 PARTS = 8
 """Parts that the frames of a scan are divided into: more would keep more processors busy."""
 
@@ -27,7 +30,16 @@ Result = TypeVar("Result")
 def available_threads() -> int:
     """Return how many threads to use: ``OMP_NUM_THREADS``, else the processors at hand."""
     chosen = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(chosen)) if chosen.isdecimal() else len(os.sched_getaffinity(0))
+    return max(1, int(chosen)) if chosen.isdecimal() else processors()
+
+
+def processors() -> int:
+    """Return how many processors this process may use: those of its affinity, or its container's quota."""
+    count = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # no such file; "max" stands for no quota
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+        count = min(count, max(1, quota // period))
+    return count
 
 
 def frame_parts(frames: int) -> list[slice]:

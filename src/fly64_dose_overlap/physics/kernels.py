@@ -14,9 +14,15 @@ PIXELS_PER_SUM = 512
 """Terms added up in single precision before the sum goes on in double."""
 
 # Sums may be reordered and products fused; NaN and infinity keep their meaning.
-_compiled: Any = njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"}
-)
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+
+
+def _compiled(loop: Any) -> Any:
+    """Compile a loop at its first call; in each process anew where its code can be kept in no folder."""
+    try:
+        return njit(cache=True, **OPTIONS)(loop)
+    except RuntimeError:
+        return njit(**OPTIONS)(loop)
 
 
 @_compiled

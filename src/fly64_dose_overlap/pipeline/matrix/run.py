@@ -41,7 +41,10 @@ def run_in_queue(
     pending = {each.name: each for each in experiments if each.name not in done}
     if not pending:
         return lines
-    share = str(max(1, (os.cpu_count() or 1) // workers))
+    # torch takes seconds to import, which --help need not wait for.
+    from fly64_dose_overlap.parallel import processors
+
+    share = str(max(1, processors() // workers))
     for name in ONE_THREAD_EACH:
         os.environ.setdefault(name, share)
     queue = _Queue(pending, {line.name: line for line in lines}, commit)
