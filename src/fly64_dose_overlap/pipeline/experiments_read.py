@@ -104,7 +104,7 @@ class Source:
     @cached_property
     def lock(self) -> dict[str, LockedStage]:
         """Content of dvc.lock by stage."""
-        return parse_lock(self.texts.get(LOCK_NAME, ""), where=self.where(LOCK_NAME))
+        return parse_lock(self.texts.get(LOCK_NAME, "stages: {}"), where=self.where(LOCK_NAME))
 
 
 class _Repository:

@@ -73,8 +73,6 @@ def parse_lock(text: str, *, where: str = LOCK_NAME) -> dict[str, LockedStage]:
     if any(line.startswith(CONFLICT_MARKS) for line in text.splitlines()):
         raise StudyError(where, "holds marks of a merge conflict", "settle it, then: dvc repro")
     content = parse_yaml(text, where=where)
-    if content is None:
-        return {}
     try:
         return _Lock.model_validate(content).stages
     except ValidationError as error:
