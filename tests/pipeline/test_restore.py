@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,31 +37,32 @@ def test_a_pull_can_fetch_one_dataset(clone: StudyCopy, target: str, folder: str
     assert clone.changes() == []
 
 
-def test_a_result_of_ones_own_survives_the_recipes_for_other_cells(fresh: StudyCopy) -> None:
+def test_a_result_of_ones_own_survives_the_recipes_for_other_cells(first_run: Any, tmp_path: Path) -> None:
     """Where dvc.lock names bytes of another processor; docs/getting-started.md has these lines."""
-    lock, text = fresh.lock(), (fresh.root / "dvc.lock").read_text(encoding="utf-8")
+    study = first_run.study.clone_to(tmp_path)
+    lock, text = study.lock(), (study.root / "dvc.lock").read_text(encoding="utf-8")
     made = [out for name in ("train@refined", "infer@refined", "evaluate") for out in lock[name]["outs"]]
     for out in made:
         if not out["path"].startswith("metrics/"):
             digest, dot, kind = out["md5"].partition(".")
             text = text.replace(out["md5"], hashlib.md5(digest.encode()).hexdigest() + dot + kind)
-    (fresh.root / "dvc.lock").write_text(text, encoding="utf-8")
-    fresh.commit("of another processor")
-    fresh.dvc("repro", "evaluate")
-    scores = fresh.root / "metrics/evaluation.json"
-    model = fresh.root / "models/refined/model.safetensors"
+    (study.root / "dvc.lock").write_text(text, encoding="utf-8")
+    study.commit("of another processor")
+    study.dvc("repro", "evaluate")
+    scores = study.root / "metrics/evaluation.json"
+    model = study.root / "models/refined/model.safetensors"
     own = (scores.read_bytes(), model.read_bytes())
-    fresh.dvc("exp", "save", "-n", "mine")
-    fresh.dvc("exp", "run", "-S", "methods.refined.width=8")
+    study.dvc("exp", "save", "-n", "mine")
+    study.dvc("exp", "run", "-S", "methods.refined.width=8")
     assert (scores.read_bytes(), model.read_bytes()) != own
 
-    fresh.git("restore", "params.yaml", "dvc.lock", "metrics")
-    fresh.git("clean", "-fdq", "metrics")
-    fresh.dvc("checkout", "--allow-missing")
-    assert fresh.changes() == []
-    fresh.dvc("exp", "apply", "mine")
+    study.git("restore", "params.yaml", "dvc.lock", "metrics")
+    study.git("clean", "-fdq", "metrics")
+    study.dvc("checkout", "--allow-missing")
+    assert study.changes() == []
+    study.dvc("exp", "apply", "mine")
     assert (scores.read_bytes(), model.read_bytes()) == own
-    assert stages_run(fresh.dvc("repro", "evaluate")) == set()
+    assert stages_run(study.dvc("repro", "evaluate")) == set()
 
 
 def test_training_after_a_pull_makes_no_data(clone: StudyCopy) -> None:
