@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from dvclive.live import Live
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
