@@ -42,7 +42,7 @@ HEAD = """# What each ingredient is worth
 One thing changed at a time, one seed, scored on the test frames. Phase and amplitude PSNR in dB
 (peak = the truth's range) and complex NRMSE; the difference is that of phase PSNR to the study's
 own network; seconds of one core for the training. Written by
-`python -m benchmarks.ablation --output docs/ablation.md`.
+`python -m benchmarks.ablation --cell 1000-sparse --cell 10000-dense --output docs/ablation.md`.
 
 | object | cell | network | change | scores | difference | seconds |
 |---|---|---|---|---:|---:|---:|

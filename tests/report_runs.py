@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ BASELINE: dict[str, Any] = {
     "overlap": {"views": {view: {"s_img": 1.0} for view in VIEWS}},
     "train": {"seed": 42, "epochs": 5},
 }
-METHODS = {
+Given = tuple[str, float | None, float]
+METHODS: dict[str, Given] = {
     "network": ("learned", 24.0, 0.05),
     "flat object": ("reference", 11.0, 0.25),
     "LSQML": ("iterative", 23.0, 0.06),
@@ -29,11 +31,11 @@ METHODS = {
 """Kind, phase PSNR in dB and complex NRMSE of each method."""
 
 
-def scores(kind: str, psnr_db: float, nrmse: float) -> dict[str, Any]:
+def scores(kind: str, psnr_db: float | None, nrmse: float) -> dict[str, Any]:
     part = {"psnr_db": psnr_db, "ssim": 0.8, "ms_ssim": 0.9, "mae": 0.05}
     return {
-        "phase": part,
-        "amplitude": {**part, "psnr_db": psnr_db - 5},
+        "phase": part if psnr_db is not None else dict.fromkeys(part) | {"mae": 0.05},
+        "amplitude": {**part, "psnr_db": (psnr_db or 24.0) - 5},
         "complex_nrmse": nrmse,
         "frc": {
             "frc50": 0.6,
@@ -49,7 +51,7 @@ def scores(kind: str, psnr_db: float, nrmse: float) -> dict[str, Any]:
     }
 
 
-def evaluation(methods: dict[str, tuple[str, float, float]] = METHODS) -> dict[str, Any]:
+def evaluation(methods: Mapping[str, Given] = METHODS) -> dict[str, Any]:
     return {
         "methods": {
             name: {**scores(*given), "key": name.lower().replace(" ", "_")} for name, given in methods.items()
@@ -88,7 +90,7 @@ def new_run(
     *,
     seed: int = 42,
     state: str = "success",
-    methods: dict[str, tuple[str, float, float]] = METHODS,
+    methods: Mapping[str, Given] = METHODS,
     **train: Any,
 ) -> Run:
     """Return a run; one without success has no result."""
@@ -136,3 +138,8 @@ def study_of(*runs: Run, **settings: Any) -> Study:
 def full_study(*missing: tuple[int, str]) -> Study:
     """Return a study of nine cells, without those named."""
     return study_of(*(new_run(dose, view) for dose in DOSES for view in VIEWS if (dose, view) not in missing))
+
+
+def small_study(*doses: int) -> Study:
+    """Return a study of the dense view at some doses: one has tables alone, two have every chart."""
+    return study_of(*(new_run(dose, "dense") for dose in doses or (1000, 10000)))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +22,9 @@ import typer
 import yaml
 
 import fly64_dose_overlap as fdo
-from fly64_dose_overlap.config import at
+from fly64_dose_overlap import front
 from fly64_dose_overlap.pipeline import cli
+from fly64_dose_overlap.pipeline.matrix.plan import overridden
 from fly64_dose_overlap.pipeline.stages._cli import command
 from tiny_study import ROOT
 
@@ -37,7 +41,9 @@ HISTORIES = {"CHANGELOG.md", "learning.md"}
 """Documents that also tell of stages of former times."""
 MADE = {"changelog.md", "first-steps.md"}
 """Pages that are made when the documentation is built: docs/hooks.py."""
-COMMAND = re.compile(r" *(?:python -m )?(dose-overlap|(?<=-m )fly64_dose_overlap[\w.]+) ?([^#]*)")
+PROGRAM = r"(?<=-m )(?:fly64_dose_overlap|benchmarks)[\w.]*"
+COMMAND = re.compile(rf" *(?:python -m )?(dose-overlap|make(?= matrix)|{PROGRAM}) ?([^#]*)")
+BLOCK = re.compile(r"^ *```\w*\n(.*?)^ *```", flags=re.DOTALL | re.MULTILINE)
 STAGE = re.compile(r"[Ss]tages? `(\w+)`|SIGKILL of stage (\w+)|dvc repro (?:-f )?(\w+)")
 FETCHED = re.compile(r"""<(?:script|img|iframe)[^>]+src=["']?https?:|<link[^>]+stylesheet[^>]+https?:""")
 
@@ -126,7 +132,8 @@ def test_named_make_targets_exist() -> None:
 def test_named_modules_exist() -> None:
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
-        for module in re.findall(r"(?:-m|from|:::) (fly64_dose_overlap[\w.]*)", text):
+        named = re.findall(r"(?:from|:::) (fly64_dose_overlap[\w.]*)|python3? -m ([\w.]+)", text)
+        for module in filter(None, (name for each in named for name in each)):
             assert _imported(module), f"{document.name}: {module}"
 
 
@@ -147,52 +154,139 @@ def test_python_in_the_documents_can_be_parsed_and_uses_the_front_door_as_it_is(
                 assert set(re.findall(r"\bfdo\.(\w+)", code)) <= set(fdo.__all__), document.name
 
 
+def lines_of_code(text: str) -> Iterator[str]:
+    """Yield every line of the blocks of a Markdown text, and every piece of code within its sentences."""
+    for code in BLOCK.findall(text):
+        yield from code.replace("\\\n", " ").splitlines()
+    for code in re.findall(r"`([^`]+)`", BLOCK.sub("", text)):
+        yield " ".join(code.split())
+
+
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield our own commands in the code of a Markdown text: program or module, and the words behind it."""
-    for code in filter(None, (part for groups in CODE.findall(text) for part in groups)):
-        for line in code.replace("\\\n", " ").splitlines():
-            if found := COMMAND.match(line):
-                yield found[1], shlex.split(found[2])
+    for line in lines_of_code(text):
+        if found := COMMAND.match(line):
+            program, words = found[1], shlex.split(found[2])
+            if program == "make":
+                given = [word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")]
+                program, words = "dose-overlap", ["matrix", *shlex.split(" ".join(given))]
+            yield program, words
 
 
-def not_known(program: str, words: list[str]) -> set[str]:
-    """Return what a command line names that its program does not have: a command, or options."""
+def refusal(program: str, words: list[str]) -> str:
+    """Return what a program says of a command line: an unknown command or option, one that is missing.
+
+    A command without any option may be the mere name of it.
+    """
     if program == "dose-overlap":
-        known: Any = typer.main.get_command(cli.app)
+        parser: Any = typer.main.get_command(cli.app)
         if words and not words[0].startswith("-"):
-            if words[0] not in known.commands:
-                return {words[0]}
-            known = known.commands[words[0]]
+            program, *words = words
+            if program not in parser.commands:
+                return f"no such command: {program}"
+            parser = parser.commands[program]
     else:
-        known = typer.main.get_command(command(importlib.import_module(program).main))
-    options = {option for each in known.params for option in each.opts} | {"--help"}
-    return {word.partition("=")[0] for word in words if word.startswith("-")} - options
+        parser = typer.main.get_command(command(importlib.import_module(program).main))
+    words = [word for word in words if word != "--help"]
+    try:
+        if words:
+            parser.make_context(program, words)
+    except typer.BadParameter.__bases__[0] as error:
+        return error.format_message()
+    return ""
 
 
-def test_shown_commands_have_their_options() -> None:
+def test_shown_commands_are_understood_by_their_programs() -> None:
     seen: set[str] = set()
     for document in DOCUMENTS:
         for program, words in commands(document.read_text(encoding="utf-8")):
-            assert not_known(program, words) == set(), f"{document.name}: {program} {words}"
+            assert refusal(program, words) == "", f"{document.name}: {program} {words}"
             seen |= {program, *words[:1]}
     assert {"matrix", "slurm", "dask", "report", "verify", "fly64_dose_overlap.pipeline.jobs"} <= seen
+    assert {"benchmarks.ablation", "benchmarks.star_bench"} <= seen
 
 
 def test_a_command_or_an_option_that_is_not_there_would_be_noticed() -> None:
     text = (
         "```sh\ndose-overlap matrix --dose 1 \\\n --resume # x\n```\n`dose-overlap fix` `dose-overlap --help`"
+        "`dose-overlap slurm` `dose-overlap slurm --cpus 1` `make matrix ARGS='--workers x'` `make matrix`"
     )
-    assert [not_known(*each) for each in commands(text)] == [{"--resume"}, {"fix"}, set()]
-    assert not_known("fly64_dose_overlap.pipeline.jobs", ["train", "--dose", "1", "--paint=x"]) == {"--paint"}
+    problems = ("No such option: --resume", "no such command: fix", "", "", "Missing option '--scratch'")
+    for each, problem in zip(commands(text), (*problems, "Invalid value for '-j'", ""), strict=True):
+        assert problem in (found := refusal(*each)), each
+        assert bool(found) == bool(problem)
+    assert "--paint" in refusal("fly64_dose_overlap.pipeline.jobs", ["train", "--dose", "1", "--paint=x"])
 
 
-def test_parameters_that_commands_set_and_columns_that_they_keep_are_there() -> None:
+def test_the_benchmarks_print_their_help_and_measure_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--help"])
+    monkeypatch.setattr(front, "simulate", None)
+    for variable in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(variable, os.environ.get(variable, ""))
+    state = random.getstate()
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("benchmarks", run_name="__main__")
+    # The formatting of the help draws random numbers.
+    random.setstate(state)
+    assert not ended.value.code
+    assert "Run all benchmarks on one thread" in capsys.readouterr().out
+
+
+def settings(text: str) -> Iterator[tuple[str, ...]]:
+    """Yield what each command of a Markdown text sets by -S; of a sweep every value, one after another."""
+    for line in lines_of_code(text):
+        given = [word.strip("'").partition("=") for word in re.findall(r"-S ('[^']*'|\S+=\S+)", line)]
+        values = [[value] if "[" in value else value.split(",") for _, _, value in given]
+        for number in range(max(map(len, values), default=0)):
+            yield tuple(
+                f"{key}={each[number % len(each)]}" for (key, _, _), each in zip(given, values, strict=True)
+            )
+
+
+def test_the_search_for_settings_finds_them() -> None:
+    text = "```sh\nx -S a=1,2 -S 'b=[1,2]' \\\n -S c=d # e\n```\nor `-S\nf=g`, `-S`, `-S ...`\n"
+    assert list(settings(text)) == [("a=1", "b=[1,2]", "c=d"), ("a=2", "b=[1,2]", "c=d"), ("f=g",)]
+
+
+def test_parameters_that_commands_set_are_there_and_take_the_value() -> None:
+    found = {each for document in DOCUMENTS for each in settings(document.read_text(encoding="utf-8"))}
+    assert ("methods.refined.device=cuda",) in found
+    assert len(found) > 8
+    for each in sorted(found):
+        overridden(ROOT / "params.yaml", each)
+
+
+def test_cells_and_methods_of_commands_are_there() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    items = {*map(str, params["doses"]), *params["overlap"]["views"], *params["methods"]}
+    for document in DOCUMENTS:
+        for line in lines_of_code(document.read_text(encoding="utf-8")):
+            assert {*re.findall(r"--(?:view|method) (\w+)", line)} <= items, document.name
+            for stage, item in re.findall(r"dvc \w+ (\w+)@(\S+)", line):
+                assert stage in stages, document.name
+                assert {*item.split("-")} <= items, document.name
+
+
+def test_packages_and_versions_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    pinned = {package for each in (project["dependencies"], *extras.values()) for package in each}
+    oldest = project["requires-python"].removeprefix(">=")
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        assert {*re.findall(r"pip install .*?(\w+==[\d.]+)", text)} <= pinned, document.name
+        assert {*re.findall(r"'\.\[(\w+)\]'", text)} <= extras.keys(), document.name
+        assert {*re.findall(r"Python (\d[\d.]*\d) or newer", text)} <= {oldest}, document.name
+
+
+def test_columns_that_commands_keep_are_there() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     scores = json.loads((ROOT / "metrics" / "evaluation.json").read_text(encoding="utf-8"))
     for document in DOCUMENTS:
-        text = document.read_text(encoding="utf-8")
-        assert [key for key in re.findall(r"-S '?([\w.]+)=", text) if at(params, key) is None] == [], document
-        for names in re.findall(r"--keep '\^\(([\w|]+)\)\$'", text):
+        for names in re.findall(r"--keep '\^\(([\w|]+)\)\$'", document.read_text(encoding="utf-8")):
             assert set(names.split("|")) <= {"Experiment", "State", *params, *scores}, document.name
 
 

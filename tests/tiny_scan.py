@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import factories
@@ -70,6 +72,19 @@ def scan(gridsize: int = 2) -> Scan:
         optics=Optics(HC_EV_M / physics["energy_ev"], physics["object_pixel_m"]),
         record=base.record,
     )
+
+
+@cache
+def scan_of_side(side: int) -> Scan:
+    """Return the scan as a detector of other pixels counts it, the middle of its probe kept; as `scan`."""
+    whole = scan()
+    first = SIDE // 2 - side // 2
+    probe = whole.probe[:, first : first + side, first : first + side].copy()
+    if probe.shape == whole.probe.shape:
+        return whole
+    empty = replace(whole, counts=np.zeros((len(whole), side, side), np.float32), probe=probe)
+    expected = empty.model.expected(torch.from_numpy(truth()), slice(0, len(whole))).numpy()
+    return replace(empty, counts=np.random.default_rng(1).poisson(expected).astype(np.float32))
 
 
 def method(name: str, **changes: Any) -> Method:

@@ -72,6 +72,34 @@ class Unfinished(Method):
     name = "unfinished"
 
 
+class Mapped(Flat):
+    """Has settings that are no Section."""
+
+    name = "mapped"
+    Settings: Any = dict
+
+
+class Failing(Flat):
+    """Cannot be made."""
+
+    name = "failing"
+
+    def __init__(self, settings: Section | None = None) -> None:
+        super().__init__(settings)
+        raise OSError(f"no licence for {self.settings.brightness}\nbuy one")
+
+
+class Demanding(Flat):
+    """Has a setting without a default."""
+
+    name = "demanding"
+
+    class Settings(Section):
+        """Settings of the demanding method."""
+
+        brightness: float
+
+
 def not_a_method() -> None:
     """Stand in for an entry point that somebody got wrong."""
 
@@ -89,7 +117,8 @@ BROKEN = {
 def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[None]:
     """Let another package bring some entry points."""
     module = types.ModuleType("elsewhere")
-    vars(module).update(Flat=Flat, Nameless=Nameless, Unfinished=Unfinished, not_a_method=not_a_method)
+    classes = (Flat, Nameless, Unfinished, Mapped, Failing, Demanding)
+    vars(module).update({each.__name__: each for each in classes}, not_a_method=not_a_method)
     monkeypatch.setitem(sys.modules, "elsewhere", module)
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in BROKEN.items():
@@ -103,6 +132,9 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Non
         "misspelt": "elsewhere:Flaat",
         "nameless": "elsewhere:Nameless",
         "unfinished": "elsewhere:Unfinished",
+        "mapped": "elsewhere:Mapped",
+        "failing": "elsewhere:Failing",
+        "demanding": "elsewhere:Demanding",
         "no value": "no value",
         **{name: f"broken_{name}:Method" for name in BROKEN},
     }
@@ -218,6 +250,10 @@ def test_no_package_takes_the_place_of_a_method() -> None:
         ("other_name", "other_name = elsewhere:Flat: is no complete Method with the name 'other_name'"),
         ("function", "function = elsewhere:not_a_method: is no complete Method with the name 'function'"),
         ("unfinished", "unfinished = elsewhere:Unfinished: is no complete Method with the name 'unfinished'"),
+        (
+            "mapped",
+            "mapped = elsewhere:Mapped: its Settings must derive from config.Section, got <class 'dict'>",
+        ),
         ("nameless", "nameless = elsewhere:Nameless: 'algorithm' must be one line of text, got None"),
         (
             "gone",
@@ -235,3 +271,16 @@ def test_what_another_package_gets_wrong_is_one_line(name: str, problem: str) ->
     with pytest.raises(StudyError, match=rf"^entry point {problem}") as caught:
         make_method(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_a_method_of_another_package_that_cannot_be_made_is_one_line() -> None:
+    for settings, value in ((None, "1.0"), ({"brightness": 2.0}, "2.0")):
+        with pytest.raises(StudyError) as caught:
+            make_method("failing", settings)
+        problem = f"cannot be made (OSError: no licence for {value} buy one); mend or reinstall its package"
+        assert str(caught.value) == f"entry point failing = elsewhere:Failing: {problem}"
+    with pytest.raises(StudyError, match=r"^settings: brightness: key is missing$"):
+        make_method("demanding")
+    with pytest.raises(StudyError, match=r"^mine: brightness: input should be a valid number, got 'x'$"):
+        make_method("demanding", {"brightness": "x"}, where="mine")

@@ -54,13 +54,16 @@ def trained(info: ModelInfo = INFO) -> supervised.SupervisedNetwork:
     return network.eval()
 
 
-def lit(scan: Scan) -> NDArray[np.bool_]:
+def lit(scan: Scan, support: int = 28) -> NDArray[np.bool_]:
     """Tell where photons fall within the support, at the whole positions of patches."""
-    probe = np.pad(scan.probe[:, 2:-2, 2:-2], ((0, 0), (2, 2), (2, 2)))
+    margin = (scan.side - support) // 2
+    inside = slice(margin, margin + support)
+    probe = np.zeros_like(scan.probe)
+    probe[:, inside, inside] = scan.probe[:, inside, inside]
     return illumination(probe, np.rint(scan.positions_px), scan.object_shape) > 1
 
 
-@pytest.mark.parametrize(("side", "support"), [(32, 28), (32, 32), (24, 20), (26, 24)])
+@pytest.mark.parametrize(("side", "support"), [(32, 28), (32, 32), (24, 20), (26, 24), (31, 28), (31, 31)])
 def test_patches_are_as_large_as_the_support(side: int, support: int) -> None:
     info = replace(INFO, frame_side_px=side, support_side_px=support)
     counts = np.random.default_rng(0).integers(0, 9, (3, side, side)).astype(np.float32)
@@ -71,6 +74,15 @@ def test_untrained_network_predicts_the_empty_object() -> None:
     found = supervised_image(build_supervised(INFO, seed=0), INFO, tiny_scan.scan())
     assert found.dtype == np.complex64
     np.testing.assert_allclose(found, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [30, 31, 32])
+def test_a_shifted_pixel_of_the_padded_frame_is_the_pixel_of_the_frame(side: int) -> None:
+    """Frame and patch have their middle, [N/2, N/2], at one place of the padded square."""
+    network = build_supervised(replace(INFO, frame_side_px=side, support_side_px=20), seed=0)
+    before, after = network.margins[:2]
+    assert (side + before + after) % 16 == 0
+    assert before + side // 2 == network.edge + 20 // 2
 
 
 def test_amplitude_and_phase_have_decoders_of_their_own() -> None:
@@ -105,14 +117,16 @@ def test_frames_are_scaled_by_the_dose_of_the_training_half() -> None:
     torch.testing.assert_close(torch.cat(half.frames)[:, 0], 2 * seen)
 
 
-def test_true_patches_stitch_to_the_truth_and_to_one_outside() -> None:
+@pytest.mark.parametrize(("side", "support"), [(32, 28), (31, 28), (31, 31)])
+def test_true_patches_stitch_to_the_truth_and_to_one_outside(side: int, support: int) -> None:
     """At fractional positions too: a patch is the window at the whole position, as a frame reads it."""
-    scan, truth = tiny_scan.scan(), tiny_scan.truth()
-    found = supervised_image(Oracle(scan, truth), INFO, scan)
-    inside = lit(scan)
+    scan, truth = tiny_scan.scan_of_side(side), tiny_scan.truth()
+    info = replace(INFO, frame_side_px=side, support_side_px=support)
+    found = supervised_image(Oracle(scan, truth, info), info, scan)
+    inside = lit(scan, support)
     assert 0.5 < inside.mean() < 1
     np.testing.assert_allclose(found[inside], truth[inside], atol=2e-6)
-    ones = np.ones((1, 28, 28), np.complex64)
+    ones = np.ones((1, support, support), np.complex64)
     outside = illumination(ones, np.rint(scan.positions_px), scan.object_shape) < 0.5
     assert outside.any()
     assert np.all(found[outside] == 1)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from fly64_dose_overlap.report.figures import response_charts
 from fly64_dose_overlap.report.findings import by_interest, conventions, headline
 from fly64_dose_overlap.report.page import divide, markdown_text, page, write_page
 from fly64_dose_overlap.report.study import Study
-from report_runs import METHODS, evaluation, full_study, new_run, pictured_run, study_of
+from report_runs import METHODS, evaluation, full_study, new_run, pictured_run, small_study, study_of
 
 
 class _Balance(HTMLParser):
@@ -92,7 +93,7 @@ def test_trials_are_rows_of_one_table() -> None:
         study_of(new_run(1000, "dense", state="failed"), variant="ab12cd", changes=("train.epochs: 5 → 9",)),
         study_of(new_run(1000, "sparse"), variant="ef34ab"),
     ]
-    studies = [full_study(), *trials]
+    studies = [small_study(1000), *trials]
     assert divide(studies) == ([studies[0]], trials)
     html = page(studies, {})
     section = html[html.index('<section id="trials">') :]
@@ -104,10 +105,10 @@ def test_trials_are_rows_of_one_table() -> None:
 def test_results_that_are_not_committed_come_first_and_are_marked() -> None:
     own = study_of(new_run(10000, "dense"), committed=False)
     own = replace(own, title="working tree, not committed")
-    html = page([own, full_study()], {})
+    html = page([own, small_study()], {})
     assert html.index('<section id="s1">') < html.index("your own cell: 10,000 photons per frame, dense")
     assert html.index("your own cell") < html.index('<section id="s2">')
-    assert "leads in all 9 cells" in html[: html.index("<nav")], "the sentence is about the larger study"
+    assert "leads in all 2 cells" in html[: html.index("<nav")], "the sentence is about the larger study"
 
 
 def test_conventions_stand_with_the_numbers() -> None:
@@ -144,7 +145,7 @@ def test_headline_compares_with_the_bayesian_limit_where_the_unbiased_one_does_n
     assert text.endswith("and 9.00 to 1.00 dB below the Bayesian limit (limit with prior).") or text.endswith(
         "and 1.00 to 9.00 dB below the Bayesian limit (limit with prior)."
     )
-    html = page([study_of(*runs)], {})
+    html = page([study_of(runs[0])], {})
     assert "A method above it brings prior knowledge" in html
     assert "Above 1 a prior replaces photons" in html
 
@@ -179,7 +180,7 @@ def test_pictures_are_part_of_the_page_with_a_scale_bar(tmp_path: Path) -> None:
 
 
 def test_without_reconstructions_one_line_says_how_to_get_them(capsys: pytest.CaptureFixture[str]) -> None:
-    html = page([full_study()], {})
+    html = page([small_study(1000)], {})
     assert html.count("The reconstructions are not on this machine") == 1
     assert "dvc exp pull" in html
     assert capsys.readouterr().err.count("no reconstructions are here") == 1
@@ -187,7 +188,7 @@ def test_without_reconstructions_one_line_says_how_to_get_them(capsys: pytest.Ca
 
 def test_files_of_the_report_and_the_same_bytes_again(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        write_page([full_study()], tmp_path / folder, seconds={})
+        write_page([small_study()], tmp_path / folder, seconds={})
     names = ["dose_response.svg", "index.html", "table.csv", "table.md"]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
     for name in names:
@@ -205,3 +206,14 @@ def test_a_reference_may_lead_and_a_rival_may_be_absent() -> None:
     other = {"rPIE": METHODS["rPIE"]}
     text = headline(study_of(new_run(1000, "dense", methods=flat), new_run(10000, "dense", methods=other)))
     assert "iterative" not in text
+
+
+def test_scores_without_a_phase_are_told_and_shown(tmp_path: Path) -> None:
+    flat = {name: (kind, None, nrmse) for name, (kind, _, nrmse) in METHODS.items()}
+    one, two = (new_run(dose, "dense", methods=flat) for dose in (1000, 10000))
+    told = "No method has a phase score: the phase of the truth is flat."
+    assert headline(study_of(one)) == headline(study_of(one, two)) == told
+    write_page([study_of(one)], tmp_path, seconds={})
+    for name in ("index.html", "table.md"):
+        assert told in (tmp_path / name).read_text(encoding="utf-8")
+    assert len(response_charts(study_of(one, two))) == 2

@@ -199,6 +199,17 @@ def test_controls_come_out_bad(truth: Complex, region: Region) -> None:
     assert good["complex_nrmse"] < 0.3 * flat["complex_nrmse"]
 
 
+def test_an_exact_amplitude_under_a_wrong_phase_scores_below_a_flat_one(
+    truth: Complex, region: Region
+) -> None:
+    """The one factor of the alignment then shrinks the modulus, as docs/metrics.md says."""
+    wrong = np.abs(truth) * np.exp(-3j * np.angle(truth))
+    found = [align_to(truth, field, region, upsampling=10) for field in (wrong, np.ones_like(truth))]
+    exact, flat = (score(truth, each.field, region)["amplitude"]["psnr_db"] for each in found)
+    assert abs(found[0].scale) < 0.9
+    assert exact < flat
+
+
 def test_negative_contrast_gives_zero_not_nan(truth: Complex, region: Region) -> None:
     assert score(truth, truth.conj(), region)["phase"]["ms_ssim"] == 0
 

@@ -48,10 +48,13 @@ def test_photon_scale_is_the_power_of_the_probe() -> None:
 def test_positions_err_by_the_deviation_and_keep_their_windows_inside() -> None:
     true, told = tiny_scan.scan(), scan_with(position_error_px=0.5)
     assert np.std(told.positions_px - true.positions_px) == pytest.approx(0.5, rel=0.2)
-    far = scan_with(position_error_px=90.0).positions_px
-    half = true.side // 2
-    assert far.min() >= half
-    assert np.all(far.max(axis=0) <= np.array(true.object_shape) - half)
+    for side in (true.side, true.side - 1):
+        smaller = replace(true, counts=true.counts[:, :side, :side], probe=true.probe[:, :side, :side])
+        errors = params(position_error_px=90.0)
+        far = with_calibration_errors(smaller, errors, where="view").positions_px
+        lowest = np.array([side // 2] * 2)
+        np.testing.assert_array_equal(far.min(axis=0), lowest)
+        np.testing.assert_array_equal(far.max(axis=0), np.array(true.object_shape) - side + lowest)
 
 
 def test_the_seed_decides_the_positions() -> None:

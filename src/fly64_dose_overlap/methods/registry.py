@@ -11,13 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fly64_dose_overlap.config import first_problem
+from fly64_dose_overlap.config import Section, first_problem, shown
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.reconstruction import check_heading
 from fly64_dose_overlap.methods.base import Method
 
 ENTRY_POINTS = "fly64_dose_overlap.methods"
 PACKAGE = "fly64_dose_overlap.methods"
+MEND = "mend or reinstall its package"
 
 
 @cache
@@ -58,21 +59,24 @@ def make_method(name: str, settings: Any = None, *, where: str = "settings") -> 
     Raises
     ------
     StudyError
-        If there is no such method, or a setting is unknown, missing, of the wrong type or out
-        of range.
+        If there is no such method, a setting is unknown, missing, of the wrong type or out of
+        range, or the method of another package cannot be made.
     """
     found = method_class(name)
-    if settings is None:
-        return found()
     missing = [
         key for key in found.Settings.model_fields if isinstance(settings, dict) and key not in settings
     ]
     if missing:
         raise StudyError(where, f"{missing[0]}: key is missing")
     try:
-        return found(found.Settings.model_validate(settings))
+        return found() if settings is None else found(found.Settings.model_validate(settings))
     except ValidationError as error:
         raise StudyError(where, first_problem(error)) from None
+    except Exception as error:
+        if name in _own_modules():
+            raise
+        problem = f"cannot be made ({type(error).__name__}: {error})"
+        raise StudyError(_told(_foreign()[name]), problem, MEND) from error
 
 
 @cache
@@ -95,15 +99,22 @@ def _foreign() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
+def _told(entry: EntryPoint) -> str:
+    return f"entry point {entry.name} = {entry.value}"
+
+
 def _loaded(entry: EntryPoint) -> type[Method]:
-    where = f"entry point {entry.name} = {entry.value}"
+    where = _told(entry)
     try:
         found: Any = entry.load()
     except (Exception, SystemExit) as error:
         problem = f"cannot be imported ({type(error).__name__}: {error})"
-        raise StudyError(where, problem, "mend or reinstall its package") from error
+        raise StudyError(where, problem, MEND) from error
     is_method = isinstance(found, type) and issubclass(found, Method) and not isabstract(found)
     if not is_method or getattr(found, "name", None) != entry.name:
         raise StudyError(where, f"is no complete Method with the name {entry.name!r}")
     check_heading(where, found.name, getattr(found, "label", None), getattr(found, "kind", None), {})
+    if not (isinstance(found.Settings, type) and issubclass(found.Settings, Section)):
+        problem = f"its Settings must derive from config.Section, got {shown(found.Settings)}"
+        raise StudyError(where, problem, "docs/methods.md has an example")
     return found

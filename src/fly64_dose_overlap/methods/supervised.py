@@ -197,8 +197,11 @@ class SupervisedNetwork(nn.Module):
         widths = [width * scale for scale in SCALES]
         self.support_side = support_side
         self.mean_frame: Tensor = nn.Buffer(torch.zeros(frame_side, frame_side))
-        self.margin = -frame_side % FRAME_MULTIPLE_PX // 2
-        coarsest = (frame_side + 2 * self.margin) // FRAME_MULTIPLE_PX
+        padding = -frame_side % FRAME_MULTIPLE_PX
+        before = padding // 2
+        self.margins = (before, padding - before) * 2
+        self.edge = before + (frame_side - support_side) // 2
+        coarsest = (frame_side + padding) // FRAME_MULTIPLE_PX
         self.fold = nn.PixelUnshuffle(FOLD)
         self.stem = nn.Conv2d(FOLD**2, width, 3, padding=1)
         self.encoders = nn.ModuleList(ResidualBlock(w) for w in widths)
@@ -209,14 +212,13 @@ class SupervisedNetwork(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map (batch, 1, N, N) to (batch, 2, side, side): amplitude and phase in radians."""
-        x = self.stem(self.fold(F.pad(frames - self.mean_frame, (self.margin,) * 4)))
+        x = self.stem(self.fold(F.pad(frames - self.mean_frame, self.margins)))
         x = self.encoders[0](x)
         for down, encode in zip(self.downs, self.encoders[1:], strict=True):
             x = encode(down(F.silu(x)))
         x = x + self.dense(F.silu(x).flatten(1)).view_as(x)
         patches = torch.cat((1 + self.amplitude(x), self.phase(x)), dim=1)
-        edge = (patches.shape[-1] - self.support_side) // 2
-        inside = slice(edge, edge + self.support_side)
+        inside = slice(self.edge, self.edge + self.support_side)
         return patches[..., inside, inside]
 
 

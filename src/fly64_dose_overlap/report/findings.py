@@ -28,6 +28,8 @@ def headline(study: Study) -> str:
     """Say in one sentence who leads, by how much, and how far from the physical limit."""
     leader, cells = study.leader, study.done
     led = [cell for cell in cells if leader in cell.best(PHASE_PSNR)]
+    if not led:
+        return "No method has a phase score: the phase of the truth is flat."
     if len(cells) == 1:
         value = PHASE_PSNR.write(_psnr(cells[0], leader))
         text = f"{capital(leader)} leads at {cells[0].title}, with a phase PSNR of {value} dB"

@@ -53,8 +53,8 @@ def with_calibration_errors(scan: Scan, params: CalibrationParams, *, where: str
     probe *= math.sqrt(1 + params.photon_scale_error)
     rng = generator(params.seed, "calibration", "positions", *map(int, scan.scan_index[:1]))
     moved = scan.positions_px + rng.normal(0, params.position_error_px, scan.positions_px.shape)
-    half = scan.side // 2
-    inside = np.clip(moved, half, np.array(scan.object_shape) - half)
+    lowest = scan.side // 2
+    inside = np.clip(moved, lowest, np.array(scan.object_shape) - scan.side + lowest)
     record = with_step(scan.record, "calibration", "errors of probe and positions", **params.model_dump())
     return replace(scan, probe=probe.astype(np.complex64), positions_px=inside, record=record)
 
