@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import resource
 import tempfile
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,18 @@ def test_the_file_vanishes_with_its_last_user() -> None:
     assert_equal(selected[:], WHOLE[1:2])
     del selected
     assert descriptors() == before
+
+
+def test_copies_and_pickles_have_their_rows_when_the_file_is_gone() -> None:
+    selected = stored().select_rows(np.array([4, 0]))
+    copies = [deepcopy(selected), pickle.loads(pickle.dumps(selected))]
+    del selected
+    # What is opened next takes the number of the file that was closed.
+    with tempfile.TemporaryFile() as other:
+        os.truncate(other.fileno(), WHOLE.nbytes)
+        for found in copies:
+            assert isinstance(found, DiskArray)
+            assert_equal(found[:], WHOLE[[4, 0]])
 
 
 def test_the_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,10 @@ class DiskArray:
         """Number of axes."""
         return len(self.shape)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the rows: the number of an open file means another file later, or elsewhere."""
+        return spool, (self.shape, self.dtype, [self[:]])
+
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
         """Return the whole in memory."""
         if copy is False:
