@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 import numpy as np
+import torch
 from pydantic import ConfigDict, ValidationError, create_model
 
 from fly64_dose_overlap.config import Section, first_problem
@@ -25,7 +27,8 @@ def checked_call(function: Callable[Given, Returned]) -> Callable[Given, Returne
     """Return a function that refuses arguments of a wrong type or out of range by a `StudyError`.
 
     The rules are its annotations, as pydantic reads them, and those of what it makes of the
-    arguments. Numbers of NumPy count as Python's.
+    arguments. Numbers of NumPy count as Python's. It runs under the modes of torch that its
+    results are known of, and leaves the caller's as they are.
     """
     signature, hints = inspect.signature(function), get_type_hints(function, include_extras=True)
     named = [name for name, each in signature.parameters.items() if each.kind is not each.VAR_KEYWORD]
@@ -39,8 +42,27 @@ def checked_call(function: Callable[Given, Returned]) -> Callable[Given, Returne
         given |= {name: value.item() for name, value in given.items() if isinstance(value, np.generic)}
         try:
             rules.model_validate({name: given[name] for name in named if name in given})
-            return function(*bound.args, **bound.kwargs)
+            with _plain_torch():
+                return function(*bound.args, **bound.kwargs)
         except ValidationError as error:
             raise StudyError(function.__name__, first_problem(error)) from error
 
     return call
+
+
+@contextmanager
+def _plain_torch() -> Generator[None]:
+    """Work with gradients, in single precision and on the processor, whatever a notebook has set."""
+    dtype = torch.get_default_dtype()
+    # Naming the processor where it is the default would slow every call of torch.
+    elsewhere = torch.get_default_device().type != "cpu"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.device("cpu") if elsewhere else nullcontext(),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
