@@ -113,6 +113,23 @@ def test_a_warning_names_the_line_of_the_caller() -> None:
     assert [warning.filename for warning in found] == [__file__]
 
 
+def test_masks_that_nothing_would_heed_are_refused() -> None:
+    scan, truth = case()
+    for name in ("counts", "probe", "positions_px", "scan_index"):
+        masked = np.ma.MaskedArray(getattr(scan, name))
+        message = refusal(replace, scan, **{name: masked})
+        assert message == f"scan: {name} are masked, and no method heeds a mask; leave such frames out"
+    message = refusal(fdo.limit, scan, np.ma.masked_array(truth, np.abs(truth) < 0.9))
+    assert message == "limit: truth: is masked, and masks are not heeded; fill it"
+
+
+def test_a_model_that_could_not_be_written_is_refused_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, str(tmp_path / "file" / "model"), tmp_path / "file" / "new" / "model"):
+        message = refusal(fdo.train, "refined", case()[0], path)
+        assert message.startswith("train: model: no file can be written there, got ")
+
+
 @contextmanager
 def torch_as_a_notebook_may_leave_it() -> Generator[None]:
     torch.set_default_dtype(torch.float64)

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import AfterValidator, ConfigDict, ValidationError, create_model
 
 from fly64_dose_overlap.config import Section, first_problem
 from fly64_dose_overlap.errors import StudyError
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
+
+
+def _to_be_written(path: str | Path) -> str | Path:
+    """Refuse a file that could not be written, before the hours of work whose result it is to hold."""
+    target = Path(path).absolute()
+    folder = next(each for each in target.parents if os.path.exists(each))
+    if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError("no file can be written there")
+    return path
+
+
+NewFile = Annotated[str | Path, AfterValidator(_to_be_written)]
+"""A file that a function writes at its end."""
 
 
 class _Arguments(Section):
@@ -39,6 +54,9 @@ def checked_call(function: Callable[Given, Returned]) -> Callable[Given, Returne
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Returned:
         bound = signature.bind(*args, **kwargs)
         given = bound.arguments
+        for name, value in given.items():
+            if isinstance(value, np.ma.MaskedArray):
+                raise StudyError(function.__name__, f"{name}: is masked, and masks are not heeded", "fill it")
         given |= {name: value.item() for name, value in given.items() if isinstance(value, np.generic)}
         try:
             rules.model_validate({name: given[name] for name in named if name in given})

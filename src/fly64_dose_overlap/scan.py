@@ -131,6 +131,10 @@ class Scan(Brief):
             found: Any = getattr(self, name)
             if name == "groups" and found is None:
                 continue
+            if isinstance(found, np.ma.MaskedArray):
+                raise StudyError(
+                    "scan", f"{name} are masked, and no method heeds a mask", "leave such frames out"
+                )
             is_array = isinstance(found, np.ndarray | DiskArray) and found.dtype.isnative
             if not is_array or found.dtype.kind not in kinds or found.ndim != len(axes.split(", ")):
                 problem = f"{name} must be an array of {numbers} numbers {axes}, got {described(found)}"
