@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import resource
 import tempfile
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,18 @@ def test_the_file_vanishes_with_its_last_user() -> None:
     assert descriptors() == before
 
 
+def test_copies_and_pickles_have_their_rows_when_the_file_is_gone() -> None:
+    selected = stored().select_rows(np.array([4, 0]))
+    copies = [deepcopy(selected), pickle.loads(pickle.dumps(selected))]
+    del selected
+    # What is opened next takes the number of the file that was closed.
+    with tempfile.TemporaryFile() as other:
+        os.truncate(other.fileno(), WHOLE.nbytes)
+        for found in copies:
+            assert isinstance(found, DiskArray)
+            assert_equal(found[:], WHOLE[[4, 0]])
+
+
 def test_the_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -182,6 +196,16 @@ def test_a_folder_that_does_not_take_the_file_is_one_line(monkeypatch: pytest.Mo
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
     with pytest.raises(StudyError, match=r"^/no/such/folder \(temporary file\): cannot be made"):
         stored()
+
+
+def test_more_files_than_may_be_open_are_one_line_with_what_helps() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 3, limits[1]))
+    try:
+        with pytest.raises(StudyError, match=r"Too many open files\); keep fewer scans at a time"):
+            _kept = [stored() for _ in range(9)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_full_disk_is_one_line_and_the_file_is_gone() -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
+from matplotlib.backend_bases import MouseEvent
 from numpy.typing import NDArray
 
 import fly64_dose_overlap as fdo
+import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 
 SMALL: dict[str, Any] = {"field_px": 30, "frame_side_px": 32, "defocus_um": 200}
@@ -106,6 +111,70 @@ def test_a_warning_names_the_line_of_the_caller() -> None:
         warnings.simplefilter("always")
         fdo.thin(scan, 0.5)
     assert [warning.filename for warning in found] == [__file__]
+
+
+def test_masks_that_nothing_would_heed_are_refused() -> None:
+    scan, truth = case()
+    for name in ("counts", "probe", "positions_px", "scan_index"):
+        masked = np.ma.MaskedArray(getattr(scan, name))
+        message = refusal(replace, scan, **{name: masked})
+        assert message == f"scan: {name} are masked, and no method heeds a mask; leave such frames out"
+    message = refusal(fdo.limit, scan, np.ma.masked_array(truth, np.abs(truth) < 0.9))
+    assert message == "limit: truth: is masked, and masks are not heeded; fill it"
+
+
+def test_a_model_that_could_not_be_written_is_refused_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, str(tmp_path / "file" / "model"), tmp_path / "file" / "new" / "model"):
+        message = refusal(fdo.train, "refined", case()[0], path)
+        assert message.startswith("train: model: no file can be written there, got ")
+
+
+@contextmanager
+def torch_as_a_notebook_may_leave_it() -> Generator[None]:
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
+def test_modes_and_defaults_of_torch_change_nothing_and_stay_the_callers(tmp_path: Path) -> None:
+    scan, settings = tiny_scan.scan(), tiny_scan.SETTINGS["refined"]
+
+    def found(name: str) -> NDArray[Any]:
+        model = tmp_path / name
+        fdo.train("refined", scan, model, **settings)
+        learned = fdo.reconstruct(scan, "refined", model=model, **settings)
+        return np.stack([learned.obj, fdo.reconstruct(scan, "ml", epochs=2).obj])
+
+    usual = found("usual.safetensors")
+    with torch_as_a_notebook_may_leave_it():
+        unusual = found("unusual.safetensors")
+        modes = (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+        assert (*modes, torch.get_default_dtype()) == (True, False, torch.float64)
+        assert torch.get_default_device().type == "meta"
+    np.testing.assert_array_equal(unusual, usual)
+
+
+def test_rows_are_drawn_at_their_number_wherever_matplotlib_would_put_the_origin() -> None:
+    scan, _ = case()
+    obj = np.ones(scan.object_shape, np.complex64)
+    obj[:33] = 2
+    found = fdo.Result("ml", "ML", obj, scan.probe, scan.positions_px, np.zeros(1), 0.0, {}, scan, {})
+    for origin in ("upper", "lower"):
+        with plt.rc_context({"image.origin": origin}):
+            figure = found.plot()
+        panel = figure.axes[0]
+        figure.draw_without_rendering()
+        for row, value in ((30.5, 2), (36.5, 1)):
+            place = panel.transData.transform((33.5, row))
+            event = MouseEvent("motion_notify_event", figure.canvas, *place)
+            assert panel.images[0].get_cursor_data(event) == value
+        plt.close(figure)
 
 
 def test_its_functions_can_be_sent_to_other_processes() -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fly64_dose_overlap.arguments import checked_call
+from fly64_dose_overlap.arguments import NewFile, checked_call
 from fly64_dose_overlap.config import BaseParams, Gridsize, LimitParams, OverlapParams, Seed, ViewParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import optics_of
@@ -180,7 +180,7 @@ def thin(scan: Scan, fraction: Annotated[float, Field(gt=0, lt=1)], *, seed: See
 def train(
     method: str,
     scan: Scan,
-    model: str | Path,
+    model: NewFile,
     *,
     truth: NDArray[np.complex64] | None = None,
     seed: Seed = 42,

@@ -73,7 +73,7 @@ class Result(Brief):
         figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
         images = (("amplitude", np.abs(inside), "gray"), ("phase (rad)", np.angle(inside), "viridis"))
         for panel, (title, image, colours) in zip(axes, images, strict=True):
-            drawn = panel.imshow(image, cmap=colours, extent=extent)
+            drawn = panel.imshow(image, cmap=colours, extent=extent, origin="upper")
             panel.set(title=title, xlabel="x (object pixels)", ylabel="y (object pixels)")
             figure.colorbar(drawn, ax=panel, shrink=0.8)
         figure.suptitle(self.label)

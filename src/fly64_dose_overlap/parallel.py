@@ -78,3 +78,7 @@ def one_torch_thread() -> Generator[None]:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "part", initializer=torch.set_num_threads, initargs=(1,))
+
+
+# A forked process has the pool without its threads, and would wait for them for ever.
+os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -131,6 +131,10 @@ class Scan(Brief):
             found: Any = getattr(self, name)
             if name == "groups" and found is None:
                 continue
+            if isinstance(found, np.ma.MaskedArray):
+                raise StudyError(
+                    "scan", f"{name} are masked, and no method heeds a mask", "leave such frames out"
+                )
             is_array = isinstance(found, np.ndarray | DiskArray) and found.dtype.isnative
             if not is_array or found.dtype.kind not in kinds or found.ndim != len(axes.split(", ")):
                 problem = f"{name} must be an array of {numbers} numbers {axes}, got {described(found)}"
@@ -138,6 +142,9 @@ class Scan(Brief):
 
     def _require_windows(self) -> None:
         shape: Any = self.object_shape
+        if isinstance(shape, tuple):
+            shape = tuple(each.item() if isinstance(each, np.integer) else each for each in shape)
+            object.__setattr__(self, "object_shape", shape)
         if not isinstance(shape, tuple) or [isinstance(each, int) for each in shape] != [True, True]:
             raise StudyError("scan", f"object_shape must be a tuple of rows and columns, got {shape}")
         corners = np.rint(self.positions_px) - self.side // 2

@@ -101,6 +101,18 @@ def test_a_scan_without_a_photon_is_refused() -> None:
         fdo.reconstruct(dark, "ml", epochs=1)
 
 
+def test_frames_without_the_beam_are_warned_of_and_can_be_left_out() -> None:
+    counts = np.array(case()[0].counts[:])
+    counts[[7, 9]] = 0
+    scan = replace(case()[0], counts=counts)
+    told = "2 of 49 frames hold no photon, the first is 7, but a frame holds .* on average"
+    with pytest.warns(UserWarning, match=told):
+        fdo.thin(scan, 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fdo.thin(scan.frames(np.flatnonzero(counts.any(axis=(1, 2)))), 0.5)
+
+
 @pytest.mark.parametrize("factor", [30, 0.1])
 def test_a_probe_of_another_power_is_warned_of(factor: float) -> None:
     scan = replace(case()[0], probe=(factor * case()[0].probe).astype(np.complex64))

@@ -21,6 +21,8 @@ LIKELY_TRANSMISSION = (0.1, 1.5)
 """Photons counted over photons of the probe: an object lets a part of them through."""
 ROOT_ERROR = 4e-7
 """Relative error of a count whose square root was kept in single precision, at most."""
+LIT_PHOTONS = 50
+"""Mean photons of a frame from which on chance leaves none without any."""
 TRUTH_TOLERANCE = 0.2
 """Relative difference of the photons that a truth expects from those that were counted."""
 
@@ -50,7 +52,7 @@ def whole_counts(where: str, amplitude: FrameArray) -> NDArray[np.float32]:
 
 
 def require_sound(scan: Scan) -> None:
-    """Refuse counts that are no Poisson counts, and warn of a probe whose power is not theirs.
+    """Refuse counts that are no Poisson counts; warn of dark frames, and of a probe of another power.
 
     Raises
     ------
@@ -59,6 +61,7 @@ def require_sound(scan: Scan) -> None:
         is no photon at all.
     """
     total = 0.0
+    dark: list[int] = []
     for first in range(0, len(scan), FRAMES_PER_BLOCK):
         block = np.asarray(scan.counts[first : first + FRAMES_PER_BLOCK])
         for rule, bad in (
@@ -74,11 +77,18 @@ def require_sound(scan: Scan) -> None:
                     "give counted photons: the likelihood and the division of photons rest on them",
                 )
         total += float(block.sum(dtype=np.float64))
+        dark += [first + int(frame) for frame in np.flatnonzero(~block.any(axis=(1, 2)))]
     if total == 0:
         raise StudyError(
             "counts", f"there is no photon in {len(scan)} frames", "nothing can be reconstructed"
         )
     counted, sent = total / len(scan), float((np.abs(scan.probe) ** 2).sum(dtype=np.float64))
+    if dark and counted > LIT_PHOTONS:
+        warnings.warn(
+            f"{len(dark)} of {len(scan)} frames hold no photon, the first is {dark[0]}, but a frame holds "
+            f"{counted:.4g} on average: where the beam was off, leave them out (scan.frames)",
+            stacklevel=4,
+        )
     low, high = LIKELY_TRANSMISSION
     if not low * sent <= counted <= high * sent:
         warnings.warn(
