@@ -17,6 +17,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +66,22 @@ _NOT_A_HEADER = (
 )
 
 
+_OTHERS = {
+    b"\x89HDF": "it is HDF5, as CXI, NeXus and MATLAB 7.3 are: write its arrays with numpy.savez",
+    b"\x93NUMPY": "it is a single array: write all of them to one file with numpy.savez",
+    b"MATLAB": "it is MATLAB's: read it with scipy.io.loadmat and write its arrays with numpy.savez",
+    b"version https://git-lfs": "it only names the data: git lfs pull",
+}
+"""What else is given for an NPZ file, by its first bytes, and what to do then."""
+
+
+def _hint_for(path: Path) -> str:
+    start = b""
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(max(map(len, _OTHERS)))
+    return next((hint for magic, hint in _OTHERS.items() if start.startswith(magic)), "")
+
+
 @dataclass(frozen=True)
 class _Header:
     shape: tuple[int, ...]
@@ -104,7 +121,8 @@ class NpzReader:
         except PermissionError:
             raise StudyError(self._where, "cannot be read (permission denied)") from None
         except _DAMAGE as error:
-            raise StudyError(self._where, f"is not an NPZ file, or is truncated ({error})") from None
+            problem = f"is not an NPZ file, or is truncated ({error})"
+            raise StudyError(self._where, problem, _hint_for(self.path)) from None
         try:
             self._members = self._list_members()
         except StudyError:
