@@ -48,7 +48,7 @@ def run_on_dask(
     ------
     StudyError
         If Dask is missing, its scheduler cannot be reached, or ``jobqueue`` is no class of
-        dask-jobqueue.
+        dask-jobqueue or refuses its arguments.
     """
     if not jobs:
         return
@@ -72,7 +72,7 @@ def run_on_dask(
             target = stack.enter_context(distributed.LocalCluster(n_workers=workers, **local))
         try:
             client = stack.enter_context(distributed.Client(target))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise StudyError(f"Dask's scheduler {address}", f"cannot be reached ({error})") from None
         own = () if address or jobqueue else tuple(gpus)
         futures = {client.submit(_on_a_worker, job, own, pure=False): job for job in jobs}
@@ -89,7 +89,10 @@ def _jobqueue_cluster(name: str, arguments: Mapping[str, Any]) -> Any:
     known = sorted(name for name in vars(jobqueue) if name.endswith("Cluster"))
     if name not in known:
         raise StudyError(name, "is no class of dask-jobqueue", f"there are {', '.join(known)}")
-    return getattr(jobqueue, name)(**arguments)
+    try:
+        return getattr(jobqueue, name)(**arguments)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise StudyError(name, f"cannot be made ({error})", "give its arguments by --cluster") from error
 
 
 def _on_a_worker(job: CellJob, gpus: Sequence[str]) -> str | None:

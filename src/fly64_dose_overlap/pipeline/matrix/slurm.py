@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -24,6 +25,8 @@ RESULT_GRACE_S = 15.0
 QUEUE_PATIENCE_S = 600.0
 """How long Slurm's controller may fail to answer."""
 CANCEL_PATIENCE_S = 60.0
+ALLOCATED = ("SLURM_MEM_PER_", "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK")
+"""Of the allocation that a command is given in: srun of a task refuses them beside the task's own."""
 
 
 def run_on_slurm(
@@ -94,6 +97,8 @@ def run_on_slurm(
 
 def _executor(folder: Path, cpus: int, settings: Mapping[str, Any]) -> Any:
     submitit = require("submitit")
+    for name in [each for each in os.environ if each.startswith(ALLOCATED)]:
+        del os.environ[name]
     try:
         executor = submitit.SlurmExecutor(folder=str(folder.absolute()))
     except RuntimeError:
@@ -137,7 +142,9 @@ def _error_of(task: Any) -> str | None:
 def _queued() -> set[str] | None:
     """Return the user's tasks that wait or run, or None if Slurm does not answer."""
     line = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
-    found = subprocess.run(line, capture_output=True, text=True, check=False)
+    # A user's SQUEUE_STATES and the like would hide tasks, which then count as dead.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    found = subprocess.run(line, env=plain, capture_output=True, text=True, check=False)
     return set(found.stdout.split()) if found.returncode == 0 else None
 
 
