@@ -198,6 +198,16 @@ def test_a_folder_that_does_not_take_the_file_is_one_line(monkeypatch: pytest.Mo
         stored()
 
 
+def test_more_files_than_may_be_open_are_one_line_with_what_helps() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 3, limits[1]))
+    try:
+        with pytest.raises(StudyError, match=r"Too many open files\); keep fewer scans at a time"):
+            _kept = [stored() for _ in range(9)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_a_full_disk_is_one_line_and_the_file_is_gone() -> None:
     before = descriptors()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

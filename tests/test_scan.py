@@ -223,12 +223,13 @@ def test_arrays_of_ones_own_that_make_no_scan_are_refused(
 def test_every_number_that_methods_can_work_with_makes_a_scan(unchecked: Any) -> None:
     sound = small_scan()[0]
     for counts in (np.uint16, np.int64, np.float64):
-        unchecked.Scan(
+        made = unchecked.Scan(
             sound.counts[:].astype(counts),
             sound.probe.astype(complex),
             np.full((6, 2), 12.0),
-            sound.object_shape,
+            tuple(np.array(sound.object_shape)),
         )
+        assert [(type(each), each) for each in made.object_shape] == [(int, 24), (int, 24)]
 
 
 def test_no_count_is_looked_at_when_a_scan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ memory, and a scan read once from end to end would seem to need all of it.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import tempfile
@@ -23,6 +24,7 @@ AnyArray: TypeAlias = NDArray[Any]
 BLOCK_BYTES = 4 * 2**20
 """Size of a block of rows; a row that is larger is a block by itself."""
 ADVICE = "make room, or set TMPDIR to another folder"
+KEEP_FEWER = "keep fewer scans at a time: each has files open; or raise that limit (ulimit -n)"
 READ_BYTES = 2**24
 """Most that is asked of the system at once; it gives no more than 2 GiB."""
 READ_THROUGH_BYTES = 4096
@@ -288,7 +290,8 @@ class Spool:
                 self._file = OpenFile(os.dup(unnamed.fileno()), where)
         except OSError as error:
             problem = f"cannot be made ({error.strerror})"
-            raise StudyError(where, problem, ADVICE) from None
+            too_many = error.errno in (errno.EMFILE, errno.ENFILE)
+            raise StudyError(where, problem, KEEP_FEWER if too_many else ADVICE) from None
 
     def __len__(self) -> int:
         return self._filled

@@ -142,6 +142,9 @@ class Scan(Brief):
 
     def _require_windows(self) -> None:
         shape: Any = self.object_shape
+        if isinstance(shape, tuple):
+            shape = tuple(each.item() if isinstance(each, np.integer) else each for each in shape)
+            object.__setattr__(self, "object_shape", shape)
         if not isinstance(shape, tuple) or [isinstance(each, int) for each in shape] != [True, True]:
             raise StudyError("scan", f"object_shape must be a tuple of rows and columns, got {shape}")
         corners = np.rint(self.positions_px) - self.side // 2
