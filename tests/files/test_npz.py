@@ -224,19 +224,13 @@ def read_all(path: Path) -> None:
             reader.load(key)
 
 
-@pytest.mark.parametrize(
-    ("start", "hint"),
-    [
-        (b"\x89HDF\r\n\x1a\n", "it is HDF5"),
-        (b"\x93NUMPY\x01\x00", "it is a single array"),
-        (b"MATLAB 5.0 MAT-file", "it is MATLAB's"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "it only names the data: git lfs pull"),
-    ],
-)
-def test_other_files_of_arrays_are_refused_by_their_own_name(tmp_path: Path, start: bytes, hint: str) -> None:
-    (tmp_path / "scan.npz").write_bytes(start + bytes(1000))
-    with pytest.raises(StudyError, match=rf"scan\.npz: is not an NPZ file.*; {hint}"):
-        NpzReader(tmp_path / "scan.npz")
+def test_other_files_of_arrays_are_refused_by_their_own_name(tmp_path: Path) -> None:
+    starts = (b"\x89HDF\r\n", b"\x93NUMPY\x01", b"MATLAB 5.0", b"version https://git-lfs.github.com/spec/v1")
+    hints = ("it is HDF5", "it is a single array", "it is MATLAB's", "it only names the data: git lfs pull")
+    for start, hint in zip(starts, hints, strict=True):
+        (tmp_path / "scan.npz").write_bytes(start + bytes(1000))
+        with pytest.raises(StudyError, match=rf"scan\.npz: is not an NPZ file.*; {hint}"):
+            NpzReader(tmp_path / "scan.npz")
 
 
 def test_damage_anywhere_gives_the_right_values_or_one_line(tmp_path: Path) -> None:
