@@ -31,6 +31,11 @@ def two_modes(photons: float = 1.0, *, noise: bool = True) -> fdo.Scan:
     return replace(scan, counts=counts.astype(np.float32))
 
 
+def few_frames() -> fdo.Scan:
+    """Return every frame of a corner of the scan, where all that counts is what is done with them."""
+    return two_modes().frames(np.arange(81).reshape(9, 9)[:5, :5].ravel())
+
+
 def expected_photons(scan: fdo.Scan) -> np.ndarray:
     return scan.model.expected(torch.from_numpy(tiny_scan.truth()), slice(0, len(scan))).numpy()
 
@@ -99,19 +104,18 @@ def test_the_two_halves_have_every_frame_and_every_photon_once(monkeypatch: pyte
 
     original = front.reconstruct
     monkeypatch.setattr(front, "reconstruct", reconstruct)
-    scan = two_modes()
+    scan = few_frames()
     fdo.agreement(scan, epochs=1)
     whole, even, odd, first, second = seen
     assert whole is scan
-    assert even.scan_index.tolist() == list(range(0, 81, 2))
-    assert odd.scan_index.tolist() == list(range(1, 81, 2))
+    assert even.scan_index.tolist() == scan.scan_index[::2].tolist()
+    assert odd.scan_index.tolist() == scan.scan_index[1::2].tolist()
     np.testing.assert_array_equal(first.counts[:] + second.counts[:], scan.counts)
     np.testing.assert_allclose(first.probe, scan.probe / 2**0.5, rtol=1e-6)
 
 
 def test_it_is_said_in_one_line_and_drawn() -> None:
-    scan = replace(two_modes(), optics=None)
-    plain = fdo.agreement(scan, epochs=3)
+    plain = fdo.agreement(replace(few_frames(), optics=None), epochs=3)
     assert plain.pixel_nm is None
     assert plain.cutoffs_nm["thinned"] == {"half-bit": None, "one-seventh": None}
     found = replace(plain, pixel_nm=50.0)
@@ -126,7 +130,7 @@ def test_it_is_said_in_one_line_and_drawn() -> None:
 
 
 def test_a_pixel_is_as_large_as_the_caller_or_the_file_says(file: Path) -> None:
-    scan = fdo.read_scan(file)
+    scan = replace(few_frames(), optics=fdo.read_scan(file).optics)
     assert scan.optics is not None
     assert fdo.agreement(scan, epochs=1).pixel_nm == pytest.approx(scan.optics.object_pixel_m * 1e9)
     assert fdo.agreement(scan, epochs=1, pixel_nm=7.0).pixel_nm == 7

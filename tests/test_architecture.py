@@ -145,13 +145,6 @@ def test_no_method_reaches_the_truth_through_what_it_imports() -> None:
     assert _readers_of_the_truth({name: modules[name] for name in reached}) <= {f"{PACKAGE}.files.dataset"}
 
 
-@pytest.mark.parametrize("stage", ["base", "overlap"])
-def test_stage_without_torch_does_not_import_it(stage: str) -> None:
-    code = f"import sys, fly64_dose_overlap.pipeline.stages.{stage}; sys.exit('torch' in sys.modules)"
-    result = _run_python("-c", code)
-    assert result.returncode == 0, result.stderr or f"stage {stage} imports torch"
-
-
 def test_signatures_are_checked_while_testing() -> None:
     with pytest.raises(jaxtyping.TypeCheckError, match="counts"):
         poisson_deviance(torch.ones(2, 3), torch.ones(4, 5))

@@ -44,6 +44,7 @@ MADE = {"changelog.md", "first-steps.md"}
 PROGRAM = r"(?<=-m )(?:fly64_dose_overlap|benchmarks)[\w.]*"
 COMMAND = re.compile(rf" *(?:python -m )?(dose-overlap|make(?= matrix)|{PROGRAM}) ?([^#]*)")
 BLOCK = re.compile(r"^ *```\w*\n(.*?)^ *```", flags=re.DOTALL | re.MULTILINE)
+UsageError: Any = typer.BadParameter.__bases__[0]
 STAGE = re.compile(r"[Ss]tages? `(\w+)`|SIGKILL of stage (\w+)|dvc repro (?:-f )?(\w+)")
 FETCHED = re.compile(r"""<(?:script|img|iframe)[^>]+src=["']?https?:|<link[^>]+stylesheet[^>]+https?:""")
 
@@ -191,7 +192,7 @@ def refusal(program: str, words: list[str]) -> str:
     try:
         if words:
             parser.make_context(program, words)
-    except typer.BadParameter.__bases__[0] as error:
+    except UsageError as error:
         return error.format_message()
     return ""
 

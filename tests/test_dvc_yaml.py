@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.repo import Repo
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -192,19 +193,20 @@ def test_methods_are_parted_by_their_paths() -> None:
     assert resolved(STAGES["infer"]["outs"][0]) == reconstruction_folder("map").as_posix()
 
 
-def test_dvc_knows_the_stages_by_dose_view_and_method(tmp_path: Path) -> None:
+def test_dvc_knows_the_stages_by_dose_view_and_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "dvc.yaml").write_text(TEXT)
     write_params(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
 
-    def dvc(*arguments: str) -> str:
-        line = [sys.executable, "-m", "dvc", *arguments]
-        environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-        return subprocess.run(
-            line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-        ).stdout
+    def stages_known() -> list[str]:
+        with Repo(str(tmp_path)) as repo:
+            return [stage.addressing for stage in repo.index.stages]
 
-    dvc("init", "--no-scm", "--quiet")
-    names = dvc("stage", "list", "--name-only").split()
+    Repo.init(str(tmp_path), no_scm=True).close()
+    names = stages_known()
     wanted = {"check", "base", "simulate@1000", "overlap@10000-dense", "limit@sparse", "evaluate"}
     params = load_params(ROOT / "params.yaml")
     wanted |= {f"{stage}@{name}" for stage in ("train", "infer") for name in params.learned}
@@ -214,7 +216,7 @@ def test_dvc_knows_the_stages_by_dose_view_and_method(tmp_path: Path) -> None:
     content = yaml.safe_load((tmp_path / "params.yaml").read_text())
     content["overlap"]["views"]["fourth"] = {"s_img": 0.3, "n_groups": None, "gridsize": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    more = set(dvc("stage", "list", "--name-only").split()) - set(names)
+    more = set(stages_known()) - set(names)
     assert more == {"limit@fourth", *(f"overlap@{dose}-fourth" for dose in params.doses)}
 
 

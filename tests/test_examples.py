@@ -9,9 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jupytext
 import pytest
-from nbclient import NotebookClient
 
 from tiny_study import ROOT, write_params
 
@@ -97,6 +95,9 @@ def test_params_yaml_can_name_it(installed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_notebook_runs() -> None:
+    import jupytext
+    from nbclient import NotebookClient
+
     notebook = jupytext.read(EXAMPLES / "first_steps.py")
     resources = {"metadata": {"path": str(ROOT)}}
     executed = NotebookClient(notebook, timeout=300, resources=resources).execute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,18 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
+@cache
+def _tiny() -> Any:
+    """Return the repository's parameters, made tiny; not to be changed."""
+    return _merged(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")), TINY)
+
+
 def write_params(root: Path, **changes: Any) -> Path:
     """Write the repository's parameters, made tiny, with some keys of some sections changed."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    content = _merged(_merged(content, TINY), changes)
     path = root / "params.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    # By libyaml, ten times as fast as PyYAML's own: hundreds of tests begin here.
+    text = yaml.dump(_merged(_tiny(), changes), Dumper=yaml.CSafeDumper, sort_keys=False)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

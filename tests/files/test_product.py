@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,15 +97,17 @@ def test_equal_reconstructions_give_equal_bytes_in_any_process(
     reconstruction: Reconstruction, tmp_path: Path
 ) -> None:
     write_product(tmp_path / "a.h5", reconstruction, OPTICS)
+    written = int(time.time())
     write_reconstruction(tmp_path / "r.npz", reconstruction)
     # At another time, and with a heap of another history.
     code = (
-        "import sys, time; time.sleep(1.1); filler = [bytes([7]) * n for n in range(5000)]; del filler\n"
+        "import sys, time; filler = [bytes([7]) * n for n in range(5000)]; del filler\n"
         "from fly64_dose_overlap.files.product import write_product\n"
         "from fly64_dose_overlap.files.reconstruction import read_reconstruction\n"
+        "while int(time.time()) == int(sys.argv[3]): time.sleep(0.01)\n"
         f"write_product(sys.argv[2], read_reconstruction(sys.argv[1]), {OPTICS})"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "r.npz"), str(tmp_path / "b.h5")]
+    command = [sys.executable, "-c", code, str(tmp_path / "r.npz"), str(tmp_path / "b.h5"), str(written)]
     subprocess.run(command, check=True)
     assert sha256_of(tmp_path / "a.h5") == sha256_of(tmp_path / "b.h5")
 

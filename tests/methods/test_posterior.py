@@ -99,15 +99,16 @@ def test_distance_from_the_mean_is_the_variance_over_that_of_the_prior() -> None
     assert distance_from_mean(obj + 1j)[0] == pytest.approx(distance_from_mean(obj)[0])
 
 
-@pytest.mark.parametrize("modes", [1, 2])
-def test_likelihood_finds_the_object_without_noise(modes: int) -> None:
+@pytest.mark.parametrize(("modes", "iterations"), [(1, 100), (2, 75)])
+def test_likelihood_finds_the_object_without_noise(modes: int, iterations: int) -> None:
+    """Where float32 ends it; line searches of further iterations would find nothing, for long."""
     scan = tiny_scan.scan()
     if modes == 2:
         ramp = np.linspace(-1, 1, scan.side)[:, None]
         second = 0.5 * np.rot90(scan.probe[0]) * ramp
         scan = replace(scan, probe=np.stack([scan.probe[0], second]).astype(np.complex64))
     exact = torch.cat([scan.model.expected(TRUTH, frames) for frames in scan.model.batches()])
-    found = last_of(Posterior(background=1e-7), replace(scan, counts=exact.numpy()), 150)
+    found = last_of(Posterior(background=1e-7), replace(scan, counts=exact.numpy()), iterations)
     assert complex_error(found, scan) < 1e-4
 
 

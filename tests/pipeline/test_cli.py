@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,15 @@ from typer.testing import CliRunner
 from factories import study_params
 from fly64_dose_overlap.pipeline import cli
 from fly64_dose_overlap.pipeline.jobs import plan_jobs
-from tiny_study import ROOT
 
 GROUPS = {"Run": ["repro", "matrix", "slurm", "dask"], "Look": ["report"], "Keep": ["verify"]}
 
 
 def test_the_help_groups_commands_as_a_user_thinks() -> None:
-    # In another process, because the formatting of the help draws random numbers.
-    line = [sys.executable, "-m", "fly64_dose_overlap.pipeline.cli", "--help"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "100", "NO_COLOR": "1"}
-    found = subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout
+    state = random.getstate()
+    found = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1"}).invoke(cli.app, ["--help"]).stdout
+    # The formatting of the help draws random numbers.
+    random.setstate(state)
     words = [line.strip("│╭─╮ ").split() for line in found.splitlines() if line.strip("│╭─╮╰╯ ")]
     firsts = [word[0] for word in words]
     places = [firsts.index(name) for group, names in GROUPS.items() for name in (group, *names)]

@@ -183,20 +183,28 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def _study(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a folder in which every file that a stage reads is valid."""
-    monkeypatch.chdir(tmp_path)
-    Path("models/refined").mkdir(parents=True)
-    shutil.copy(bundle, "models/refined")
-    write_params(tmp_path, dose=10000, view="dense", base={"source": "mine.npz"})
+@pytest.fixture(scope="module")
+def whole(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which every file that a stage reads is valid; to be left as it is."""
+    root = tmp_path_factory.mktemp("whole")
+    (root / "models/refined").mkdir(parents=True)
+    shutil.copy(bundle, root / "models/refined")
+    write_params(root, dose=10000, view="dense", base={"source": "mine.npz"})
     for _, _, path in STAGES.values():
         other_half = path.replace("train.npz", "test.npz")
         for name in {path, other_half, other_half.replace("test.npz", "train.npz")}:
-            write(name, valid_arrays())
+            write(root / name, valid_arrays())
+    return root
 
 
-def write(name: str, arrays: Arrays) -> None:
+@pytest.fixture(autouse=True)
+def _study(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a copy of that folder."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+
+def write(name: str | Path, arrays: Arrays) -> None:
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     np.savez(name, **arrays)
 

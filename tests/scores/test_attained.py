@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -14,6 +15,7 @@ from fly64_dose_overlap.methods.posterior import Posterior
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.bound import find_limit
+from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import scan_region
 from fly64_dose_overlap.scores.scores import phase_and_error
 from fly64_dose_overlap.study.base import make_synthetic_base
@@ -31,13 +33,24 @@ def scan_of(base: BaseSet, dose: int) -> Scan:
     return Scan(counts, brighter.probe, base.positions_px, (rows, columns))
 
 
+@cache
+def base_set() -> BaseSet:
+    """Return an object, a probe and 81 positions; do not change its arrays."""
+    shape = {"frame_side_px": 32, "field_px": 64.0, "step_px": 8.0}
+    return in_standard_gauge(make_synthetic_base(factories.study_params().base.model_copy(update=shape)))
+
+
+@cache
+def limit_of_the_scan() -> Limit:
+    """Return the limit, which one computation gives for every dose."""
+    return find_limit(scan_of(base_set(), 10_000), base_set().obj, 0.1, LIMIT, dose=10_000)
+
+
 @pytest.mark.parametrize(("dose", "least", "most"), [(10_000, 0.7, 1.5), (1_000_000, 0.85, 1.2)])
 def test_maximum_likelihood_attains_the_bound(dose: int, least: float, most: float) -> None:
     """At 190 photons per pixel the errors are not yet small enough for the bound to be exact."""
-    shape = {"frame_side_px": 32, "field_px": 64.0, "step_px": 8.0}
-    base = in_standard_gauge(make_synthetic_base(factories.study_params().base.model_copy(update=shape)))
+    base, limit = base_set(), limit_of_the_scan()
     scan = scan_of(base, dose)
-    limit = find_limit(scan, base.obj, 0.1, LIMIT, dose=dose)
     assert limit.converged
     assert limit.photons_per_pixel_at(dose) > 50
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import read_scan
 from fly64_dose_overlap.pipeline.cells import dose_file
 from fly64_dose_overlap.pipeline.stages import base, overlap, simulate
-from tiny_study import ROOT, write_params
+from fly64_dose_overlap.pipeline.stages._cli import command
+from tiny_study import write_params
 
 DOSE = 1000
 VIEWS: dict[str, tuple[float, int | None, int]] = {
@@ -82,6 +82,7 @@ def test_the_same_parameters_give_the_same_bytes(study: Path) -> None:
     assert [path.read_bytes() for path in files] == first
 
 
+@pytest.mark.filterwarnings("default")
 def test_fewer_groups_than_wanted_are_one_line_of_warning(study: Path, tmp_path: Path) -> None:
     views = {
         "baseline": {"s_img": 1.0, "n_groups": 5000, "gridsize": 1},
@@ -89,12 +90,8 @@ def test_fewer_groups_than_wanted_are_one_line_of_warning(study: Path, tmp_path:
         "sparse": {"s_img": 0.3, "n_groups": 40, "gridsize": 2},
     }
     write_params(tmp_path, overlap={"views": views})
-    line = ["-m", "fly64_dose_overlap.pipeline.stages.overlap", "--dose", str(DOSE), "--view", "baseline"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    result = subprocess.run(
-        [sys.executable, *line], env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    result = CliRunner().invoke(command(overlap.main), ["--dose", str(DOSE), "--view", "baseline"])
+    assert result.exit_code == 0, result.stderr
     warned = [text for text in result.stderr.splitlines() if text.startswith("warning: 5000 groups of one")]
     assert warned
     assert "warnings.warn" not in result.stderr

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import fly64_dose_overlap as fdo
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.study.soundness import require_truth
 
 
 @cache
@@ -127,7 +128,7 @@ def test_a_good_scan_gets_no_warning(dose: float) -> None:
         warnings.simplefilter("error")
         for sound in (scan, fdo.thin(scan, 0.3), fdo.view(scan, 0.6)):
             fdo.reconstruct(sound, "ml", epochs=1)
-    fdo.limit(scan, truth)
+        require_truth(scan, truth)
 
 
 def test_a_truth_of_another_scan_is_refused(tmp_path: Path) -> None:
