@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from tiny_study import ROOT
@@ -135,7 +136,8 @@ def test_the_five_lines_of_python_are_there() -> None:
 def test_the_picture_has_the_colours_of_its_colour_bars() -> None:
     with Image.open(ROOT / "docs" / "comparison.png") as picture:
         # Colours as numbers: the rows of an array are many times slower to sort.
-        numbers = np.unique(np.asarray(picture.convert("RGB")).astype(int) @ [65536, 256, 1])
+        red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.int64), -1, 0)
+    numbers: NDArray[np.int64] = np.unique((red << 16) + (green << 8) + blue)
     found = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1)
     maps = {
         name: mpl.colormaps[name](range(256), bytes=True)[:, :3] for name in ("gray", "viridis", "RdBu_r")

@@ -94,10 +94,10 @@ class Demanding(Flat):
 
     name = "demanding"
 
-    class Settings(Section):
+    class Settings(Flat.Settings):
         """Settings of the demanding method."""
 
-        brightness: float
+        contrast: float
 
 
 def not_a_method() -> None:
@@ -280,7 +280,7 @@ def test_a_method_of_another_package_that_cannot_be_made_is_one_line() -> None:
             make_method("failing", settings)
         problem = f"cannot be made (OSError: no licence for {value} buy one); mend or reinstall its package"
         assert str(caught.value) == f"entry point failing = elsewhere:Failing: {problem}"
-    with pytest.raises(StudyError, match=r"^settings: brightness: key is missing$"):
+    with pytest.raises(StudyError, match=r"^settings: contrast: key is missing$"):
         make_method("demanding")
-    with pytest.raises(StudyError, match=r"^mine: brightness: input should be a valid number, got 'x'$"):
-        make_method("demanding", {"brightness": "x"}, where="mine")
+    with pytest.raises(StudyError, match=r"^mine: contrast: input should be a valid number, got 'x'$"):
+        make_method("demanding", {"brightness": 1.0, "contrast": "x"}, where="mine")

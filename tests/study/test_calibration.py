@@ -49,7 +49,9 @@ def test_positions_err_by_the_deviation_and_keep_their_windows_inside() -> None:
     true, told = tiny_scan.scan(), scan_with(position_error_px=0.5)
     assert np.std(told.positions_px - true.positions_px) == pytest.approx(0.5, rel=0.2)
     for side in (true.side, true.side - 1):
-        smaller = replace(true, counts=true.counts[:, :side, :side], probe=true.probe[:, :side, :side])
+        smaller = replace(
+            true, counts=np.asarray(true.counts)[:, :side, :side], probe=true.probe[:, :side, :side]
+        )
         errors = params(position_error_px=90.0)
         far = with_calibration_errors(smaller, errors, where="view").positions_px
         lowest = np.array([side // 2] * 2)
