@@ -16,7 +16,7 @@ from fly64_dose_overlap.pipeline import cli
 from fly64_dose_overlap.pipeline.jobs import plan_jobs
 from tiny_study import ROOT
 
-GROUPS = {"Run": ["repro", "matrix", "slurm", "dask"], "Look": ["report"], "Keep": ["verify"]}
+GROUPS = {"Run": ["repro", "matrix", "slurm", "dask"], "Look": ["report", "inspect"], "Keep": ["verify"]}
 
 
 def test_the_help_groups_commands_as_a_user_thinks() -> None:
