@@ -98,12 +98,12 @@ def test_the_two_halves_have_every_frame_and_every_photon_once(monkeypatch: pyte
 
     seen: list[fdo.Scan] = []
 
-    def reconstruct(scan: fdo.Scan, *arguments: Any, **settings: Any) -> fdo.Result:
+    def reconstruct(scan: fdo.Scan, *arguments: Any) -> fdo.Result:
         seen.append(scan)
-        return original(scan, *arguments, **settings)
+        return original(scan, *arguments)
 
-    original = front.reconstruct
-    monkeypatch.setattr(front, "reconstruct", reconstruct)
+    original = front._reconstruct
+    monkeypatch.setattr(front, "_reconstruct", reconstruct)
     scan = few_frames()
     fdo.agreement(scan, epochs=1)
     whole, even, odd, first, second = seen
@@ -114,8 +114,24 @@ def test_the_two_halves_have_every_frame_and_every_photon_once(monkeypatch: pyte
     np.testing.assert_allclose(first.probe, scan.probe / 2**0.5, rtol=1e-6)
 
 
+def test_no_resolution_is_given_of_frames_that_nothing_explains() -> None:
+    scan = two_modes()
+    counts = np.array(scan.counts[:])
+    counts[:, 3, 4] += 1e6 + np.arange(len(counts), dtype=np.float32)
+    with pytest.warns(UserWarning, match="the frames are not fitted: R-factor .* of an empty object"):
+        found = fdo.agreement(replace(scan, counts=counts), epochs=1)
+    assert found.r_factor > found.r_empty
+    assert str(found).startswith("ML: no resolution, since the frames are not fitted")
+    assert "half-bit" not in str(found)
+
+
+def test_few_photons_alone_are_no_reason_to_give_no_resolution() -> None:
+    scan, _ = fdo.simulate(60, seed=1, field_px=30, frame_side_px=32, defocus_um=200)
+    assert replace(fdo.agreement(scan, epochs=3), r_empty=0.0).is_fit
+
+
 def test_it_is_said_in_one_line_and_drawn() -> None:
-    plain = fdo.agreement(replace(few_frames(), optics=None), epochs=3)
+    plain = fdo.agreement(replace(two_modes(), optics=None), epochs=3)
     assert plain.pixel_nm is None
     assert plain.cutoffs_nm["thinned"] == {"half-bit": None, "one-seventh": None}
     found = replace(plain, pixel_nm=50.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,10 +23,11 @@ from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.methods.run import run_method
 from fly64_dose_overlap.outcome import EVALUATION, Agreement, Result, Scores
-from fly64_dose_overlap.physics.likelihood import r_factor
+from fly64_dose_overlap.physics.likelihood import r_factor, scan_deviance
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.bound import find_limit
+from fly64_dose_overlap.scores.evaluation import warn_of_limit
 from fly64_dose_overlap.scores.frc import FrcCurve, cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import scan_region
@@ -35,8 +35,9 @@ from fly64_dose_overlap.scores.scores import score as scores_of
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.base import make_synthetic_base
 from fly64_dose_overlap.study.dose import Simulation, draw_counts
-from fly64_dose_overlap.study.gauge import in_standard_gauge
-from fly64_dose_overlap.study.soundness import require_sound, require_truth, whole_counts
+from fly64_dose_overlap.study.gauge import gauged_truth, in_standard_gauge
+from fly64_dose_overlap.study.measured import examined, halves
+from fly64_dose_overlap.study.soundness import require_sound, require_truth
 from fly64_dose_overlap.study.views import make_view
 
 
@@ -120,16 +121,10 @@ def read_scan(path: str | Path, *, modes: Modes = "all") -> Scan:
     base = read_user_base(path, modes=modes)
     if base.amplitude is None:
         raise StudyError(str(path), "has no frames", "add them as counts or diffraction")
-    height, width = base.obj.shape
-    return Scan(
-        whole_counts(str(path), base.amplitude),
-        base.probe,
-        base.positions_px,
-        (height, width),
-        scan_index=base.scan_index,
-        optics=optics_of(base.record),
-        record=base.record,
-    )
+    scan, found = examined(in_standard_gauge(base), probe_in_photons=True)
+    for message in found:
+        warnings.warn(f"{path}: {message}", stacklevel=3)
+    return scan
 
 
 @checked_call
@@ -211,10 +206,11 @@ def train(
         raise StudyError(method, "has nothing to train", "give it to reconstruct")
     if truth is not None and not made.needs_truth:
         raise StudyError(method, "learns without the true object", "leave truth out")
+    if truth is not None:
+        scan, truth = require_truth(scan, truth)
     require_sound(scan)
     reached, window = scan.grouped().cropped()
-    inside = None if truth is None else require_truth(scan, truth)[window]
-    return made.trained(reached, Training(seed, Path(model)), inside)[0]
+    return made.trained(reached, Training(seed, Path(model)), None if truth is None else truth[window])[0]
 
 
 @checked_call
@@ -247,16 +243,22 @@ def reconstruct(
     StudyError
         If there is no such method or setting, or the scan does not suit it.
     """
+    require_sound(scan)
+    return _reconstruct(scan, method, model, seed, settings)
+
+
+def _reconstruct(
+    scan: Scan, method: str, model: str | Path | None, seed: int, settings: dict[str, Any]
+) -> Result:
     made = make_method(method, _with_defaults(method, settings))
     if model is not None and not isinstance(made, Learned):
         raise StudyError(method, "has nothing to train and takes no model", "leave model out")
-    require_sound(scan)
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(made, Learned):
             scan = scan.grouped()
             if model is None:
                 model = Path(folder) / "model.safetensors"
-                train(method, scan, model, seed=seed, **settings)
+                made.trained(scan.cropped()[0], Training(seed, model), None)
             made.load(Path(model))
         found = [
             Result(r.method, r.label, r.obj, r.probe, r.positions_px, r.loss, t.seconds, r.settings, scan, {})
@@ -280,8 +282,9 @@ def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
     """
     scan = result.scan
     region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
-    region.require_shape("truth", truth)
+    truth = gauged_truth(scan, truth)[1]
     aligned = align_to(truth, result.obj, region, upsampling=EVALUATION.registration_upsampling)
+    warn_of_limit(result.label, aligned, stacklevel=3)
     details = scores_of(truth, aligned.field, region)
     inside = region.rectangle
     frc50 = cutoff(fourier_ring_correlation(truth[inside], aligned.field[inside]), "half")
@@ -342,21 +345,24 @@ def agreement(
         raise StudyError(method, "agreement needs a trained model", "make one with train, and give its file")
 
     def found(part: Scan) -> Result:
-        return reconstruct(part, method, model=model, seed=seed, **settings)
+        return _reconstruct(part, method, model, seed, settings)
 
+    require_sound(scan)
     whole = found(scan)
     fitted = replace(scan, probe=whole.probe, positions_px=whole.positions_px)
-    error = r_factor(fitted.model, scan.counts, torch.from_numpy(whole.obj))
+    obj = torch.from_numpy(whole.obj)
+    error, empty = (r_factor(fitted.model, scan.counts, each) for each in (obj, torch.ones_like(obj)))
+    deviance = scan_deviance(fitted.model, scan.counts, obj)
     region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
     inside = region.rectangle
     curves: dict[str, FrcCurve] = {}
-    for name, halves in _halves(scan, seed):
-        first, second = (found(half).obj for half in halves)
+    for name, pair in halves(scan, generator(seed, "agreement")):
+        first, second = (found(half).obj for half in pair)
         aligned = align_to(first, second, region, upsampling=EVALUATION.registration_upsampling)
         curves[name] = fourier_ring_correlation(first[inside], aligned.field[inside])
     if pixel_nm is None and scan.optics is not None:
         pixel_nm = scan.optics.object_pixel_m * 1e9
-    agreed = Agreement(whole, error, curves, pixel_nm)
+    agreed = Agreement(whole, error, empty, deviance, curves, pixel_nm)
     if agreed.doubt:
         warnings.warn(agreed.doubt, stacklevel=3)
     return agreed
@@ -379,19 +385,13 @@ def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: Seed = 42, vectors:
     Limit
         ``limit.psnr_db("phase", scan.photons_per_frame)`` and others.
     """
+    scan, truth = require_truth(scan, truth)
     require_sound(scan)
     settings = LimitParams(seed=seed, vectors=vectors, iterations=400, tolerance=0.001)
-    found = find_limit(scan, require_truth(scan, truth), EVALUATION.region_threshold, settings)
+    found = find_limit(scan, truth, EVALUATION.region_threshold, settings)
     if not found.converged:
         warnings.warn("the scan hardly determines its object: the limit had not converged", stacklevel=3)
     return found
-
-
-def _halves(scan: Scan, seed: int) -> Iterator[tuple[str, tuple[Scan, Scan]]]:
-    if scan.groups is None or scan.groups.shape[1] == 1:  # others cannot be divided
-        even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
-        yield "even/odd", (even, odd)
-    yield "thinned", scan.divide(0.5, generator(seed, "agreement"))
 
 
 def _with_defaults(method: str, settings: dict[str, Any]) -> dict[str, Any] | None:

@@ -21,6 +21,8 @@ EVALUATION = EvaluateParams(region_threshold=0.1, registration_upsampling=50)
 """The study's own, so that a notebook's scores are those of the study."""
 THRESHOLDS: tuple[ThresholdName, ...] = ("half-bit", "one-seventh")
 """Of the Fourier ring correlation of two noisy halves."""
+LARGE_DEVIANCE = 2.0
+"""Per detector pixel, that noise alone never leaves."""
 SHARED_FRC = 0.25
 """By how much, averaged over the rings, that of thinned halves may exceed that of even and odd frames."""
 
@@ -134,6 +136,10 @@ class Agreement(Brief):
         From all frames.
     r_factor : float
         Fourier R-factor of all frames, sum of abs(sqrt(n) - sqrt(I)) over the sum of sqrt(n).
+    r_empty : float
+        That of an empty object.
+    deviance : float
+        Mean Poisson deviance of the reconstruction per detector pixel; noise alone leaves about 1 or less.
     frc : dict of str to FrcCurve
         Fourier ring correlation between the reconstructions of two halves of the data:
         ``even/odd`` frames, which have half the overlap too, and ``thinned``, two halves of the
@@ -144,6 +150,8 @@ class Agreement(Brief):
 
     result: Result
     r_factor: float
+    r_empty: float
+    deviance: float
     frc: dict[str, FrcCurve]
     pixel_nm: float | None
 
@@ -164,12 +172,25 @@ class Agreement(Brief):
         }
 
     @property
+    def is_fit(self) -> bool:
+        """Whether the frames are explained better than by an empty object, or as well as noise allows.
+
+        Halves that share what nothing explains, such as a hot pixel, agree to any detail.
+        """
+        return self.r_factor <= self.r_empty or self.deviance <= LARGE_DEVIANCE
+
+    @property
     def doubt(self) -> str:
-        """Say so where halves of the frames do not bear out halves of the photons; empty if they do.
+        """Say so where frames are not fitted, or halves of them do not bear out halves of the photons; or "".
 
         The latter share the frames, and the pattern that these leave in an object which does not yet, or
         with such a probe cannot, explain them.
         """
+        if not self.is_fit:
+            return (
+                f"the frames are not fitted: R-factor {self.r_factor:.4g} for {self.r_empty:.4g} of an empty "
+                "object; look for bad pixels, and at the orientation of frames, positions and probe"
+            )
         frames, photons = self.frc.get("even/odd"), self.frc["thinned"]
         if frames is None or (photons.frc - frames.frc).mean() <= SHARED_FRC:
             return ""
@@ -181,7 +202,9 @@ class Agreement(Brief):
         )
 
     def __str__(self) -> str:
-        """Return the R-factor and the cutoffs in one line."""
+        """Return the R-factor and the cutoffs, if these mean anything, in one line."""
+        if not self.is_fit:
+            return f"{self.result.label}: no resolution, since {self.doubt}"
         parts = [f"{self.result.label}: R-factor {self.r_factor:.4f}"]
         for halves, found in self.cutoffs_nyquist.items():
             for name, value in found.items():

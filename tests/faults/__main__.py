@@ -16,7 +16,7 @@ from faults.table import DOCUMENT, with_rows
 from fly64_dose_overlap.files.atomic import write_text_atomic
 from fly64_dose_overlap.progress import say
 
-PARTS = ("kills", "interrupt", "limits", "storage", "crowd", "fuzz", "load")
+PARTS = ("kills", "interrupt", "limits", "storage", "crowd", "fuzz", "wrong", "load")
 
 
 def main() -> None:

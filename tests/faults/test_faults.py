@@ -19,7 +19,7 @@ from faults.victim import require_whole_objects
 from study_copy import StudyCopy
 
 SLEEP = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)"]
-HARNESS = [name for name in PARTS if name not in ("fuzz", "load")]
+HARNESS = [name for name in PARTS if name not in ("fuzz", "wrong", "load")]
 """The parts that no other test runs."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,29 +92,131 @@ def test_names_axes_and_integers_are_understood(
 
 
 def test_large_integers_do_not_overflow(arrays: Arrays, canonicalise: Callable[[Arrays], BaseSet]) -> None:
-    arrays["diffraction"] = np.full((FRAMES, SIDE, SIDE), 65535, np.uint16)
+    arrays["diffraction"] = np.full((FRAMES, SIDE, SIDE), 65534, np.uint16)
     base = canonicalise(arrays)
     assert base.amplitude is not None
-    assert np.allclose(base.amplitude[:], 255.998, rtol=1e-6)
+    assert np.allclose(base.amplitude[:], 255.996, rtol=1e-6)
 
 
-def test_float_counts_are_counts_and_other_floats_amplitudes(
-    arrays: Arrays, counts: np.ndarray, canonicalise: Callable[[Arrays], BaseSet]
+@pytest.mark.parametrize("key", ["diff3d", "diffraction", "counts"])
+def test_whole_numbers_are_counts_whatever_their_name_and_type(
+    arrays: Arrays, counts: np.ndarray, canonicalise: Callable[[Arrays], BaseSet], key: str
 ) -> None:
     del arrays["diffraction"]
-    rooted = canonicalise({**arrays, "counts": counts.astype(np.float64)})
-    kept = canonicalise({**arrays, "diff3d": counts.astype(np.float64)})
-    assert rooted.amplitude is not None
-    assert kept.amplitude is not None
-    assert np.allclose(rooted.amplitude[:], np.sqrt(counts))
-    assert np.array_equal(kept.amplitude[:], counts)
-    assert operations(kept)["convert_dtype"]["from_dtype"] == "float64"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        base = canonicalise({**arrays, key: counts.astype(np.float64)})
+    assert base.amplitude is not None
+    np.testing.assert_allclose(base.amplitude[:], np.sqrt(counts), rtol=1e-6)
+    assert operations(base)["square_root"]["from_dtype"] == "float64"
+    wanted = (
+        f"'{key}' holds whole numbers, which are taken for photons and not for their roots; name them counts"
+    )
+    assert [wanted in str(each.message) for each in said] == ([] if key == "counts" else [True])
+
+
+NOT_COUNTED: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "roots normalised to one": ("diffraction", lambda n: np.sqrt(n) / np.sqrt(n.max())),
+    "roots so small that all would round to zero": ("diffraction", lambda n: 1e-5 * np.sqrt(n)),
+    "roots that pass for counts": ("counts", np.sqrt),
+    "densities": ("counts", lambda n: n / n.sum()),
+    "counts times a gain": ("counts", lambda n: 2.7 * n),
+    "means of three exposures": ("diff3d", lambda n: np.sqrt(n / 3)),
+    "one fraction": ("diffraction", lambda n: np.sqrt(n + (np.indices(n.shape).sum(axis=0) == 9) * 0.3)),
+    "roots beyond single precision": ("diffraction", lambda n: np.where(n == n.max(), 1e30, np.sqrt(n))),
+}
+
+
+@pytest.mark.parametrize("name", list(NOT_COUNTED))
+def test_frames_that_are_no_counted_photons_are_refused(
+    arrays: Arrays, counts: np.ndarray, canonicalise: Callable[[Arrays], BaseSet], name: str
+) -> None:
+    key, change = NOT_COUNTED[name]
+    del arrays["diffraction"]
+    message = (
+        rf"mine\.npz: '{key}' must hold counted photons or their square roots: .* in frame .*; scale what"
+    )
+    with pytest.raises(StudyError, match=message):
+        canonicalise({**arrays, key: change(counts.astype(np.float64))})
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.uint32])
+def test_the_largest_value_of_a_type_is_no_count(
+    arrays: Arrays, counts: np.ndarray, canonicalise: Callable[[Arrays], BaseSet], dtype: Any
+) -> None:
+    full = np.minimum(counts, 200).astype(dtype)
+    full[2:, 3, 4] = np.iinfo(dtype).max
+    message = rf"'diffraction' holds the largest value .*: {np.iinfo(dtype).max:.6g}"
+    message = (
+        message.replace("+", r"\+") + r" in frame 2 at \[3, 4\], one of 1 pixels; is it saturated, or a mask"
+    )
+    with pytest.raises(StudyError, match=message):
+        canonicalise({**arrays, "diffraction": full})
+
+
+OPTICS: dict[str, Any] = {
+    "energy_ev": 8800.0,
+    "object_pixel_m": 5.6e-8,
+    "detector_pixel_m": 75e-6,
+    "detector_distance_m": 0.2385,
+}
+
+
+def with_optics(arrays: Arrays, **changes: Any) -> Arrays:
+    record = provenance.new_record("beamline", physics={**OPTICS, **changes})
+    return {**arrays, "_metadata": np.array(provenance.dumps(record))}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"object_pixel_m": 56.0}, "object_pixel_m must be a number from 1e-12 to 1e-05 metres, got 56.0"),
+        (
+            {"object_pixel_m": "56 nm"},
+            "object_pixel_m must be a number .*, got '56 nm'; mend physics_parameters",
+        ),
+        ({"energy_ev": 8.8}, "energy_ev must be a number from 30 to 1e.06 electronvolts, got 8.8"),
+        (
+            {"energy_ev": 40.0, "object_pixel_m": 1e-8},
+            "object_pixel_m 1e-08 is .* half the wavelength, .*; is energy_ev in electronv",
+        ),
+        ({"energy_ev": True}, "energy_ev must be a number"),
+        ({"detector_distance_m": 1e4}, "detector_distance_m must be a number"),
+        ({"detector_pixel_m": 75}, "detector_pixel_m must be a number"),
+    ],
+)
+def test_lengths_and_energies_in_other_units_are_refused(
+    arrays: Arrays, canonicalise: Callable[[Arrays], BaseSet], changes: Arrays, message: str
+) -> None:
+    with pytest.raises(StudyError, match=rf"mine\.npz: {message}"):
+        canonicalise(with_optics(arrays, **changes))
+
+
+def test_lengths_that_contradict_each_other_are_warned_of(
+    arrays: Arrays, canonicalise: Callable[[Arrays], BaseSet]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        canonicalise(with_optics(arrays))
+    with pytest.warns(
+        UserWarning, match="object_pixel_m is 5.6e-08, but energy, .* make it 1.12e-07: are all"
+    ):
+        canonicalise(with_optics(arrays, detector_distance_m=0.477))
+
+
+def test_physics_that_are_no_object_are_refused(
+    arrays: Arrays, canonicalise: Callable[[Arrays], BaseSet]
+) -> None:
+    record = {**provenance.new_record("beamline"), "physics_parameters": [1]}
+    with pytest.raises(StudyError, match="physics_parameters must be an object, got list"):
+        canonicalise({**arrays, "_metadata": np.array(provenance.dumps(record))})
 
 
 def test_double_precision_and_singletons(arrays: Arrays, canonicalise: Callable[[Arrays], BaseSet]) -> None:
-    arrays["objectGuess"] = arrays["objectGuess"].astype(np.complex128)[..., None]
+    arrays["objectGuess"] = arrays["objectGuess"].astype(np.complex128)[None, ..., None]
     arrays["probeGuess"] = arrays["probeGuess"].astype(np.complex128)[None, None]
     arrays["xcoords"] = arrays["xcoords"][:, None]
+    arrays["ycoords"] = arrays["ycoords"][None]
     base = canonicalise(arrays)
     assert (base.obj.shape, base.obj.dtype) == (OBJECT_SHAPE, np.complex64)
     assert (base.probe.shape, base.probe.dtype) == ((1, SIDE, SIDE), np.complex64)
@@ -264,6 +367,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("diffraction", lambda a: -a.astype(np.int32), "'diffraction' has negative counts"),
         ("diffraction", lambda a: a * np.nan, "'diffraction' has NaN or infinite"),
         ("diffraction", lambda a: np.zeros(a.shape, np.uint8), "all 6 frames of 'diffraction' are zero"),
+        ("xcoords", lambda a: a.reshape(2, 3), r"'xcoords' must hold one position .* \(2, 3\); ravel it"),
+        ("ycoords", lambda a: a.reshape(2, 3), r"'ycoords' must hold one position .* \(2, 3\); ravel it"),
         ("ycoords", lambda a: a[:5], "'ycoords' has 5 entries but there are 6 frames"),
         ("ycoords", lambda a: a * 1e-6, "are positions in object pixels"),
     ],

@@ -91,7 +91,7 @@ def test_the_checksum_of_the_base_set() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "schema: '2.0'\n", "schema: '2.0'\nstages: {}\n", "stages: {base: {cmd: make}}\n"]
+    "text", ["schema: '2.0'\n", "schema: '2.0'\nstages: {}\n", "stages: {base: {cmd: make}}\n"]
 )
 def test_a_lock_without_a_base_set_has_no_checksum(text: str) -> None:
     assert base_checksum(text) == ""

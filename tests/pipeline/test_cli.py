@@ -13,7 +13,7 @@ from factories import study_params
 from fly64_dose_overlap.pipeline import cli
 from fly64_dose_overlap.pipeline.jobs import plan_jobs
 
-GROUPS = {"Run": ["repro", "matrix", "slurm", "dask"], "Look": ["report"], "Keep": ["verify"]}
+GROUPS = {"Run": ["repro", "matrix", "slurm", "dask"], "Look": ["report", "inspect"], "Keep": ["verify"]}
 
 
 def test_the_help_groups_commands_as_a_user_thinks() -> None:

@@ -215,3 +215,22 @@ def test_bad_fields_are_refused(truth: Complex, region: Region) -> None:
         align_to(dead, truth, region, upsampling=50)
     with pytest.raises(StudyError, match="registration_upsampling: must be at least 1, got 0"):
         align_to(truth, truth, region, upsampling=0)
+
+
+@pytest.mark.parametrize(
+    ("dy", "dx", "at_limit"), [(0, 0, False), (5, -7, False), (9, 0, True), (0, 12, True), (-30, 20, True)]
+)
+def test_a_translation_beyond_the_search_is_told(
+    truth: Complex, region: Region, dy: int, dx: int, at_limit: bool
+) -> None:
+    moved = np.roll(truth, (dy, dx), axis=(0, 1))
+    for prediction in (moved, 2j * moved * _ramp(0.02, -0.03), moved + _noise("beyond", 0.2)):
+        found = align_to(truth, prediction, region, upsampling=10)
+        assert found.at_limit == found.parameters()["at_limit"] == at_limit
+        if max(abs(dy), abs(dx)) > 9:
+            assert found.beyond_px == (-dy, -dx)
+
+
+def test_noise_alone_is_not_taken_for_a_translation(truth: Complex, region: Region) -> None:
+    for name in ("a", "b", "c"):
+        assert align_to(truth, 1 + _noise(name, 1.0), region, upsampling=10).beyond_px is None

@@ -281,3 +281,19 @@ def test_bad_input_is_refused(truth: Complex, region: Region) -> None:
     for reference, prediction, where, message in cases:
         with pytest.raises(StudyError, match=message):
             score(reference, prediction, where)
+
+
+@pytest.mark.parametrize("value", [0, 1e-5 + 0j, -1e-3j])
+def test_the_phase_is_scored_without_the_pixels_of_a_truth_that_have_none(
+    truth: Complex, region: Region, value: complex
+) -> None:
+    noisy, dark = _noisy(truth, 0.05), truth.copy()
+    dark[30, 40] = value
+    wanted, found = (
+        score(truth, noisy, region),
+        score(dark, np.where(dark == truth, noisy, value + 0.05), region),
+    )
+    assert found["phase"]["psnr_db"] == pytest.approx(wanted["phase"]["psnr_db"], abs=0.01)
+    assert found["phase"]["mae"] == pytest.approx(wanted["phase"]["mae"], rel=1e-3)
+    assert found["phase"]["ssim"] == pytest.approx(wanted["phase"]["ssim"], abs=0.01)
+    assert wanted["conventions"]["phase_pixels"] == found["conventions"]["phase_pixels"] + 1 == region.pixels

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.frc import fourier_ring_correlation
 from fly64_dose_overlap.scores.lanczos import real_dot
@@ -97,8 +96,16 @@ def test_expected_frc_is_the_mean_over_noisy_estimates() -> None:
     np.testing.assert_allclose(found[1:], np.sqrt(signal / (signal + variance))[1:], atol=0.03)
 
 
-def test_zero_in_the_region_is_refused() -> None:
-    obj = truth()
-    obj[3, 4] = 0
-    with pytest.raises(StudyError, match="object: is zero on 1 of 672 scored pixels, where no phase is"):
-        Traces(obj, region_of(holes=False))
+def test_the_phase_of_a_pixel_near_zero_does_not_count_and_its_complex_error_does() -> None:
+    region, error = region_of(holes=False), complex_normal(2)
+    plain = Traces(truth(), region)
+    vector = plain.draw(np.random.default_rng(6))
+    elsewhere = vector.copy()
+    elsewhere[3, 4] = 0
+    wanted = plain.seen_by(elsewhere)(error)[0] * region.pixels / (region.pixels - 1)
+    for value in (0, 1e-9, 1e-3j):
+        obj = truth()
+        obj[3, 4] = value
+        traces = Traces(obj, region)
+        assert traces.seen_by(vector)(error)[0] == pytest.approx(wanted)
+        assert abs(traces.draw(np.random.default_rng(7))[3, 4]) == pytest.approx(2**0.5)

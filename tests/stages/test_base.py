@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import fly64_dose_overlap as fdo
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import read_json, sha256_of
 from fly64_dose_overlap.files.dataset import read_base
@@ -77,6 +78,35 @@ def test_a_users_file_is_imported_and_said_to_be_unwatched(
         "base: reconstructions get no product for ptychodus: mine.npz: the provenance has no object_pixel_m"
     )
     assert said.count(lacking) == 1
+
+
+def test_what_speaks_against_a_users_file_is_warned_of(tmp_path: Path) -> None:
+    scan, truth = fdo.simulate(
+        1e5, seed=1, object_kind="texture", field_px=30, frame_side_px=32, defocus_um=200
+    )
+    y, x = scan.positions_px.T
+    good = {"objectGuess": truth / np.abs(truth).max(), "probeGuess": scan.probe, "xcoords": x, "ycoords": y}
+    frames = {"counts": scan.counts}
+    shifted = np.fft.fftshift(scan.probe, axes=(1, 2))
+    cases = {
+        "": {**good, **frames, "probeGuess": 1e-3 * scan.probe},
+        "mine.npz: its own object explains the frames better with x and y": {
+            **good,
+            **frames,
+            "xcoords": y,
+            "ycoords": x,
+        },
+        "mine.npz: the probe's power lies at the edge": {**good, "probeGuess": shifted},
+        "mine.npz: the object's modulus reaches 2.99": {**good, "objectGuess": 3 * good["objectGuess"]},
+    }
+    params = write_params(tmp_path, base={"source": "mine.npz"})
+    for wanted, arrays in cases.items():
+        np.savez(tmp_path / "mine.npz", **arrays)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            base.main(params)
+        said = [str(each.message) for each in found]
+        assert any(each.startswith(wanted) for each in said) if wanted else said == [], (wanted, said)
 
 
 @pytest.mark.parametrize("source", ["synthetic", "star-bench"])

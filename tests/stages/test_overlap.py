@@ -116,3 +116,11 @@ def test_a_dose_that_is_not_simulated_is_named(study: Path) -> None:
 def test_a_dose_without_a_stage_is_refused(study: Path) -> None:
     with pytest.raises(StudyError, match=r"--dose: 3000 is not among doses"):
         overlap.main(3000, "dense", study)
+
+
+def test_a_probe_without_a_width_is_warned_of(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fly64_dose_overlap.study.geometry.probe_fwhm_px", lambda probe: None)
+    with pytest.warns(
+        UserWarning, match=r"no width at half maximum in its frame, taken is 0\.6 N = 19\.2 px; set"
+    ):
+        overlap.main(DOSE, "sparse", study)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import factories
+import fly64_dose_overlap as fdo
 import tiny_scan
 from fly64_dose_overlap.files.dataset import BaseSet
 from fly64_dose_overlap.physics.illumination import illumination
 from fly64_dose_overlap.provenance import steps
+from fly64_dose_overlap.scores.limit import PARTS
 from fly64_dose_overlap.study.base import make_synthetic_base
-from fly64_dose_overlap.study.dose import Simulation
-from fly64_dose_overlap.study.gauge import LIT_FRACTION_OF_MAXIMUM, in_standard_gauge
+from fly64_dose_overlap.study.dose import Simulation, draw_counts
+from fly64_dose_overlap.study.gauge import LIT_FRACTION_OF_MAXIMUM, in_standard_gauge, lit_pixels
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +117,55 @@ def test_the_change_is_recorded(base: BaseSet) -> None:
 def test_an_object_without_light_is_left_as_it_is(base: BaseSet) -> None:
     dark = replace(base, obj=np.zeros_like(base.obj))
     assert in_standard_gauge(dark) is dark
+
+
+@pytest.mark.parametrize("factor", [1e-25, 1e-18, 1e18, 1e25])
+def test_a_probe_of_any_unit_gives_the_same_object(base: BaseSet, factor: float) -> None:
+    found = in_standard_gauge(replace(base, probe=(base.probe.astype(complex) * factor).astype(np.complex64)))
+    np.testing.assert_allclose(found.obj, in_standard_gauge(base).obj, rtol=0, atol=1e-6)
+
+
+def test_scores_are_those_of_every_gauge_of_the_truth(base: BaseSet) -> None:
+    scan, truth = scan_of(base)
+    result = fdo.reconstruct(scan, "ml", epochs=3)
+    wanted = fdo.score(result, truth)
+    for change in GAUGES.values():
+        found = fdo.score(result, change(replace(base, obj=truth)).obj)
+        for score in ("phase_psnr_db", "amplitude_psnr_db", "phase_ssim", "complex_nrmse", "frc50_nyquist"):
+            assert getattr(found, score) == pytest.approx(getattr(wanted, score), rel=1e-4)
+
+
+def test_the_limit_is_that_of_every_gauge_of_probe_and_truth() -> None:
+    scan, truth = fdo.simulate(1e4, seed=1, field_px=20, step_px=5, frame_side_px=32, defocus_um=200)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "the probe carries")
+        given = scaled(replace(tiny_scan.base_set(), obj=truth, probe=scan.probe), 3 * np.exp(-1j))
+        wanted, found = fdo.limit(scan, truth), fdo.limit(replace(scan, probe=given.probe), given.obj)
+    for part in PARTS:
+        assert found.unbiased[part] == pytest.approx(wanted.unbiased[part], rel=1e-3)
+        np.testing.assert_allclose(found.bayesian[part], wanted.bayesian[part], rtol=1e-3)
+    assert found.peak == pytest.approx(wanted.peak, rel=1e-4)
+
+
+def test_a_file_in_any_gauge_gives_the_same_reconstruction(base: BaseSet, tmp_path: Path) -> None:
+    scan, truth = scan_of(base)
+    found: list[np.ndarray] = []
+    for change in GAUGES.values():
+        given = change(replace(base, obj=truth, probe=scan.probe))
+        y, x = given.positions_px.T
+        arrays: dict[str, Any] = {"counts": scan.counts, "objectGuess": given.obj, "probeGuess": given.probe}
+        np.savez(tmp_path / "mine.npz", xcoords=x, ycoords=y, **arrays)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found.append(fdo.reconstruct(fdo.read_scan(tmp_path / "mine.npz"), "ml", epochs=2).obj)
+        apart = np.abs(found[-1] - found[0])[lit_pixels(scan.probe, scan.positions_px, scan.object_shape)]
+        # A third iteration may decide otherwise at a difference in the last digit.
+        assert np.sqrt(np.mean(apart**2)) < 1e-5
+
+
+def scan_of(base: BaseSet) -> tuple[fdo.Scan, np.ndarray]:
+    """Return photons counted of the base set, and the object."""
+    dosed = Simulation(in_standard_gauge(base)).with_dose(1e4)[0]
+    counts = np.concatenate(list(draw_counts(dosed, seed=1, dose=10000))).astype(np.float32)
+    rows, columns = base.obj.shape
+    return fdo.Scan(counts, dosed.probe, base.positions_px, (rows, columns)), dosed.obj

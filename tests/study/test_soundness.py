@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,9 +15,14 @@ import pytest
 from numpy.typing import NDArray
 
 import fly64_dose_overlap as fdo
+import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.study.soundness import require_truth
+from fly64_dose_overlap.study.dose import Simulation, draw_counts
+from fly64_dose_overlap.study.gauge import in_standard_gauge
+from fly64_dose_overlap.study.measured import examined, orientation_doubt
+from fly64_dose_overlap.study.soundness import defects, remarks_on_object, require_truth
+from fly64_dose_overlap.study.star_bench import make_star_bench
 
 
 @cache
@@ -63,37 +70,120 @@ def write_frames(path: Path, key: str, frames: NDArray[Any]) -> Path:
     return path
 
 
-def test_frames_of_a_file_that_are_no_counts_are_refused(tmp_path: Path) -> None:
-    counts = np.array(case()[0].counts[:])
-    root = np.sqrt(counts)
-    at_sixth, gain = counts.copy(), counts * 2.7
-    at_sixth[6, 3, 4] += 0.3
-    for key, frames, found in [
-        ("diffraction", root / root.max(), "frame 0 has 0.1"),
-        ("counts", root, "frame 0 has 1.414 at"),
-        ("diffraction", np.sqrt(at_sixth), rf"frame 6 has {at_sixth[6, 3, 4]:.4g} at \[3, 4\]"),
-        ("counts", gain, "frame 0 has 2.7"),
-        ("counts", counts.astype(np.float64) / counts.sum(), "frame 0 has "),
-        ("diffraction", np.full_like(root, 1e30), "frame 0 has inf at"),
-    ]:
-        path = write_frames(tmp_path / "mine.npz", key, frames)
-        message = rf"mine\.npz: frames must be counted photons, but {found}.*; scale them to photons, round"
-        with pytest.raises(StudyError, match=message):
-            fdo.read_scan(path)
-
-
 def test_counts_and_their_roots_are_read_as_they_are(tmp_path: Path) -> None:
     few = case()[0].counts[:]
     many = np.random.default_rng(3).poisson(1e6, few.shape).astype(np.float32)
-    for counts in (few, few.astype(np.uint8), many, many.astype(np.float64), many.astype(np.int32)):
-        real = counts.astype(np.float64)
-        for key, frames in (
-            ("counts", counts),
-            ("diff3d", np.sqrt(real)),
-            ("diffraction", np.sqrt(real, dtype="f4")),
-        ):
-            scan = fdo.read_scan(write_frames(tmp_path / "mine.npz", key, frames))
-            np.testing.assert_array_equal(scan.counts, counts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the many are of no object
+        for counts in (few, few.astype(np.uint8), many, many.astype(np.float64), many.astype(np.int32)):
+            real = counts.astype(np.float64)
+            for key, frames in (
+                ("counts", counts),
+                ("diff3d", np.sqrt(real)),
+                ("diffraction", np.sqrt(real, dtype="f4")),
+            ):
+                scan = fdo.read_scan(write_frames(tmp_path / "mine.npz", key, frames))
+                np.testing.assert_array_equal(scan.counts, counts)
+
+
+def changed(scan: Scan, change: Callable[[NDArray[Any]], Any]) -> Scan:
+    counts = np.array(scan.counts[:])
+    change(counts)
+    return replace(scan, counts=counts)
+
+
+@pytest.mark.parametrize("value", [65535, 2**32 - 1, 3])
+def test_a_gap_that_is_filled_with_one_value_is_refused(value: float) -> None:
+    gap = changed(case()[0], lambda n: n[:, :, 5:7].fill(value))
+    message = r"64 pixels hold the same value in all 49 frames, such as \[0, 5\] with .*: a mask\?; set the"
+    with pytest.raises(StudyError, match=message):
+        fdo.reconstruct(gap, "ml", epochs=1)
+
+
+DEFECTS: dict[str, tuple[Callable[[Scan], Scan], str]] = {
+    "a hot pixel": (
+        lambda scan: changed(scan, lambda n: n[:, 3, 4].__iadd__(1000 + np.arange(len(n)) % 7)),
+        r"1 detector pixels are far brighter than their neighbours, such as \[3, 4\] with",
+    ),
+    "a frame a thousand times too bright": (
+        lambda scan: changed(scan, lambda n: n[7].__imul__(1000)),
+        r"1 of 49 frames are far brighter than the others, such as frame 7 with",
+    ),
+    "counts in units of a detector": (
+        lambda scan: changed(scan, lambda n: n.__imul__(4)),
+        r"every count is a multiple of 4: divide counts by the gain",
+    ),
+    "the zero frequency in a corner": (
+        lambda scan: replace(scan, counts=np.fft.fftshift(scan.counts[:], axes=(1, 2))),
+        r"detector pixels count no photon, such as .* or the zero frequency not at \[N/2, N/2\]\?",
+    ),
+    "a probe in the corners": (
+        lambda scan: replace(scan, probe=np.fft.fftshift(scan.probe, axes=(1, 2))),
+        r"the probe's power lies at the edge of its frame along y: apply np\.fft\.fftshift to it",
+    ),
+    "a probe half a frame off": (
+        lambda scan: replace(scan, probe=np.roll(scan.probe, 16, axis=2)),
+        r"the probe's power lies at the edge of its frame along x",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(DEFECTS))
+def test_what_no_photon_does_is_found(name: str) -> None:
+    change, message = DEFECTS[name]
+    scan, _ = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=32, defocus_um=200)
+    assert sum(re.search(message, each) is not None for each in defects(change(scan))) == 1
+
+
+def test_a_warning_comes_once_and_not_for_every_half() -> None:
+    scan = DEFECTS["a hot pixel"][0](case()[0])
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fdo.agreement(scan, epochs=1)
+    assert sum("far brighter than" in str(each.message) for each in found) == 1
+
+
+@pytest.mark.parametrize("kind", ["star", "texture"])
+def test_a_good_scan_has_no_defect_at_any_dose(kind: str) -> None:
+    for dose in (3, 100, 1e4, 1e6):
+        scan, truth = fdo.simulate(
+            dose, seed=3, object_kind=kind, field_px=30, frame_side_px=32, defocus_um=200
+        )
+        positions = scan.positions_px.copy()
+        positions[4] = positions[3]
+        one_dim_frame = changed(scan, lambda n: np.floor_divide(n[5], 10, out=n[5]))
+        for each in (scan, one_dim_frame, replace(scan, positions_px=positions)):
+            assert defects(each) == []
+            assert orientation_doubt(each, truth) == ""
+
+
+@pytest.mark.slow
+def test_the_star_test_case_has_no_defect() -> None:
+    base = in_standard_gauge(make_star_bench("sparse", 1))
+    for dose in (1000, 100000):
+        dosed, _ = Simulation(base).with_dose(dose)
+        counts = np.concatenate(list(draw_counts(dosed, seed=1, dose=dose)))
+        scan, found = examined(replace(dosed, amplitude=np.sqrt(counts, dtype="f4")), probe_in_photons=True)
+        assert (len(scan), found) == (len(base.positions_px), [])
+
+
+def test_a_base_set_may_have_a_probe_of_any_power() -> None:
+    scan = replace(case()[0], probe=(30 * case()[0].probe).astype(np.complex64))
+    assert len(defects(scan)) == 1
+    assert defects(scan, probe_in_photons=False) == []
+
+
+def test_an_object_that_is_no_transmission_or_wraps_is_remarked_on() -> None:
+    base = tiny_scan.base_set()
+    plain = base.obj / np.abs(base.obj).max()
+    y = np.arange(len(plain))[:, None]
+    factors = (1, 1.4, np.exp(8j * np.exp(-((y - 50) ** 2) / 300)))
+    none, brighter, wrapped = (
+        remarks_on_object(replace(base, obj=(plain * factor).astype(np.complex64))) for factor in factors
+    )
+    assert none == []
+    assert [each[:34] for each in brighter] == ["the object's modulus reaches 1.4, "]
+    assert re.match(r"the object's phase spans \d\.\d* rad, more than 2 pi", wrapped[0])
 
 
 def test_a_scan_without_a_photon_is_refused() -> None:
@@ -121,7 +211,7 @@ def test_a_probe_of_another_power_is_warned_of(factor: float) -> None:
         fdo.reconstruct(scan, "ml", epochs=1)
 
 
-@pytest.mark.parametrize("dose", [10, 1e5])
+@pytest.mark.parametrize("dose", [100, 1e5])
 def test_a_good_scan_gets_no_warning(dose: float) -> None:
     scan, truth = fdo.simulate(dose, seed=2, field_px=30, frame_side_px=32, defocus_um=200)
     with warnings.catch_warnings():

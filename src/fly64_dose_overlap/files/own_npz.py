@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,29 @@ from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import BaseSet, base_from_arrays, read_record
 from fly64_dose_overlap.files.npz import NpzReader
+from fly64_dose_overlap.scan import HC_EV_M
 
 TOOL = "transpose_rename_convert"
 COUNTS = "counts"
 FRAME_KEYS = (rules.DIFFRACTION, "diff3d", COUNTS)
 """Names of the frames, the first one present is taken; ``counts`` are photons by their name."""
+
+ROOT_ERROR = 4e-7
+"""Relative error of a count whose square root was kept in single precision, at most."""
+
+UNCOUNTED = (
+    "must hold counted photons or their square roots",
+    f"scale what was normalised or averaged to photons, round it and name it {COUNTS}, or leave it out",
+)
+MASK = "is it saturated, or a mask? set the pixels of a mask to 0 in every frame"
+PHYSICS = {
+    "energy_ev": (30.0, 1e6),
+    "object_pixel_m": (1e-12, 1e-5),
+    "detector_pixel_m": (1e-7, 1e-2),
+    "detector_distance_m": (1e-3, 1e3),
+}
+"""Of lengths and energies that are used, where they lie: those in other units do not."""
+PIXEL_TOLERANCE = 0.1
 
 Modes = Literal["strongest", "all"]
 """Which probe modes of a file are kept."""
@@ -74,9 +93,10 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
         _require_scan(keys, where)
         work = _start(reader, path)
         for key in (rules.XCOORDS, rules.YCOORDS):
-            work.arrays[key] = _load(work, key, axes=1)
+            work.arrays[key] = _load_positions(work, key)
         work.arrays[rules.OBJECT] = _to_single(work, rules.OBJECT, _load(work, rules.OBJECT, axes=2))
         work.arrays[rules.PROBE] = _to_single(work, rules.PROBE, _load_probe(work, modes))
+        _check_physics(work)
         if rules.SCAN_INDEX in keys:
             work.arrays[rules.SCAN_INDEX] = _load(work, rules.SCAN_INDEX, axes=1)
         source = next((key for key in FRAME_KEYS if key in keys), None)
@@ -117,15 +137,54 @@ def _start(reader: NpzReader, path: Path) -> _Import:
     return work
 
 
+def _check_physics(work: _Import) -> None:
+    """Refuse lengths and energies of a record that are no numbers or in another unit than their names say."""
+    physics: Any = work.record.get("physics_parameters", {})
+    if not isinstance(physics, dict):
+        raise StudyError(work.where, f"physics_parameters must be an object, got {type(physics).__name__}")
+    for key, (low, high) in PHYSICS.items():
+        value = physics.get(key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and low <= value <= high):
+            unit = "electronvolts" if key.endswith("_ev") else "metres"
+            problem = f"{key} must be a number from {low:g} to {high:g} {unit}, got {value!r}"
+            raise StudyError(work.where, problem, "mend physics_parameters in _metadata")
+    if not {"energy_ev", "object_pixel_m"} <= physics.keys():
+        return
+    wavelength, pixel = HC_EV_M / physics["energy_ev"], physics["object_pixel_m"]
+    if pixel < wavelength / 2:
+        problem = f"object_pixel_m {pixel:g} is less than half the wavelength, {wavelength:.3g} m"
+        raise StudyError(work.where, problem, "is energy_ev in electronvolts?")
+    if {"detector_distance_m", "detector_pixel_m"} <= physics.keys():
+        width = work.arrays[rules.PROBE].shape[-1] * physics["detector_pixel_m"]
+        expected = wavelength * physics["detector_distance_m"] / width
+        if abs(pixel / expected - 1) > PIXEL_TOLERANCE:
+            warnings.warn(
+                f"{work.where}: object_pixel_m is {pixel:.4g}, but energy, distance and size of the detector "
+                f"make it {expected:.4g}: are all four of this file, and in metres?",
+                stacklevel=5,
+            )
+
+
 def _load(work: _Import, key: str, *, axes: int) -> AnyArray:
-    """Load an array and drop trailing axes of length one beyond ``axes``."""
+    """Load an array and drop trailing and leading axes of length one beyond ``axes``."""
     array = work.reader.load(key)
     found = array.shape
     while array.ndim > axes and array.shape[-1] == 1:
         array = array[..., 0]
+    while array.ndim > axes and array.shape[0] == 1:
+        array = array[0]
     if array.shape != found:
         work.note("squeeze", key=key, from_shape=list(found), to_shape=list(array.shape))
     return array
+
+
+def _load_positions(work: _Import, key: str) -> AnyArray:
+    positions = _load(work, key, axes=1)
+    if positions.ndim > 1:
+        problem = f"'{key}' must hold one position per frame, got shape {positions.shape}"
+        raise StudyError(work.where, problem, "ravel it in the order of the frames")
+    return positions
 
 
 def _to_single(work: _Import, key: str, array: AnyArray) -> AnyArray:
@@ -141,15 +200,10 @@ def _load_probe(work: _Import, modes: Modes) -> AnyArray:
     """Load the probe with all of its modes, or with the strongest alone."""
     key = rules.PROBE
     probe = _load(work, key, axes=2)
-    found = probe.shape
-    while probe.ndim > 2 and probe.shape[0] == 1:
-        probe = probe[0]
-    if probe.shape != found:
-        work.note("squeeze", key=key, from_shape=list(found), to_shape=list(probe.shape))
     if probe.dtype.kind != "c" or probe.ndim == 2:
         return probe
     if probe.ndim != 3 or probe.shape[1] != probe.shape[2] or not probe.size:
-        problem = f"'{key}' has shape {found}"
+        problem = f"'{key}' has shape {probe.shape}"
         raise StudyError(work.where, problem, "expected (y, x) or (mode, y, x) with square modes")
     rules.check_image(work.where, key, probe, "(mode, y, x)")
     if modes == "all":
@@ -199,18 +253,62 @@ def _load_frames(work: _Import, source: str) -> DiskArray:
     if dtype.kind not in "iuf":
         problem = f"'{source}' must be real: float amplitudes or integer intensities, got {dtype}"
         raise StudyError(work.where, problem, f"{rules.DIFFRACTION} holds sqrt(photons)")
-    intensity = dtype.kind in "iu" or source == COUNTS
+    intensity = dtype.kind in "iu" or source == COUNTS or _are_counts(work, source)
     if axis != 0:
         work.note("move_frame_axis", key=source, from_axis=axis, to_axis=0)
     count = shape[axis]
     side = tuple(length for index, length in enumerate(shape[:3]) if index != axis)
-    blocks = (_amplitude(work, source, block, intensity) for block in _frame_blocks(work, source, axis))
-    frames = spool((count, *side), np.float32, blocks)
+    frames = spool((count, *side), np.float32, _amplitudes(work, source, axis, intensity))
     if intensity:
         work.note("square_root", key=source, from_dtype=str(dtype), to_dtype="float32")
     elif dtype != np.float32:
         work.note("convert_dtype", key=source, from_dtype=str(dtype), to_dtype="float32")
     return frames
+
+
+def _are_counts(work: _Import, source: str) -> bool:
+    """Return whether floats are whole numbers, which square roots of counts are not, and say so."""
+    brightest = 0.0
+    for block in work.reader.stream(source, rows_per_block(*work.reader.header(source))):
+        if not np.array_equal(block, np.rint(block)):
+            return False
+        brightest = max(brightest, float(block.max(initial=0)))
+    if brightest <= 1:  # the roots of 0 and 1 are 0 and 1
+        return False
+    warnings.warn(
+        f"{work.where}: '{source}' holds whole numbers, which are taken for photons and not for their roots; "
+        f"name them {COUNTS}",
+        stacklevel=6,
+    )
+    return True
+
+
+def _amplitudes(work: _Import, source: str, axis: int, intensity: bool) -> Iterator[AnyArray]:
+    """Yield blocks of amplitudes; refuse frames that are neither counted photons nor their roots.
+
+    Rounding would make other frames of densities, of frames that were normalised, of means
+    of several exposures, and of amplitudes that pass for counts. What is not finite is left
+    to the rules of the contract.
+    """
+    done = 0
+    for block in _frame_blocks(work, source, axis):
+        with np.errstate(over="ignore", invalid="ignore"):
+            amplitude = np.sqrt(block, dtype=np.float64) if intensity else block.astype(np.float32)
+            photons = block if intensity else np.square(amplitude)
+            uncounted = ~(np.abs(photons - np.rint(photons)) <= (0 if intensity else ROOT_ERROR * photons))
+        checks: list[tuple[NDArray[np.bool_], str, str]] = [(uncounted & np.isfinite(block), *UNCOUNTED)]
+        if intensity:
+            checks.insert(0, (block < 0, "has negative counts", ""))
+        if block.dtype.kind in "iu":
+            checks.append((block == np.iinfo(block.dtype).max, "holds the largest value of its type", MASK))
+        for bad, problem, hint in checks:
+            if bad.any():
+                frame, y, x = (int(index) for index in np.argwhere(bad)[0])
+                found = f"{photons[frame, y, x]:.6g} in frame {done + frame} at [{y}, {x}]"
+                among = f"one of {bad.any(axis=0).sum()} pixels"
+                raise StudyError(work.where, f"'{source}' {problem}: {found}, {among}", hint)
+        done += len(block)
+        yield amplitude
 
 
 def _frame_blocks(work: _Import, source: str, axis: int) -> Iterator[AnyArray]:
@@ -220,15 +318,6 @@ def _frame_blocks(work: _Import, source: str, axis: int) -> Iterator[AnyArray]:
     if axis == 0:
         return images
     return spool(shape[:3], dtype.newbyteorder("="), images).blocks(axis)
-
-
-def _amplitude(work: _Import, source: str, block: AnyArray, intensity: bool) -> AnyArray:
-    if not intensity:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return block.astype(np.float32)
-    if block.min(initial=0) < 0:
-        raise StudyError(work.where, f"'{source}' has negative counts ({block.min()})")
-    return np.sqrt(block.astype(np.float64))
 
 
 def _frame_axis(work: _Import, source: str, shape: tuple[int, ...]) -> int:

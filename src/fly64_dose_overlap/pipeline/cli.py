@@ -203,6 +203,35 @@ def report(
         raise StudyError("report", f"{len(failed)} experiments failed: {', '.join(failed)}", "it lists them")
 
 
+@app.command(rich_help_panel=LOOK)
+@refusing
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An NPZ file with frames.")],
+    find: Annotated[
+        bool, typer.Option("--find-orientation", help="Turn axes and order until its own object fits.")
+    ] = False,
+) -> None:
+    """Read measured frames, and say what speaks against them."""
+    from fly64_dose_overlap.files.own_npz import read_user_base
+    from fly64_dose_overlap.study.gauge import in_standard_gauge
+    from fly64_dose_overlap.study.measured import best_of, examined, orientations, tells_orientation
+
+    base = in_standard_gauge(read_user_base(file, modes="all"))
+    if base.amplitude is None:
+        raise StudyError(str(file), "has no frames", "add them as counts or diffraction")
+    scan, found = examined(base, probe_in_photons=True)
+    print(repr(scan))
+    print("\n".join(found) or "nothing speaks against counts, probe and positions")
+    if find and not tells_orientation(scan, base.obj):
+        raise StudyError(str(file), "a single frame, or an object that is constant, tells no orientation")
+    if find:
+        tried = orientations(scan, base.obj)
+        best, given = best_of(tried), tried[0]
+        for each in sorted({best, given, *sorted(tried, key=lambda o: o.misfit)[:5]}, key=lambda o: o.misfit):
+            marks = f"{' (best)' if each is best else ''}{' (the file)' if each is given else ''}"
+            print(f"misfit {each.misfit:.4g}: {' and '.join(each.changes) or 'as it is'}{marks}")
+
+
 @app.command(rich_help_panel=KEEP)
 @refusing
 def verify(

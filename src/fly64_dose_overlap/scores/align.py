@@ -24,6 +24,7 @@ _FADE_PX = 24
 _MARGIN_PX = MAX_SHIFT_PX + _FADE_PX
 _APODISED_FRACTION = 0.05
 _LEAST_GAIN = 1e-6
+_FAR_LESS = 0.8
 _MAX_PASSES = 3
 _MAX_NEWTON_STEPS = 12
 
@@ -54,6 +55,13 @@ class Aligned:
     shift_px: Pair
     ramp_rad_per_px: Pair
     scale: complex
+    beyond_px: Pair | None = None
+    """A translation farther than `MAX_SHIFT_PX` that fits far better; it was not applied."""
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the search for the translation ended where it may not go on."""
+        return self.beyond_px is not None or max(map(abs, self.shift_px)) >= MAX_SHIFT_PX
 
     def parameters(self) -> dict[str, Any]:
         """Return what was found as JSON-able values, to be printed with the scores."""
@@ -62,6 +70,7 @@ class Aligned:
             "ramp_rad_per_px": list(self.ramp_rad_per_px),
             "scale_modulus": abs(self.scale),
             "scale_phase_rad": float(np.angle(self.scale)),
+            "at_limit": self.at_limit,
         }
 
 
@@ -124,7 +133,10 @@ def align_to(
     aligned[box] = found.fit.scale * _ramp_on(region.shape, found.fit.ramp) * found.samples
     # The first ramp was taken off before the shift: both orders differ by a constant phase.
     scale = found.fit.scale * np.exp(-1j * np.dot(found.first_ramp, found.shift))
-    return Aligned(aligned, found.shift, _sum(found.first_ramp, found.fit.ramp), complex(scale))
+    ramp = _sum(found.first_ramp, found.fit.ramp)
+    flat, target = plain * _ramp_on(plain.shape, ramp, box), reference.astype(np.complex128)
+    beyond = _find_beyond(target, flat, region, found.fit.residual)
+    return Aligned(aligned, found.shift, ramp, complex(scale), beyond)
 
 
 def _check_field(name: str, field: NDArray[Any], region: Region) -> None:
@@ -272,6 +284,23 @@ def _find_shift(target: Complex, padded: Complex, mask: NDArray[np.bool_], upsam
         dy, dx = _best_on_grid(spectrum, frequencies, dy + fine, dx + fine)
     limit = float(MAX_SHIFT_PX)
     return min(max(dy, -limit), limit), min(max(dx, -limit), limit)
+
+
+def _find_beyond(reference: Complex, prediction: Complex, region: Region, residual: float) -> Pair | None:
+    """Return a translation by whole pixels beyond the search that leaves far less than ``residual``.
+
+    Looked for are repeats of the reference's structure at any distance: the highest
+    correlation of the whole images, both without their means over the region.
+    """
+    template = np.where(region.mask, reference - reference[region.mask].mean(), 0)
+    spectrum = np.fft.fft2(template) * np.fft.fft2(prediction - prediction[region.mask].mean()).conj()
+    peak = np.unravel_index(np.argmax(np.abs(np.fft.ifft2(spectrum))), template.shape)
+    shift = [int(at) - n if at > n // 2 else int(at) for at, n in zip(peak, template.shape, strict=True)]
+    if max(map(abs, shift)) <= MAX_SHIFT_PX:
+        return None
+    moved = np.roll(prediction, shift, axis=(0, 1))[region.rectangle]
+    fit = _fit_ramp(reference[region.rectangle].astype(np.complex128), moved, region.mask[region.rectangle])
+    return (float(shift[0]), float(shift[1])) if fit.residual < _FAR_LESS * residual else None
 
 
 def _best_on_grid(

@@ -29,7 +29,7 @@ from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.lanczos import Field, Krylov, lanczos
 from fly64_dose_overlap.scores.limit import PARTS, Limit
-from fly64_dose_overlap.scores.region import Region, scan_region
+from fly64_dose_overlap.scores.region import Region, scan_region, with_phase
 from fly64_dose_overlap.scores.scores import phase_and_error
 from fly64_dose_overlap.scores.traces import WINDOW, AlignedError, Traces
 from fly64_dose_overlap.seeding import generator
@@ -87,7 +87,7 @@ def find_limit(
     Raises
     ------
     StudyError
-        If the truth is constant over the region or zero somewhere in it.
+        If the truth is constant over the region.
     """
     probe = scan.probe / np.float32((dose or scan.photons_per_frame) ** 0.5)
     reached, window = replace(scan, probe=probe).cropped()
@@ -106,7 +106,8 @@ def find_limit(
         bayesian.append(solver.run(vector, scaling, DOSES[-1], settings, f"{label}, Bayesian"))
     least = np.mean([run.functionals(np.inf) for run in unbiased], axis=0)
     by_dose = np.array([np.mean([run.functionals(dose) for run in bayesian], axis=0) for dose in DOSES])
-    phase, _ = phase_and_error(truth, truth, region.mask)
+    scored = with_phase(truth, region.mask)
+    phase, _ = phase_and_error(truth, truth, scored)
     rings = solver.traces.rings
     spectrum = rings.spectrum(solver.truth)
     return Limit(
@@ -115,7 +116,7 @@ def find_limit(
         bayesian={part: by_dose[:, index].tolist() for index, part in enumerate(PARTS)},
         prior={"std_real": prior[0], "std_imaginary": prior[1]},
         peak={
-            "phase": float(np.ptp(phase[region.mask])),
+            "phase": float(np.ptp(phase[scored])),
             "amplitude": float(np.ptp(np.abs(truth)[region.mask])),
         },
         photons_per_pixel=float(fluence[region.mask].mean()),

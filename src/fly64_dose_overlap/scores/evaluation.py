@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,7 +17,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.scores.align import align_to
+from fly64_dose_overlap.scores.align import MAX_SHIFT_PX, Aligned, align_to
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import Region, scan_region
@@ -102,6 +103,7 @@ def evaluate(
     for result in track(everything, total=len(reconstructions) + 1, label="score", unit="method"):
         region.require_shape(result.label, result.obj)
         found = align_to(truth, result.obj, region, upsampling=params.registration_upsampling)
+        warn_of_limit(result.label, found)
         aligned[result.method] = spool(found.field.shape, found.field.dtype, [found.field])
         curves[result.method] = fourier_ring_correlation(inside, found.field[region.rectangle])
         scores = score(truth, found.field, region)
@@ -141,6 +143,17 @@ def _headline(methods: dict[str, Any]) -> dict[str, Any]:
         "nrmse": scores["complex_nrmse"],
         **{f"psnr_{key}": each["phase"]["psnr_db"] for key, each in by_key.items() if key != first},
     }
+
+
+def warn_of_limit(label: str, aligned: Aligned, stacklevel: int = 2) -> None:
+    """Warn of a translation that ends where its search does."""
+    if aligned.at_limit:
+        dy, dx = aligned.beyond_px or aligned.shift_px
+        warnings.warn(
+            f"{label} would have to be moved by ({dy:g}, {dx:g}) px (y, x) to fit the truth, and the search "
+            f"ends at {MAX_SHIFT_PX}: are reconstruction and truth on the same grid?",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _flat_object(scan: Scan) -> Reconstruction:

@@ -13,6 +13,8 @@ from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.illumination import require_positions
 
+LEAST_MODULUS = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class Region:
@@ -108,6 +110,26 @@ def scan_region(illumination: NDArray[Any], positions_px: NDArray[np.float64], t
     mask[box] = lit
     rectangle = find_objects(mask.astype(np.int8))[0]
     return Region(mask, rectangle, int(lit.sum()), float(threshold), float(lit.mean()))
+
+
+def with_phase(truth: NDArray[np.complexfloating], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels of a mask whose phase can be scored: no photon tells that of a truth near zero.
+
+    The variance of a phase grows as one over the squared modulus, so that a few such pixels
+    would decide a mean over all.
+
+    Parameters
+    ----------
+    truth : (y, x) complex
+    mask : (y, x) bool
+
+    Returns
+    -------
+    (y, x) bool
+        Where the modulus exceeds `LEAST_MODULUS` times its mean over the mask.
+    """
+    modulus = np.abs(truth)
+    return mask & (modulus > LEAST_MODULUS * modulus[mask].mean())
 
 
 def edge_taper(length: int, fade_px: float) -> NDArray[np.float64]:

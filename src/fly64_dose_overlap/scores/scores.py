@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter, minimum_filter
 from skimage.metrics import structural_similarity
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.scores.region import Region
+from fly64_dose_overlap.scores.region import Region, with_phase
 
 MS_SSIM_BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales (Wang, Simoncelli, Bovik, Asilomar 2003)."""
@@ -47,6 +47,8 @@ def score(
     nowhere. Images are not blurred first. docs/metrics.md compares these conventions with
     those of `ancestor_scores`.
 
+    The phase is scored where `with_phase` says that there is one.
+
     Parameters
     ----------
     reference, aligned : (y, x) complex
@@ -64,28 +66,29 @@ def score(
     ------
     StudyError
         If shapes differ, the prediction is not finite on the mask, the reference is zero
-        there, or the rectangle is smaller than the SSIM window.
+        all over it, or the rectangle is smaller than the SSIM window.
     """
     _check(reference, aligned, region)
     box = region.rectangle
     mask = region.mask[box]
     truth = reference[box].astype(np.complex128)
     predicted = np.where(mask, aligned[box], truth)
-    support = _ssim_support(mask)
+    has_phase = with_phase(truth, mask)
     betas = ms_ssim_betas(region.shape)
-    phase, error = phase_and_error(truth, predicted, mask)
+    phase, error = phase_and_error(truth, predicted, has_phase)
     parts = {
-        "amplitude": (np.abs(truth), np.abs(predicted) - np.abs(truth)),
-        "phase": (phase - phase[mask].min(), error),
+        "amplitude": (np.abs(truth), np.abs(predicted) - np.abs(truth), mask),
+        "phase": (phase - phase[has_phase].min(), np.where(has_phase, error, 0), has_phase),
     }
     residual = np.linalg.norm((predicted - truth)[mask]) / np.linalg.norm(truth[mask])
     return {
-        **{name: _score_image(image, wrong, mask, support, betas) for name, (image, wrong) in parts.items()},
+        **{name: _score_image(*part, betas) for name, part in parts.items()},
         "complex_nrmse": float(residual),
         "conventions": {
-            "peak": {name: float(np.ptp(image[mask])) for name, (image, _) in parts.items()},
+            "peak": {name: float(np.ptp(image[scored])) for name, (image, _, scored) in parts.items()},
             "pixels": region.pixels,
-            "ssim_pixels": int(support.sum()),
+            "phase_pixels": int(has_phase.sum()),
+            "ssim_pixels": int(_ssim_support(mask).sum()),
             "ms_ssim_scales": len(betas),
             "ms_ssim_betas": list(betas),
         },
@@ -132,7 +135,7 @@ def ms_ssim_betas(shape: tuple[int, int]) -> tuple[float, ...]:
 
 
 def _score_image(
-    image: Image, error: Image, mask: NDArray[np.bool_], support: NDArray[np.bool_], betas: tuple[float, ...]
+    image: Image, error: Image, mask: NDArray[np.bool_], betas: tuple[float, ...]
 ) -> dict[str, float | None]:
     peak = float(np.ptp(image[mask]))
     mae = float(np.mean(np.abs(error[mask])))
@@ -142,7 +145,7 @@ def _score_image(
     local = _ssim_map(image, predicted, peak)
     return {
         "psnr_db": _psnr_db(error[mask], peak),
-        "ssim": float(local[support].mean()),
+        "ssim": float(local[_ssim_support(mask)].mean()),
         "ms_ssim": _ms_ssim(image, predicted, mask, peak, betas),
         "mae": mae,
     }

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scores.frc import WindowName, apodisation, ring_index, ring_sums, windowed_spectrum
 from fly64_dose_overlap.scores.lanczos import Field, real_dot
-from fly64_dose_overlap.scores.region import Region
+from fly64_dose_overlap.scores.region import Region, with_phase
 
 WINDOW: WindowName = "hann"
 """The default of `fourier_ring_correlation`, with which methods are scored."""
@@ -85,22 +84,16 @@ class Traces:
     truth : (y, x) complex128
         Inside the region's rectangle.
 
-    Raises
-    ------
-    StudyError
-        If the truth is zero somewhere on the mask.
+    The phase counts where `with_phase` has one.
     """
 
     def __init__(self, truth: Field, region: Region) -> None:
         self.mask = region.mask[region.rectangle]
-        zeros = int(np.count_nonzero(truth[self.mask] == 0))
-        if zeros:
-            raise StudyError(
-                "object", f"is zero on {zeros} of {region.pixels} scored pixels, where no phase is defined"
-            )
+        self._phase = with_phase(truth, self.mask)
         self.rings = Rings(region.shape)
-        self._modulus = np.where(self.mask, np.abs(truth), 1)
-        self._direction = np.where(self.mask, truth, 0) / self._modulus
+        modulus = np.where(self.mask & (truth != 0), np.abs(truth), 1)
+        self._direction = np.where(self.mask, np.where(truth == 0, 1, truth), 0) / modulus
+        self._modulus = np.where(self._phase, modulus, 1)
         self._pixels = region.pixels
         self._power = float(np.sum(np.abs(truth[self.mask]) ** 2))
 
@@ -118,7 +111,7 @@ class Traces:
         """
         spectrum = self.rings.spectrum(vector)
         along = self._direction.conj() * vector
-        phase = along.imag / self._modulus**2 / self._pixels
+        phase = np.where(self._phase, along.imag, 0) / self._modulus**2 / np.count_nonzero(self._phase)
         amplitude = along.real / self._pixels
 
         def see(error: Field) -> NDArray[np.float64]:

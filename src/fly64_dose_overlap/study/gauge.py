@@ -8,13 +8,16 @@ and scores of the phase, would depend on where they stand.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
 from fly64_dose_overlap.physics.illumination import illumination
 from fly64_dose_overlap.provenance import with_step
+from fly64_dose_overlap.scan import Scan
 
 LIT_FRACTION_OF_MAXIMUM = 0.1
 
@@ -31,31 +34,79 @@ def in_standard_gauge(base: BaseSet) -> BaseSet:
     -------
     BaseSet
         With a step in its provenance; the same frames, to rounding, if the probe lies inside
-        its own.
+        its own. An object that is zero where light falls is left as it is.
     """
-    obj = base.obj.astype(np.complex128)
-    rows, columns = obj.shape
+    found = _gauged(base.obj, base.probe, base.positions_px)
+    if found is None:
+        return base
+    obj, probe, parameters = found
+    what = "move modulus and phase ramp of the object into the probe"
+    return replace(base, obj=obj, probe=probe, record=with_step(base.record, "gauge", what, **parameters))
+
+
+def gauged_truth(scan: Scan, truth: NDArray[np.complexfloating]) -> tuple[Scan, NDArray[np.complex64]]:
+    """Return a scan and its true object in the gauge of `in_standard_gauge`.
+
+    Parameters
+    ----------
+    truth : (y, x) complex
+        On the object's grid of the scan, in any gauge.
+
+    Returns
+    -------
+    scan : Scan
+        With the probe that belongs to the truth.
+    truth : (y, x) complex64
+
+    Raises
+    ------
+    StudyError
+        If the truth is not complex, finite and of the size of the object's grid.
+    """
+    if np.shape(truth) != scan.object_shape:
+        raise StudyError(
+            "truth", f"has the shape {np.shape(truth)}, but the object's grid is {scan.object_shape}"
+        )
+    if not np.iscomplexobj(truth) or not np.isfinite(truth).all():
+        raise StudyError(
+            "truth", "must be complex and finite", "give the transmission, not its modulus or phase"
+        )
+    found = _gauged(truth, scan.probe, scan.positions_px)
+    return (scan, truth.astype(np.complex64)) if found is None else (replace(scan, probe=found[1]), found[0])
+
+
+def lit_pixels(
+    probe: NDArray[np.complexfloating], positions_px: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Return where more than a tenth of the largest illumination falls on an object, (y, x)."""
+    # Of any unit: squares of single precision end at 1e38.
+    power = probe.astype(np.complex128) / np.abs(probe).max()
     # At whole positions no ramp of the probe changes which pixels count as lit.
-    light = illumination(base.probe, np.rint(base.positions_px), (rows, columns))
-    lit = light > LIT_FRACTION_OF_MAXIMUM * light.max()
+    light = illumination(power, np.rint(positions_px), (shape[0], shape[1]))
+    return light > LIT_FRACTION_OF_MAXIMUM * light.max()
+
+
+def _gauged(
+    given: NDArray[np.complexfloating], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
+) -> tuple[NDArray[np.complex64], NDArray[np.complex64], dict[str, Any]] | None:
+    """Return object and probe in the standard gauge and what it took; None for an object of zeros."""
+    lit = lit_pixels(probe, positions_px, given.shape)
+    obj = given.astype(np.complex128)
     modulus = float(np.abs(obj[lit]).mean())
     if not modulus > 0:
-        return base
+        return None
     slopes = [_mean_phase_step(obj, lit, axis) for axis in (0, 1)]
-    side = base.probe.shape[-1]
-    obj = obj * np.conj(_ramp(slopes, (rows, columns), (0, 0)))
+    side = probe.shape[-1]
+    obj = obj * np.conj(_ramp(slopes, (given.shape[0], given.shape[1]), (0, 0)))
     phase = float(np.angle(obj[lit].sum()))
     obj *= np.exp(-1j * phase) / modulus
-    probe = base.probe * (_ramp(slopes, (side, side), (side // 2, side // 2)) * modulus)
-    record = with_step(
-        base.record,
-        "gauge",
-        "move modulus and phase ramp of the object into the probe",
-        modulus=float(f"{modulus:.6g}"),
-        phase_rad=float(f"{phase:.6g}"),
-        ramp_rad_per_px=[float(f"{slope:.6g}") for slope in slopes],
-    )
-    return replace(base, obj=obj.astype(np.complex64), probe=probe.astype(np.complex64), record=record)
+    turned = probe * (_ramp(slopes, (side, side), (side // 2, side // 2)) * modulus)
+    parameters = {
+        "modulus": float(f"{modulus:.6g}"),
+        "phase_rad": float(f"{phase:.6g}"),
+        "ramp_rad_per_px": [float(f"{slope:.6g}") for slope in slopes],
+    }
+    return obj.astype(np.complex64), turned.astype(np.complex64), parameters
 
 
 def _mean_phase_step(obj: NDArray[np.complex128], lit: NDArray[np.bool_], axis: int) -> float:

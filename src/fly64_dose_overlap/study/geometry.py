@@ -12,6 +12,7 @@ from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 from fly64_dose_overlap.errors import StudyError
 
 DEFAULT_DIAMETER_FRACTION = 0.6
+DEFAULT_SOURCE = "0.6 N"
 DIAMETER_DECIMALS = 4
 """The probe is stored in single precision, scaled to each dose: later digits differ between doses."""
 TIE_TOLERANCE_PX = 1e-6
@@ -154,7 +155,7 @@ def resolve_diameter(probe: NDArray[np.inexact], override_px: float | None) -> t
     measured = probe_fwhm_px(probe)
     if measured is not None:
         return round(measured, DIAMETER_DECIMALS), "full width at half maximum"
-    return DEFAULT_DIAMETER_FRACTION * probe.shape[-1], "0.6 N"
+    return DEFAULT_DIAMETER_FRACTION * probe.shape[-1], DEFAULT_SOURCE
 
 
 def nearest_neighbours(

@@ -1,67 +1,179 @@
-"""Whether counts, probe and truth can belong together: what a scan made by hand may get wrong.
+"""Whether counts, probe, object and truth can belong together: what a scan may get wrong.
 
-What is in datasets is checked when these are read (`files.rules`).
+What makes arrays a dataset at all is checked when they are read (`files.rules`).
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Complex
+from jaxtyping import Complex, Float
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 
-from fly64_dose_overlap.arrays import FrameArray
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.dataset import BaseSet
 from fly64_dose_overlap.physics.illumination import illumination
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.study.gauge import gauged_truth, lit_pixels
 
 LIKELY_TRANSMISSION = (0.1, 1.5)
 """Photons counted over photons of the probe: an object lets a part of them through."""
-ROOT_ERROR = 4e-7
-"""Relative error of a count whose square root was kept in single precision, at most."""
-LIT_PHOTONS = 50
-"""Mean photons of a frame from which on chance leaves none without any."""
+LIT_PHOTONS = 500
+"""Mean photons of a frame from which on chance leaves none, be it a hundred times dimmer, without any."""
 TRUTH_TOLERANCE = 0.2
 """Relative difference of the photons that a truth expects from those that were counted."""
+OUTLIER = 30
+"""A detector pixel with so many times the photons of its neighbours and of the bare probe is hot, and a
+frame with so many times those of nine tenths of the frames too bright: scans have up to 4 and 2 times."""
+EVEN = 0.01
+"""Part of the probe's power that may lie further out than an even one's."""
+FEW_PHOTONS = 50
+"""What a count may exceed by chance."""
+SURE_PHOTONS = 300
+"""Where the bare probe sends so many, an object leaves some."""
+CHANCE = 1e-6
+"""That a scan of Poisson counts is refused since a pixel counted the same in every frame."""
 
 
-def whole_counts(where: str, amplitude: FrameArray) -> NDArray[np.float32]:
-    """Return the photons of measured amplitudes, which are whole but for the rounding of their roots.
+@dataclass(frozen=True, eq=False)
+class _Photons:
+    """What one pass over the frames finds.
 
-    Raises
-    ------
-    StudyError
-        If a square is no whole number: rounding would make other frames of densities,
-        of frames that were normalised, and of amplitudes that pass for counts.
+    Attributes
+    ----------
+    by_frame : (frame,) float64
+    by_pixel : (y, x) float64
+        Sums of the counts.
+    low, high : (y, x) float32
+        Least and largest count of each pixel.
+    divisor : int
+        Greatest common divisor of all counts.
     """
-    counts = np.empty(amplitude.shape, np.float32)
-    for first in range(0, len(amplitude), FRAMES_PER_BLOCK):
-        block = slice(first, first + FRAMES_PER_BLOCK)
-        with np.errstate(over="ignore", invalid="ignore"):
-            photons = np.square(amplitude[block])
-            whole = np.rint(photons, out=counts[block])
-            bad = np.argwhere(~(np.abs(photons - whole) <= ROOT_ERROR * np.maximum(photons, 1)))
-        if len(bad):
-            frame, y, x = (int(index) for index in bad[0])
-            found = f"frame {first + frame} has {photons[frame, y, x]:.4g} at [{y}, {x}]"
-            hint = "scale them to photons, round, and name them counts; diffraction holds square roots"
-            raise StudyError(where, f"frames must be counted photons, but {found}", hint)
-    return counts
+
+    by_frame: Float[NDArray[np.float64], " frame"]
+    by_pixel: Float[NDArray[np.float64], "y x"]
+    low: Float[NDArray[np.float32], "y x"]
+    high: Float[NDArray[np.float32], "y x"]
+    divisor: int
 
 
 def require_sound(scan: Scan) -> None:
-    """Refuse counts that are no Poisson counts; warn of dark frames, and of a probe of another power.
+    """Refuse counts that are no Poisson counts, and warn of what else `defects` finds, once for each.
 
     Raises
     ------
     StudyError
-        If a count is not finite, negative or no whole number, which thinning would hide, or there
-        is no photon at all.
+        As `defects`.
     """
-    total = 0.0
-    dark: list[int] = []
+    for message in defects(scan):
+        warnings.warn(message, stacklevel=4)
+
+
+def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
+    """Return what speaks against counts and probe of a scan, each in one line; one pass over the frames.
+
+    Parameters
+    ----------
+    probe_in_photons : bool
+        Whether the power of the probe must be that of the counts. It may have any unit in a
+        base set, from which a study simulates frames at doses of its own.
+
+    Raises
+    ------
+    StudyError
+        If a count is not finite, negative or no whole number, which thinning would hide, a detector
+        pixel counts the same in every frame, or there is no photon at all.
+    """
+    photons = _add_up(scan)
+    if not photons.by_frame.any():
+        raise StudyError(
+            "counts", f"there is no photon in {len(scan)} frames", "nothing can be reconstructed"
+        )
+    _refuse_constant(photons, len(scan))
+    found = [*_odd_pixels(scan, photons.by_pixel), *off_centre(scan.probe)]
+    if photons.divisor > 1:
+        found.append(
+            f"every count is a multiple of {photons.divisor}: divide counts by the gain of the detector, "
+            "since noise is that of photons"
+        )
+    bright = photons.by_frame > OUTLIER * np.quantile(photons.by_frame, 0.9) + FEW_PHOTONS
+    if bright.any():
+        worst = int(np.argmax(photons.by_frame))
+        found.append(
+            f"{bright.sum()} of {len(scan)} frames are far brighter than the others, such as frame {worst} "
+            f"with {photons.by_frame[worst]:.4g} photons for {np.median(photons.by_frame):.4g}: leave it out"
+        )
+    counted, sent = float(photons.by_frame.mean()), _power(scan.probe)
+    dark = np.flatnonzero(photons.by_frame == 0)
+    if len(dark) and counted > LIT_PHOTONS:
+        found.append(
+            f"{len(dark)} of {len(scan)} frames hold no photon, the first is {dark[0]}, but a frame holds "
+            f"{counted:.4g} on average: where the beam was off, leave them out (scan.frames)"
+        )
+    low, high = LIKELY_TRANSMISSION
+    if probe_in_photons and not low * sent <= counted <= high * sent:
+        found.append(
+            f"the probe carries {sent:.4g} photons per frame but {counted:.4g} are counted: scale the probe, "
+            "whose squared modulus sums to the photons that fall on the object"
+        )
+    return found
+
+
+def require_truth(
+    scan: Scan, truth: NDArray[np.complex64]
+) -> tuple[Scan, Complex[NDArray[np.complex64], "h w"]]:
+    """Return a scan and a truth that belong together, in the standard gauge.
+
+    Raises
+    ------
+    StudyError
+        If the truth is not complex, finite and of the size of the object's grid, or the probe
+        through it gives other numbers of photons than were counted.
+    """
+    scan, truth = gauged_truth(scan, truth)
+    light = illumination(scan.probe, scan.positions_px, scan.object_shape)
+    expected = float((light * np.abs(truth) ** 2).sum()) / len(scan)
+    counted = scan.photons_per_frame
+    if abs(expected - counted) > TRUTH_TOLERANCE * counted:
+        raise StudyError(
+            "truth",
+            f"probe and truth give {expected:.4g} photons per frame, but {counted:.4g} are counted",
+            "give the truth and the probe in the gauge in which the scan was simulated",
+        )
+    return scan, truth
+
+
+def remarks_on_object(base: BaseSet) -> list[str]:
+    """Return what a user may not expect of an object that becomes the truth, each in one sentence."""
+    from skimage.restoration import unwrap_phase
+
+    lit = lit_pixels(base.probe, base.positions_px, base.obj.shape)
+    largest = float(np.abs(base.obj[lit]).max())
+    unwrapped = unwrap_phase(np.ma.array(np.angle(base.obj), mask=~lit))
+    span = float(np.ptp(unwrapped[lit]))
+    found: list[str] = []
+    if largest > 1 + 1e-3:
+        found.append(
+            f"the object's modulus reaches {largest:.3g}, and no transmission exceeds 1: its scale is moved "
+            "into the probe"
+        )
+    if span > 2 * np.pi:
+        found.append(
+            f"the object's phase spans {span:.3g} rad, more than 2 pi: scores compare phases in (-pi, pi]"
+        )
+    return found
+
+
+def _add_up(scan: Scan) -> _Photons:
+    by_frame: list[NDArray[np.float64]] = []
+    by_pixel = np.zeros((scan.side, scan.side))
+    low, high = np.full(by_pixel.shape, np.inf, np.float32), np.zeros(by_pixel.shape, np.float32)
+    divisor = 0
     for first in range(0, len(scan), FRAMES_PER_BLOCK):
         block = np.asarray(scan.counts[first : first + FRAMES_PER_BLOCK])
         for rule, bad in (
@@ -76,52 +188,74 @@ def require_sound(scan: Scan) -> None:
                     f"must be {rule}, but frame {first + frame} has {block[frame, y, x]} at [{y}, {x}]",
                     "give counted photons: the likelihood and the division of photons rest on them",
                 )
-        total += float(block.sum(dtype=np.float64))
-        dark += [first + int(frame) for frame in np.flatnonzero(~block.any(axis=(1, 2)))]
-    if total == 0:
-        raise StudyError(
-            "counts", f"there is no photon in {len(scan)} frames", "nothing can be reconstructed"
-        )
-    counted, sent = total / len(scan), float((np.abs(scan.probe) ** 2).sum(dtype=np.float64))
-    if dark and counted > LIT_PHOTONS:
-        warnings.warn(
-            f"{len(dark)} of {len(scan)} frames hold no photon, the first is {dark[0]}, but a frame holds "
-            f"{counted:.4g} on average: where the beam was off, leave them out (scan.frames)",
-            stacklevel=4,
-        )
-    low, high = LIKELY_TRANSMISSION
-    if not low * sent <= counted <= high * sent:
-        warnings.warn(
-            f"the probe carries {sent:.4g} photons per frame but {counted:.4g} are counted: scale the probe, "
-            "whose squared modulus sums to the photons that fall on the object",
-            stacklevel=4,
-        )
+        by_frame.append(block.sum(axis=(1, 2), dtype=np.float64))
+        by_pixel += block.sum(axis=0, dtype=np.float64)
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+        if divisor != 1:
+            divisor = int(np.gcd.reduce(block.astype(np.int64), axis=None, initial=divisor))
+    return _Photons(np.concatenate(by_frame), by_pixel, low, high, divisor)
 
 
-def require_truth(scan: Scan, truth: NDArray[np.complex64]) -> Complex[NDArray[np.complex64], "h w"]:
-    """Return a truth that belongs to a scan.
+def _refuse_constant(found: _Photons, frames: int) -> None:
+    """Refuse pixels that count the same in every frame, where photons would not by chance.
 
-    Raises
-    ------
-    StudyError
-        If it is not complex, finite and of the size of the object's grid, or the probe through it
-        gives other numbers of photons than were counted.
+    No number is a count of more than a part 0.4 / sqrt(n) of all frames: that of the mode of a
+    Poisson variable of mean n.
     """
-    if np.shape(truth) != scan.object_shape:
+    constant = (found.low == found.high) & (found.low > 0)
+    chance = frames * np.log(0.4 / np.sqrt(np.maximum(found.low, 1)))
+    stuck = np.argwhere(constant & (chance < np.log(CHANCE / constant.size)))
+    if len(stuck):
+        y, x = (int(index) for index in stuck[0])
         raise StudyError(
-            "truth", f"has the shape {np.shape(truth)}, but the object's grid is {scan.object_shape}"
+            "counts",
+            f"{len(stuck)} pixels hold the same value in all {frames} frames, such as [{y}, {x}] with "
+            f"{found.low[y, x]:.10g}: a mask?",
+            "set the pixels of a mask to 0 in every frame",
         )
-    if not np.iscomplexobj(truth) or not np.isfinite(truth).all():
-        raise StudyError(
-            "truth", "must be complex and finite", "give the transmission, not its modulus or phase"
+
+
+def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
+    """Tell of detector pixels with far more or far fewer photons than others let expect."""
+    around = np.ones((3, 3), dtype=bool)
+    around[1, 1] = False
+    neighbours = median_filter(photons, footprint=around, mode="nearest")
+    # The far field of the bare probe, which an object spreads out.
+    field = np.fft.fftshift(np.fft.fft2(scan.probe.astype(np.complex128), norm="ortho"), axes=(-2, -1))
+    bare = (np.abs(field) ** 2).sum(axis=0) * (photons.sum() / _power(scan.probe))
+    hot = photons > OUTLIER * np.maximum(neighbours, bare) + FEW_PHOTONS
+    if hot.any():
+        y, x = np.unravel_index(np.argmax(hot * photons), hot.shape)
+        yield (
+            f"{hot.sum()} detector pixels are far brighter than their neighbours, such as [{y}, {x}] with "
+            f"{photons[y, x]:.4g} photons over all frames for {neighbours[y, x]:.4g}: set hot pixels to 0"
         )
-    light = illumination(scan.probe, scan.positions_px, scan.object_shape)
-    expected = float((light * np.abs(truth) ** 2).sum()) / len(scan)
-    counted = scan.photons_per_frame
-    if abs(expected - counted) > TRUTH_TOLERANCE * counted:
-        raise StudyError(
-            "truth",
-            f"probe and truth give {expected:.4g} photons per frame, but {counted:.4g} are counted",
-            "give the truth and the probe in the gauge in which the scan was simulated",
+    dark = (photons == 0) & (bare > SURE_PHOTONS)
+    if dark.any():
+        y, x = np.unravel_index(np.argmax(dark * bare), dark.shape)
+        yield (
+            f"{dark.sum()} detector pixels count no photon, such as [{y}, {x}], where the probe alone sends "
+            f"{bare[y, x]:.4g}: is a part masked, or the zero frequency not at [N/2, N/2]?"
         )
-    return np.asarray(truth, np.complex64)
+
+
+def off_centre(probe: NDArray[np.complex64]) -> Iterator[str]:
+    """Tell, for each axis, of a probe whose power lies at the edge of its frame rather than in the middle.
+
+    Parameters
+    ----------
+    probe : (mode, y, x) complex, any unit
+    """
+    power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
+    side = len(power)
+    inwards = np.cos(2 * np.pi * (np.arange(side) - side // 2) / side)
+    for axis, name in ((1, "y"), (0, "x")):
+        if inwards @ power.sum(axis=axis) < -EVEN * power.sum():
+            yield (
+                f"the probe's power lies at the edge of its frame along {name}: apply np.fft.fftshift to it, "
+                "or take a larger frame"
+            )
+
+
+def _power(probe: NDArray[np.complex64]) -> float:
+    return float((np.abs(probe.astype(np.complex128)) ** 2).sum())

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import TYPE_CHECKING
+
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.pipeline.cells import BASE_FILE, BASE_METRICS
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
+
+if TYPE_CHECKING:
+    from fly64_dose_overlap.files.dataset import BaseSet
 
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
@@ -23,6 +29,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     from fly64_dose_overlap.files.product import recorded_optics
     from fly64_dose_overlap.study.base import make_synthetic_base
     from fly64_dose_overlap.study.gauge import in_standard_gauge
+    from fly64_dose_overlap.study.soundness import remarks_on_object
     from fly64_dose_overlap.study.star_bench import STAR_BENCH
 
     params = load_params(params_file)
@@ -45,12 +52,25 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         recorded_optics(base.record, where=params.base.source)
     except StudyError as error:
         say(f"base: reconstructions get no product for ptychodus: {error}")
+    remarks = [] if params.base.is_synthetic else remarks_on_object(base)
     base = in_standard_gauge(base)
+    for message in (*remarks, *_found_in(base)):
+        warnings.warn(f"{params.base.source}: {message}", stacklevel=2)
     write_base(BASE_FILE, base)
     digest = None if params.base.is_synthetic else sha256_of(params.base.source)
     write_json_atomic(BASE_METRICS, {"source": params.base.source, "sha256": digest})
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
     say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE_FILE}")
+
+
+def _found_in(base: BaseSet) -> list[str]:
+    """Return what speaks against the probe and, if there are any, the measured frames."""
+    from fly64_dose_overlap.study.measured import examined
+    from fly64_dose_overlap.study.soundness import off_centre
+
+    return list(
+        off_centre(base.probe) if base.amplitude is None else examined(base, probe_in_photons=False)[1]
+    )
 
 
 if __name__ == "__main__":

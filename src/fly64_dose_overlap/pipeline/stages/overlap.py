@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
@@ -20,6 +21,7 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
     """
     # SciPy takes a second to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.files.dataset import read_scan, read_truth, write_scan
+    from fly64_dose_overlap.study.geometry import DEFAULT_SOURCE
     from fly64_dose_overlap.study.views import make_view
 
     params = load_params(params_file)
@@ -43,6 +45,13 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
         frames, groups = metrics[half]["n_images_subsampled"], metrics[half]["n_training_groups"]
         measured = metrics[half]["metric_2_image_based_avg"]
         say(f"overlap: {path} has {frames} frames in {groups} groups, measured overlap {measured:.3f}")
+        diameter, origin = metrics[half]["probe_diameter_px"], metrics[half]["probe_diameter_source"]
+        if origin == DEFAULT_SOURCE:
+            warnings.warn(
+                f"overlap: the probe has no width at half maximum in its frame, taken is {origin} = "
+                f"{diameter:g} px; set overlap.probe_diameter_px",
+                stacklevel=2,
+            )
     write_json_atomic(cells.overlap_metrics(dose, view), metrics)
 
 

@@ -1,0 +1,210 @@
+"""Measured frames of a file: the scan that they make, and whether they are frames of its own object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.arrays import FrameArray
+from fly64_dose_overlap.files.dataset import BaseSet, optics_of
+from fly64_dose_overlap.physics.model import ScanModel
+from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
+from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.study.soundness import defects
+
+PIXELS_COMPARED = 2**17
+FRAMES_COMPARED = (16, 48)
+"""As many frames as have `PIXELS_COMPARED` pixels in all modes, within these limits, evenly spaced."""
+LEAST_GAIN = 0.02
+"""Part of the misfit that another orientation must take off to be believed."""
+LEAST_DEVIATIONS = 5.0
+"""Standard errors, over frames, that the gain must exceed zero by."""
+
+Roots = Float[NDArray[np.float32], "frame y x"]
+
+
+@dataclass(frozen=True, eq=False)
+class Orientation:
+    """How well the file's own object explains its frames once some facts are turned.
+
+    Attributes
+    ----------
+    changes : tuple of str
+        What is turned; empty for the file as it is.
+    misfit : float
+        Sum over frames and pixels of (sqrt(n) - sqrt(I))^2, over that of the mean of the other
+        frames in place of I: an object that explains nothing of what differs from frame to frame
+        has 1 at best, and noise alone up to 1 where photons are few.
+    by_frame : (frame,) float64
+        The same of each frame, in photons.
+    """
+
+    changes: tuple[str, ...]
+    misfit: float
+    by_frame: NDArray[np.float64]
+
+
+def measured_scan(base: BaseSet) -> Scan:
+    """Return the scan of a base set's measured frames, counts in memory."""
+    assert base.amplitude is not None
+    counts = np.empty(base.amplitude.shape, np.float32)
+    for first in range(0, len(counts), FRAMES_PER_BLOCK):
+        block = slice(first, first + FRAMES_PER_BLOCK)
+        np.rint(np.square(base.amplitude[block]), out=counts[block])
+    height, width = base.obj.shape
+    return Scan(
+        counts,
+        base.probe,
+        base.positions_px,
+        (height, width),
+        scan_index=base.scan_index,
+        optics=optics_of(base.record),
+        record=base.record,
+    )
+
+
+def examined(base: BaseSet, *, probe_in_photons: bool) -> tuple[Scan, list[str]]:
+    """Return the scan of measured frames, and what speaks against it, each in one line.
+
+    Raises
+    ------
+    StudyError
+        As `defects`.
+    """
+    scan = measured_scan(base)
+    doubt = orientation_doubt(scan, base.obj)
+    return scan, [*defects(scan, probe_in_photons=probe_in_photons), *([doubt] if doubt else [])]
+
+
+def halves(scan: Scan, rng: np.random.Generator) -> Iterator[tuple[str, tuple[Scan, Scan]]]:
+    """Yield pairs of scans that share no photon: even and odd frames, and halves of every frame's photons."""
+    if scan.groups is None or scan.groups.shape[1] == 1:  # others cannot be divided
+        even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
+        yield "even/odd", (even, odd)
+    yield "thinned", scan.divide(0.5, rng)
+
+
+def orientation_doubt(scan: Scan, obj: NDArray[np.complex64]) -> str:
+    """Return in one line why the frames of a file may not be those of its own object, or an empty string.
+
+    An object that is constant, a stand-in for its grid, tells nothing.
+    """
+    if not tells_orientation(scan, obj):
+        return ""
+    found = orientations(scan, obj)
+    given, best = found[0], best_of(found)
+    if best is not given and best.misfit < 1:
+        return (
+            f"its own object explains the frames better with {' and '.join(best.changes)}: misfit "
+            f"{best.misfit:.3g} for {given.misfit:.3g}, see dose-overlap inspect FILE --find-orientation"
+        )
+    if given.misfit > 1:
+        return (
+            f"its own object explains the frames worse than their mean does, misfit {given.misfit:.3g} for "
+            "1: do unit, axes and order of positions, frames, probe and object belong together?"
+        )
+    return ""
+
+
+def tells_orientation(scan: Scan, obj: NDArray[np.complex64]) -> bool:
+    """Return whether there are frames to be told apart, and an object that is more than a stand-in."""
+    return len(scan) > 1 and bool(np.ptp(np.abs(obj)) + np.ptp(np.angle(obj)) > 0)
+
+
+def best_of(found: list[Orientation]) -> Orientation:
+    """Return the orientation that explains the frames best, the first unless another is surely better.
+
+    Of those that come within `LEAST_GAIN` of the best, as of a probe with a symmetry, it is
+    the one with the fewest changes.
+    """
+    given = found[0]
+    enough = min(each.misfit for each in found) / (1 - LEAST_GAIN)
+    best = min((each for each in found if each.misfit <= enough), key=lambda each: len(each.changes))
+    gain = given.by_frame - best.by_frame
+    error = gain.std(ddof=1) / len(gain) ** 0.5
+    surely = best.misfit < (1 - LEAST_GAIN) * given.misfit and gain.mean() > LEAST_DEVIATIONS * error
+    return best if surely else given
+
+
+def orientations(scan: Scan, obj: NDArray[np.complex64]) -> list[Orientation]:
+    """Compare some frames with the object's under every orientation; the first is the file's own.
+
+    Tried are positions with axes swapped and inverted, the probe's conjugate, frames
+    transposed, flipped and shifted by half their side, and positions of the frame before,
+    of the one after and in reverse, each with each other.
+
+    Parameters
+    ----------
+    scan : Scan
+        At least two frames; the power of its probe is of no account.
+    obj : (y, x) complex64
+    """
+    few, many = FRAMES_COMPARED
+    wanted = min(max(PIXELS_COMPARED // scan.probe.size, few), many)
+    chosen = np.unique(np.linspace(0, len(scan) - 1, min(wanted, len(scan))).round().astype(np.int64))
+    seen = list(_frames(scan.counts, chosen))
+    roots = np.stack([array.reshape(len(chosen), -1) for _, array in seen], axis=1)
+    photons = (roots.astype(np.float64) ** 2).sum(axis=2)
+    counts = roots[:, 0] ** 2
+    others = (counts.sum(axis=0) - counts) / (len(chosen) - 1)
+    reference = float(((roots[:, 0] - np.sqrt(others)) ** 2).sum(dtype=np.float64))
+    found: list[Orientation] = []
+    for changes, expected in _expected(scan, obj, chosen):
+        expected *= np.sqrt(photons[:, 0].sum() / max(float((expected**2).sum()), 1e-30))
+        cross = np.matmul(roots, expected.reshape(len(chosen), -1, 1))[..., 0]
+        misfit = photons + (expected**2).sum(axis=(1, 2))[:, None] - 2 * cross
+        for (turned, _), by_frame in zip(seen, misfit.T.astype(np.float64), strict=True):
+            found.append(
+                Orientation((*changes, *turned), float(by_frame.sum()) / max(reference, 1e-30), by_frame)
+            )
+    return found
+
+
+def _frames(
+    counts: FrameArray, chosen: Int[NDArray[np.int64], " frame"]
+) -> Iterator[tuple[list[str], Roots]]:
+    """Yield the roots of some frames in every layout, and those of other frames as they are."""
+    roots = np.sqrt(counts[chosen])
+    half = roots.shape[-1] // 2
+    for transposed, y, x, shifted in product((False, True), repeat=4):
+        turned = roots.transpose(0, 2, 1) if transposed else roots
+        turned = turned[:, :: -1 if y else 1, :: -1 if x else 1]
+        turned = np.roll(turned, (half, half), axis=(1, 2)) if shifted else turned
+        names = (
+            "frames transposed",
+            "frames flipped along y",
+            "frames flipped along x",
+            "frames shifted by N/2",
+        )
+        yield [name for name, on in zip(names, (transposed, y, x, shifted), strict=True) if on], turned
+    for name, rows in (
+        ("frames one place earlier", (chosen + 1) % len(counts)),
+        ("frames one place later", chosen - 1),
+        ("frames in reverse order", len(counts) - 1 - chosen),
+    ):
+        yield [name], np.sqrt(counts[rows])
+
+
+def _expected(
+    scan: Scan, obj: NDArray[np.complex64], chosen: NDArray[np.int64]
+) -> Iterator[tuple[list[str], Roots]]:
+    """Yield the roots of expected frames for every orientation of positions and probe that fits the grid."""
+    names = ("x and y of the positions swapped", "y inverted", "x inverted", "the probe conjugated")
+    for swapped, y, x, conjugated in product((False, True), repeat=4):
+        positions = scan.positions_px[:, ::-1] if swapped else scan.positions_px
+        middle = positions.min(axis=0) + positions.max(axis=0)
+        positions = np.where([y, x], middle - positions, positions)[chosen]
+        probe = torch.from_numpy(scan.probe.conj() if conjugated else scan.probe)
+        try:
+            model = ScanModel(probe.resolve_conj(), positions, scan.object_shape)
+        except ValueError:  # another grid
+            continue
+        with torch.no_grad():
+            expected = model.expected(torch.from_numpy(obj), slice(0, len(chosen))).sqrt().numpy()
+        yield [name for name, on in zip(names, (swapped, y, x, conjugated), strict=True) if on], expected
