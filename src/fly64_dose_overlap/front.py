@@ -351,7 +351,7 @@ def agreement(
     whole = found(scan)
     fitted = replace(scan, probe=whole.probe, positions_px=whole.positions_px)
     obj = torch.from_numpy(whole.obj)
-    errors = [r_factor(fitted.model, scan.counts, each) for each in (obj, torch.ones_like(obj))]
+    error, empty = (r_factor(fitted.model, scan.counts, each) for each in (obj, torch.ones_like(obj)))
     deviance = scan_deviance(fitted.model, scan.counts, obj)
     region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
     inside = region.rectangle
@@ -362,7 +362,7 @@ def agreement(
         curves[name] = fourier_ring_correlation(first[inside], aligned.field[inside])
     if pixel_nm is None and scan.optics is not None:
         pixel_nm = scan.optics.object_pixel_m * 1e9
-    agreed = Agreement(whole, *errors, deviance, curves, pixel_nm)
+    agreed = Agreement(whole, error, empty, deviance, curves, pixel_nm)
     if agreed.doubt:
         warnings.warn(agreed.doubt, stacklevel=3)
     return agreed

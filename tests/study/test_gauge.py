@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_a_file_in_any_gauge_gives_the_same_reconstruction(base: BaseSet, tmp_pa
     for change in GAUGES.values():
         given = change(replace(base, obj=truth, probe=scan.probe))
         y, x = given.positions_px.T
-        arrays = {"counts": scan.counts, "objectGuess": given.obj, "probeGuess": given.probe}
+        arrays: dict[str, Any] = {"counts": scan.counts, "objectGuess": given.obj, "probeGuess": given.probe}
         np.savez(tmp_path / "mine.npz", xcoords=x, ycoords=y, **arrays)
         with warnings.catch_warnings():
             warnings.simplefilter("error")

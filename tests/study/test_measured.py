@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_neither_the_unit_of_the_probe_nor_an_object_of_ones_is_doubted() -> Non
 
 def write(path: Path, scan: fdo.Scan, truth: NDArray[np.complex64]) -> Path:
     y, x = scan.positions_px.T
-    arrays = {"objectGuess": truth, "probeGuess": scan.probe, "xcoords": x, "ycoords": y}
+    arrays: dict[str, Any] = {"objectGuess": truth, "probeGuess": scan.probe, "xcoords": x, "ycoords": y}
     np.savez(path, counts=scan.counts[:].astype(np.uint32), **arrays)
     return path
 

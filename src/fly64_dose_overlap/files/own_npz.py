@@ -296,7 +296,7 @@ def _amplitudes(work: _Import, source: str, axis: int, intensity: bool) -> Itera
             amplitude = np.sqrt(block, dtype=np.float64) if intensity else block.astype(np.float32)
             photons = block if intensity else np.square(amplitude)
             uncounted = ~(np.abs(photons - np.rint(photons)) <= (0 if intensity else ROOT_ERROR * photons))
-        checks = [(uncounted & np.isfinite(block), *UNCOUNTED)]
+        checks: list[tuple[NDArray[np.bool_], str, str]] = [(uncounted & np.isfinite(block), *UNCOUNTED)]
         if intensity:
             checks.insert(0, (block < 0, "has negative counts", ""))
         if block.dtype.kind in "iu":
