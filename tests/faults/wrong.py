@@ -37,6 +37,7 @@ SCANS = 4
 SAME = 1e-5
 """Largest root mean square difference, where light falls, of reconstructions that no frame can tell apart."""
 RNG = np.random.Generator
+Frames = NDArray[Any]
 Change = Callable[[RNG, Arrays], None]
 
 BELONG = "its own object explains the frames (better with|worse than)"
@@ -46,8 +47,8 @@ UNCOUNTED = "must hold counted photons or their square roots"
 @cache
 def scan_of(number: int) -> tuple[fdo.Scan, NDArray[np.complex64]]:
     """Return a scan of a texture, which has no symmetry, and its truth; do not change their arrays."""
-    shape: dict[str, Any] = {"field_px": 30.0, "frame_side_px": 32, "defocus_um": 200.0}
-    return fdo.simulate(1e5, seed=number, object_kind="texture", **shape)
+    kind = "texture"
+    return fdo.simulate(1e5, seed=number, object_kind=kind, field_px=30, frame_side_px=32, defocus_um=200)
 
 
 def arrays_of(number: int) -> Arrays:
@@ -75,7 +76,7 @@ def _positions(change: Callable[[RNG, NDArray[np.float64]], NDArray[np.float64]]
     return turn
 
 
-def _array(key: str, change: Callable[[RNG, Any], Any]) -> Change:
+def _array(key: str, change: Callable[[RNG, Frames], Frames]) -> Change:
     def turn(rng: RNG, arrays: Arrays) -> None:
         arrays[key] = np.ascontiguousarray(change(rng, arrays[key]))
 
@@ -105,14 +106,14 @@ def _inverted(at: NDArray[np.float64], axes: list[int]) -> NDArray[np.float64]:
     return turned
 
 
-def _gap(rng: RNG, counts: NDArray[np.uint32], value: int) -> NDArray[np.uint32]:
+def _gap(rng: RNG, counts: Frames, value: int) -> Frames:
     filled = counts.copy()
     first, width = rng.integers(0, 28), rng.integers(1, 4)
     filled[:, :, first : first + width] = value
     return filled
 
 
-def _hot(rng: RNG, counts: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def _hot(rng: RNG, counts: Frames) -> Frames:
     """Add counts to a pixel in the dark half of the detector."""
     dark = np.argwhere(counts.sum(axis=0) < np.median(counts.sum(axis=0)))
     y, x = dark[rng.integers(len(dark))]
@@ -121,13 +122,13 @@ def _hot(rng: RNG, counts: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return hot
 
 
-def _bright(rng: RNG, counts: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def _bright(rng: RNG, counts: Frames) -> Frames:
     bright = counts.copy()
     bright[rng.integers(len(counts))] *= np.uint32(rng.integers(100, 1000))
     return bright
 
 
-def _blocks_swapped(rng: RNG, frames: NDArray[np.generic]) -> NDArray[np.generic]:
+def _blocks_swapped(rng: RNG, frames: Frames) -> Frames:
     return np.roll(frames, int(rng.integers(len(frames) // 4, 3 * len(frames) // 4)), axis=0)
 
 

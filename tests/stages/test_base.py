@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_what_speaks_against_a_users_file_is_warned_of(tmp_path: Path) -> None:
     good = {"objectGuess": truth / np.abs(truth).max(), "probeGuess": scan.probe, "xcoords": x, "ycoords": y}
     frames = {"counts": scan.counts}
     shifted = np.fft.fftshift(scan.probe, axes=(1, 2))
-    cases = {
+    cases: dict[str, dict[str, Any]] = {
         "": {**good, **frames, "probeGuess": 1e-3 * scan.probe},
         "mine.npz: its own object explains the frames better with x and y": {
             **good,

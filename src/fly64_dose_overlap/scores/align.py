@@ -134,8 +134,9 @@ def align_to(
     # The first ramp was taken off before the shift: both orders differ by a constant phase.
     scale = found.fit.scale * np.exp(-1j * np.dot(found.first_ramp, found.shift))
     ramp = _sum(found.first_ramp, found.fit.ramp)
-    flat, target = plain * _ramp_on(plain.shape, ramp, box), reference.astype(np.complex128)
-    beyond = _find_beyond(target, flat, region, found.fit.residual)
+    beyond = _find_beyond(
+        reference.astype(np.complex128), plain * _ramp_on(plain.shape, ramp, box), region, found.fit.residual
+    )
     return Aligned(aligned, found.shift, ramp, complex(scale), beyond)
 
 
@@ -299,7 +300,7 @@ def _find_beyond(reference: Complex, prediction: Complex, region: Region, residu
     if max(map(abs, shift)) <= MAX_SHIFT_PX:
         return None
     moved = np.roll(prediction, shift, axis=(0, 1))[region.rectangle]
-    fit = _fit_ramp(reference[region.rectangle].astype(np.complex128), moved, region.mask[region.rectangle])
+    fit = _fit_ramp(reference[region.rectangle], moved, region.mask[region.rectangle])
     return (float(shift[0]), float(shift[1])) if fit.residual < _FAR_LESS * residual else None
 
 
