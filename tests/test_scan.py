@@ -254,7 +254,8 @@ def test_what_the_front_door_gives_is_shown_on_one_screen() -> None:
     images = (tiny_scan.truth(), scan.probe, scan.positions_px, np.arange(500.0))
     found = Result("ml", "ML", *images, 12.3456789, {"epochs": 500}, scan, {})
     curve = FrcCurve(*(np.linspace(0.01, 1, 99) for _ in range(3)))
-    reached = Agreement(replace(found, others={"other": found}), 0.1234567, {"even/odd": curve}, None)
+    errors = (0.1234567, 0.5, 1.5)
+    reached = Agreement(replace(found, others={"other": found}), *errors, {"even/odd": curve}, None)
     scores = Scores("ML", 20.0, None, 0.5, 0.1, 0.5, 1000, {"phase": {"psnr_db": 20.0}, "curve": [0.5] * 99})
     limit = Limit({}, [1.0] * 99, {"phase": [1.0] * 99}, {}, {}, 1.0, [0.1] * 99, [], [], "hann", {}, {})
     for shown, words in [
@@ -262,7 +263,7 @@ def test_what_the_front_door_gives_is_shown_on_one_screen() -> None:
         (scan, f"side=32, photons_per_frame={scan.photons_per_frame:.6g})"),
         (found, "seconds=12.3457, settings={epochs: 500}, scan=Scan(...), others={})"),
         (curve, "FrcCurve(frequency=(99,) float64, frc=(99,) float64"),
-        (reached, "r_factor=0.123457, frc={even/odd: FrcCurve(...)})"),
+        (reached, "r_factor=0.123457, r_empty=0.5, deviance=1.5, frc={even/odd: FrcCurve(...)})"),
         (scores, "details={phase: {...}, curve: list of 99})"),
         (limit, "doses=list of 99, bayesian={phase: list of 99}"),
     ]:
