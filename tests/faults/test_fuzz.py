@@ -76,7 +76,7 @@ fuzz_worker.main()
 @pytest.mark.parametrize(
     ("deed", "how"),
     [
-        ("signal.raise_signal(signal.SIGSEGV)", "SIGSEGV"),
+        pytest.param("signal.raise_signal(signal.SIGSEGV)", "SIGSEGV", marks=pytest.mark.slow),
         pytest.param("while True: pass", "SIGPROF", marks=pytest.mark.slow),
         pytest.param("fuzz_worker.signal.alarm(1); time.sleep(60)", "SIGALRM", marks=pytest.mark.slow),
         pytest.param("os._exit(3)", "status 3", marks=pytest.mark.slow),
