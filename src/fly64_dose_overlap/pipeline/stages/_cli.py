@@ -19,7 +19,12 @@ import typer
 
 import fly64_dose_overlap
 from fly64_dose_overlap.errors import StudyError, as_refusal
-from fly64_dose_overlap.pipeline.stages._interrupts import EXIT_INTERRUPTED, HOW_TO_GO_ON, bounded_interrupts
+from fly64_dose_overlap.pipeline.stages._interrupts import (
+    EXIT_INTERRUPTED,
+    HOW_TO_GO_ON,
+    bounded_interrupts,
+    first_to_tell,
+)
 from fly64_dose_overlap.progress import say
 
 # Threads that wait must not spin: two jobs on one machine would take each other's cores.
@@ -116,7 +121,8 @@ def refusing(main: Callable[..., None]) -> Callable[..., None]:
                 with _one_blas_thread():
                     main(*args, **kwargs)
         except KeyboardInterrupt:
-            say(f"interrupted: {HOW_TO_GO_ON}")
+            if first_to_tell():
+                say(f"interrupted: {HOW_TO_GO_ON}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:
             refusal = as_refusal(error)

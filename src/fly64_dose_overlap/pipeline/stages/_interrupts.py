@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,9 +15,19 @@ from typing import Any
 ORDERLY_END_S = 4.5
 """What has not ended this long after Ctrl-C is ended by force."""
 EXIT_INTERRUPTED = 130
+LAST_WORDS_S = 0.2
+"""Left to the main thread for its last line, which it is about to print."""
 HOW_TO_GO_ON = (
     "nothing half-written is left, the same command can be repeated and goes on from what was finished"
 )
+
+
+_told = threading.Lock()
+
+
+def first_to_tell() -> bool:
+    """Return whether nobody has told yet that the process is interrupted; the caller is to do so."""
+    return _told.acquire(blocking=False)
 
 
 @contextmanager
@@ -31,6 +42,8 @@ def bounded_interrupts() -> Generator[None]:
     Only the main thread can listen; elsewhere, and where Ctrl-C is already handled in
     another way, this does nothing.
     """
+    if _told.locked():  # by a command before this one in the same process
+        _told.release()
     in_charge = threading.current_thread() is threading.main_thread()
     if not in_charge or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -74,8 +87,11 @@ def _watch(reader: int) -> None:
         if ready and not _interrupted(signals):
             return
         why = "at once" if ready else f"what did not end in {ORDERLY_END_S:g} s"
-        # Not through `say`, whose lock the main thread may hold.
-        os.write(2, f"\ninterrupted: stopped {why}; {HOW_TO_GO_ON}\n".encode())
+        if first_to_tell():
+            # Not through `say`, whose lock the main thread may hold.
+            os.write(2, f"\ninterrupted: stopped {why}; {HOW_TO_GO_ON}\n".encode())
+        else:
+            time.sleep(LAST_WORDS_S)
         os._exit(EXIT_INTERRUPTED)
 
 
