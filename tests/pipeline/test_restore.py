@@ -48,7 +48,7 @@ def test_a_result_of_ones_own_survives_the_recipes_for_other_cells(first_run: An
             text = text.replace(out["md5"], hashlib.md5(digest.encode()).hexdigest() + dot + kind)
     (study.root / "dvc.lock").write_text(text, encoding="utf-8")
     study.commit("of another processor")
-    study.dvc("repro", "evaluate")
+    study.dvc("repro")
     scores = study.root / "metrics/evaluation.json"
     model = study.root / "models/refined/model.safetensors"
     own = (scores.read_bytes(), model.read_bytes())
