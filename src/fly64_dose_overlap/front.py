@@ -119,9 +119,7 @@ def read_scan(path: str | Path, *, modes: Modes = "all") -> Scan:
         If the file is damaged, lacks something, or holds no frames, or none of counted photons.
     """
     base = read_user_base(path, modes=modes)
-    if base.amplitude is None:
-        raise StudyError(str(path), "has no frames", "add them as counts or diffraction")
-    scan, found = examined(in_standard_gauge(base), probe_in_photons=True)
+    scan, found = examined(in_standard_gauge(base), str(path), probe_in_photons=True)
     for message in found:
         warnings.warn(f"{path}: {message}", stacklevel=3)
     return scan

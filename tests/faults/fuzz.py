@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.fuzz_cases import CASES, Batch
-from faults.outcome import Outcome
+from faults.outcome import Outcome, tell
 from fly64_dose_overlap.progress import say
 
 SEED = "5"
@@ -131,8 +131,4 @@ def _add(count: Count, event: Event, where: str) -> None:
 
 
 if __name__ == "__main__":
-    outcomes = list(run(quick="--quick" in sys.argv))
-    losses = [f"{outcome.kind}: {line}" for outcome in outcomes for line in outcome.lost]
-    print("\n".join(losses))
-    print(f"{sum(outcome.tried for outcome in outcomes)} tried, {len(losses)} lost")
-    sys.exit(bool(losses))
+    sys.exit(tell(run(quick="--quick" in sys.argv)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -29,3 +30,12 @@ class Outcome:
     seconds: float
     mib: float
     lost: tuple[str, ...] = ()
+
+
+def tell(outcomes: Iterable[Outcome]) -> int:
+    """Print what was lost and how much was tried; return the exit status."""
+    found = list(outcomes)
+    losses = [f"{outcome.kind}: {line}" for outcome in found for line in outcome.lost]
+    print("\n".join(losses))
+    print(f"{sum(outcome.tried for outcome in found)} tried, {len(losses)} lost")
+    return int(bool(losses))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import fly64_dose_overlap as fdo
 from faults.mutations import Arrays
-from faults.outcome import Outcome
+from faults.outcome import Outcome, tell
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.progress import say
@@ -321,8 +321,4 @@ def run(*, quick: bool) -> Iterator[Outcome]:
 
 
 if __name__ == "__main__":
-    outcomes = list(run(quick="--quick" in sys.argv))
-    losses = [f"{outcome.kind}: {line}" for outcome in outcomes for line in outcome.lost]
-    print("\n".join(losses))
-    print(f"{sum(outcome.tried for outcome in outcomes)} tried, {len(losses)} lost")
-    sys.exit(bool(losses))
+    sys.exit(tell(run(quick="--quick" in sys.argv)))

@@ -163,7 +163,9 @@ def test_the_star_test_case_has_no_defect() -> None:
     for dose in (1000, 100000):
         dosed, _ = Simulation(base).with_dose(dose)
         counts = np.concatenate(list(draw_counts(dosed, seed=1, dose=dose)))
-        scan, found = examined(replace(dosed, amplitude=np.sqrt(counts, dtype="f4")), probe_in_photons=True)
+        scan, found = examined(
+            replace(dosed, amplitude=np.sqrt(counts, dtype="f4")), "star", probe_in_photons=True
+        )
         assert (len(scan), found) == (len(base.positions_px), [])
 
 

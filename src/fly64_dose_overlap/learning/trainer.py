@@ -321,15 +321,14 @@ def _own_environment() -> Generator[None]:
 
     One process trains, also inside the allocation of a cluster: `LightningEnvironment` asks it nothing.
     """
-    before = dict(os.environ)
-    for name in before:
-        if name.startswith(("DVCLIVE_", "LT_")):
-            del os.environ[name]
-    os.environ["DVC_STUDIO_OFFLINE"] = "true"
+    offline = "DVC_STUDIO_OFFLINE"
+    hidden = [name for name in os.environ if name.startswith(("DVCLIVE_", "LT_")) or name == offline]
+    before = {name: os.environ.pop(name) for name in hidden}
+    os.environ[offline] = "true"
     try:
         yield
     finally:
-        os.environ.clear()
+        del os.environ[offline]
         os.environ.update(before)
 
 

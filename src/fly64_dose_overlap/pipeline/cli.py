@@ -217,9 +217,7 @@ def inspect(
     from fly64_dose_overlap.study.measured import best_of, examined, orientations, tells_orientation
 
     base = in_standard_gauge(read_user_base(file, modes="all"))
-    if base.amplitude is None:
-        raise StudyError(str(file), "has no frames", "add them as counts or diffraction")
-    scan, found = examined(base, probe_in_photons=True)
+    scan, found = examined(base, str(file), probe_in_photons=True)
     print(repr(scan))
     print("\n".join(found) or "nothing speaks against counts, probe and positions")
     if find and not tells_orientation(scan, base.obj):

@@ -80,9 +80,9 @@ def lit_pixels(
 ) -> NDArray[np.bool_]:
     """Return where more than a tenth of the largest illumination falls on an object, (y, x)."""
     # Of any unit: squares of single precision end at 1e38.
-    power = probe.astype(np.complex128) / np.abs(probe).max()
+    normalised = probe.astype(np.complex128) / np.abs(probe).max()
     # At whole positions no ramp of the probe changes which pixels count as lit.
-    light = illumination(power, np.rint(positions_px), (shape[0], shape[1]))
+    light = illumination(normalised, np.rint(positions_px), (shape[0], shape[1]))
     return light > LIT_FRACTION_OF_MAXIMUM * light.max()
 
 

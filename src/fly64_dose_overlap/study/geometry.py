@@ -12,7 +12,7 @@ from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 from fly64_dose_overlap.errors import StudyError
 
 DEFAULT_DIAMETER_FRACTION = 0.6
-DEFAULT_SOURCE = "0.6 N"
+DEFAULT_SOURCE = f"{DEFAULT_DIAMETER_FRACTION} N"
 DIAMETER_DECIMALS = 4
 """The probe is stored in single precision, scaled to each dose: later digits differ between doses."""
 TIE_TOLERANCE_PX = 1e-6

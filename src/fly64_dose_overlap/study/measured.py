@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import FrameArray
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet, optics_of
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
@@ -50,9 +51,16 @@ class Orientation:
     by_frame: NDArray[np.float64]
 
 
-def measured_scan(base: BaseSet) -> Scan:
-    """Return the scan of a base set's measured frames, counts in memory."""
-    assert base.amplitude is not None
+def measured_scan(base: BaseSet, where: str) -> Scan:
+    """Return the scan of a base set's measured frames, counts (frame, y, x) in memory, photons.
+
+    Raises
+    ------
+    StudyError
+        If the base set, which ``where`` names, has none.
+    """
+    if base.amplitude is None:
+        raise StudyError(where, "has no frames", "add them as counts or diffraction")
     counts = np.empty(base.amplitude.shape, np.float32)
     for first in range(0, len(counts), FRAMES_PER_BLOCK):
         block = slice(first, first + FRAMES_PER_BLOCK)
@@ -69,15 +77,15 @@ def measured_scan(base: BaseSet) -> Scan:
     )
 
 
-def examined(base: BaseSet, *, probe_in_photons: bool) -> tuple[Scan, list[str]]:
+def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan, list[str]]:
     """Return the scan of measured frames, and what speaks against it, each in one line.
 
     Raises
     ------
     StudyError
-        As `defects`.
+        As `measured_scan` and `defects`.
     """
-    scan = measured_scan(base)
+    scan = measured_scan(base, where)
     doubt = orientation_doubt(scan, base.obj)
     return scan, [*defects(scan, probe_in_photons=probe_in_photons), *([doubt] if doubt else [])]
 

@@ -68,9 +68,9 @@ def _found_in(base: BaseSet) -> list[str]:
     from fly64_dose_overlap.study.measured import examined
     from fly64_dose_overlap.study.soundness import off_centre
 
-    return list(
-        off_centre(base.probe) if base.amplitude is None else examined(base, probe_in_photons=False)[1]
-    )
+    if base.amplitude is None:
+        return list(off_centre(base.probe))
+    return examined(base, "base", probe_in_photons=False)[1]
 
 
 if __name__ == "__main__":
