@@ -43,7 +43,7 @@ from fly64_dose_overlap.study.views import make_view
 
 @checked_call
 def simulate(
-    photons_per_frame: Annotated[float, Field(gt=0, le=1e12)] = 1e4,
+    photons_per_frame: Annotated[float, Field(ge=10, le=1e7)] = 1e4,
     *,
     seed: Seed = 42,
     object_kind: str = "star",

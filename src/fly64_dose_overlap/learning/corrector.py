@@ -140,7 +140,7 @@ def correct(network: nn.Module, planes: Tensor, coarse_photons: float | None) ->
 
 
 def _coarse_phase(correction: Tensor, planes: Tensor, coarse_photons: float) -> Tensor:
-    """Return the part of a correction that is to be taken off it; see `correct`."""
+    """Return the part of a correction, (batch, 2, y, x), that is to be taken off it; see `correct`."""
     photons = 10 ** (FLUENCE_DECADES * planes[:, 5:6]) - 1
     # The phase changes along i times the late image.
     turning = F.normalize(torch.stack([-planes[:, 3], 1 + planes[:, 2]], dim=1), dim=1)

@@ -91,6 +91,8 @@ class _Queue:
             if name not in on_the_way:
                 dvc_queue.add(experiment, flags)
                 say(f"queued {name}")
+        if others := [name for name, state in states.items() if state == "Queued" and name not in self.pending]:
+            say(f"other experiments are in DVC's queue and run first: {', '.join(others)}")
 
     def wait(self, display: Display) -> None:
         """Return when every cell is settled, or no worker is left for those that are not."""
