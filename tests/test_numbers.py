@@ -179,10 +179,12 @@ def test_numbers_in_sentences_are_those_of_parameters_metrics_and_code() -> None
         document(f"examples/amplitude_flow/{file}") for file in ("amplitude_flow.py", "pyproject.toml")
     ]
     workers = inspect.signature(cli.matrix).parameters["workers"].default
+    leads = re.findall(r"^Refined leads .*?: ([\d.]+) to ([\d.]+) dB", document("docs/results.md"), re.MULTILINE)
     taps, backgrounds = WINDOW_TAPS, [background for background, _ in posterior.BACKGROUNDS]
     for name, sentence, values in (
         ("README.md", "three doses (#, # and # photons per frame) times", params["doses"]),
         ("README.md", "runs all # cells", [cells]),
+        ("docs/index.md", "all nine cells too, by # to # dB above MAP", map(float, leads[1])),
         ("docs/study.md", "There are # cells for each kind", [cells]),
         ("docs/study.md", "averaged over the scan: #, # or #.", params["doses"]),
         ("docs/study.md", "raster of # px pitch with # px jitter over a square of # px", raster),
