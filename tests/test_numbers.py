@@ -179,7 +179,9 @@ def test_numbers_in_sentences_are_those_of_parameters_metrics_and_code() -> None
         document(f"examples/amplitude_flow/{file}") for file in ("amplitude_flow.py", "pyproject.toml")
     ]
     workers = inspect.signature(cli.matrix).parameters["workers"].default
-    leads = re.findall(r"^Refined leads .*?: ([\d.]+) to ([\d.]+) dB", document("docs/results.md"), re.MULTILINE)
+    leads = re.findall(
+        r"^Refined leads .*?: ([\d.]+) to ([\d.]+) dB", document("docs/results.md"), re.MULTILINE
+    )
     taps, backgrounds = WINDOW_TAPS, [background for background, _ in posterior.BACKGROUNDS]
     for name, sentence, values in (
         ("README.md", "three doses (#, # and # photons per frame) times", params["doses"]),

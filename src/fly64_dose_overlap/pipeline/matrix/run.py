@@ -91,7 +91,9 @@ class _Queue:
             if name not in on_the_way:
                 dvc_queue.add(experiment, flags)
                 say(f"queued {name}")
-        if others := [name for name, state in states.items() if state == "Queued" and name not in self.pending]:
+        if others := [
+            name for name, state in states.items() if state == "Queued" and name not in self.pending
+        ]:
             say(f"other experiments are in DVC's queue and run first: {', '.join(others)}")
 
     def wait(self, display: Display) -> None:
