@@ -25,17 +25,17 @@ RESULTS = ("dvc.lock", "metrics/")
 TIMEOUT_S = 300
 MATRIX_TIMEOUT_S = 1200
 
+TRAINING: dict[str, Any] = {
+    "width": 4,
+    "epochs": 2,
+    "steps_per_epoch": 3,
+    "frames_per_step": 16,
+    "validation_fraction": 0.4,
+    "device": "cpu",
+}
+"""What is tiny of the settings of a learned method."""
 METHODS: dict[str, dict[str, Any]] = {
-    "refined": {
-        "width": 4,
-        "epochs": 2,
-        "steps_per_epoch": 3,
-        "crop_px": 64,
-        "frames_per_step": 16,
-        "iterations": 4,
-        "validation_fraction": 0.4,
-        "device": "cpu",
-    },
+    "refined": {**TRAINING, "crop_px": 64, "iterations": 4},
     "ml": {"epochs": 2},
 }
 """The methods of the tiny study, one learned and one iterative, with what is tiny of their settings."""
@@ -179,8 +179,11 @@ def stages_run(result: Completed) -> set[str]:
     return set(re.findall(r"^Running stage '(.+)':$", result.stdout, flags=re.MULTILINE))
 
 
-def make_study(folder: Path) -> StudyCopy:
-    """Copy the files of the repository, committed or not, and commit them with tiny parameters."""
+def make_study(folder: Path, methods: dict[str, dict[str, Any]] = METHODS) -> StudyCopy:
+    """Copy the files of the repository, committed or not, and commit them with tiny parameters.
+
+    ``methods`` are those of the study, with what is tiny of their settings.
+    """
     study = StudyCopy(folder / "study")
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -198,12 +201,12 @@ def make_study(folder: Path) -> StudyCopy:
         base={"frame_side_px": 32, "field_px": 120.0, "step_px": 6.0},
         learned=["refined"],
         iterative=["ml"],
-        methods=METHODS,
+        methods=methods,
         limit={"vectors": 1, "iterations": 10},
         evaluate={"registration_upsampling": 10},
     )
     content = study.params()
-    content["methods"] = {name: content["methods"][name] for name in METHODS}
+    content["methods"] = {name: content["methods"][name] for name in methods}
     (study.root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     study.git("init", "--quiet", "--initial-branch", "main")
     study.commit("start")

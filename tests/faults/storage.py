@@ -205,7 +205,7 @@ def rotten_cache(rng: random.Random, times: int) -> Outcome:
 def rotten_checkpoint(rng: random.Random, times: int) -> Outcome:
     """Kill training, damage its newest checkpoint: it must say so, and go on from the one before."""
     tally = Tally("newest checkpoint damaged")
-    (stage,) = [stage for stage in stages() if stage.name == "train"]
+    (stage,) = [stage for stage in stages() if stage.name == "train@refined"]
     with victim() as study:
         for number in range(times):
             epoch = 2 + number % (EPOCHS - 2)
@@ -222,5 +222,5 @@ def rotten_checkpoint(rng: random.Random, times: int) -> Outcome:
                 if "damaged" not in again.printed or "resumed from the checkpoint" not in again.printed:
                     raise Lost("it does not say that a checkpoint was damaged and which it went on from")
                 require_same(study, stage.outputs)
-                require_unbroken_curve(study, "metrics/train")
+                require_unbroken_curve(study, "metrics/refined")
     return tally.outcome()

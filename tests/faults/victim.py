@@ -21,20 +21,25 @@ from faults.command import LIMIT_S, Lost
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.progress import say
 from matrix_study import kill_all
-from study_copy import StudyCopy, make_study
+from study_copy import TRAINING, StudyCopy, make_study
 from tiny_study import ROOT
 
 DOSE = 1000
 VIEW = "dense"
 EPOCHS = 4
-LEARNED = ("network", "refined", "supervised")
+LONG_ENOUGH = {**TRAINING, "epochs": EPOCHS, "patience": EPOCHS}
+LEARNED = {
+    "network": {**LONG_ENOUGH, "crop_px": 64, "iterations": 2, "likelihood_epochs": 2},
+    "refined": {**LONG_ENOUGH, "crop_px": 64, "iterations": 4},
+    "supervised": LONG_ENOUGH,
+}
+ITERATIVE = {"map": {"epochs": 10}, "ml": {"epochs": 10}, "lsqml": {"epochs": 10}}
 PARAMS: dict[str, Any] = {
     "dose": DOSE,
     "doses": [DOSE],
     "view": VIEW,
     "learned": list(LEARNED),
-    "iterative": ["map", "ml", "lsqml"],
-    **{f"methods__{name}__{key}": EPOCHS for name in LEARNED for key in ("epochs", "patience")},
+    "iterative": list(ITERATIVE),
 }
 KEPT = ROOT / "build" / "faults"
 """Finished studies by the content of the repository; `make clean` removes them."""
@@ -73,7 +78,7 @@ def finished() -> StudyCopy:
         say("faults: making the study that is disturbed")
         KEPT.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=KEPT) as made:
-            study = make_study(Path(made))
+            study = make_study(Path(made), {**LEARNED, **ITERATIVE})
             study.change_params(**PARAMS)
             study.commit("one dose")
             study.git("tag", "--force", "start")
@@ -86,7 +91,7 @@ def finished() -> StudyCopy:
 def _digest_of_repository() -> str:
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    digest = hashlib.sha256(json.dumps(PARAMS).encode())
+    digest = hashlib.sha256(json.dumps([PARAMS, LEARNED, ITERATIVE]).encode())
     for name in sorted(filter(None, names.split("\0"))):
         path = ROOT / name
         if name.startswith(("src/", "dvc.yaml", "params.yaml", "tests/study_copy.py")) and path.is_file():
