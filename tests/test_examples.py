@@ -94,9 +94,12 @@ def test_params_yaml_can_name_it(installed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_notebook_runs() -> None:
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     import jupytext
     from nbclient import NotebookClient
+
+    # Stages set it, and other tests call them in this process.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
 
     notebook = jupytext.read(EXAMPLES / "first_steps.py")
     resources = {"metadata": {"path": str(ROOT)}}

@@ -20,7 +20,7 @@ LOSS = "val.loss"
 """As `dvc exp show` calls it, where one method is trained."""
 TABLE = f"^(Experiment|State|dose|view|{LOSS}|psnr|ssim)$"
 REFUSED = [
-    ("dose=-1", "error: params.yaml: dose: input should be greater than 0, got -1"),
+    ("dose=-1", "error: params.yaml: dose: input should be greater than or equal to 10, got -1"),
     (
         "dose=1e3",
         "error: params.yaml: dose must be a whole number of photons per frame, got 1000.0; write 1000",

@@ -201,6 +201,8 @@ class _Running:
 
     def _log(self, metrics: Metrics) -> None:
         if self.live:
+            if not self.live.summary:
+                self.live.step = 1  # the first epoch, in messages too
             for name, value in metrics.items():
                 self.live.log_metric(name, value)
             self.live.next_step()
