@@ -180,7 +180,9 @@ def test_numbers_in_sentences_are_those_of_parameters_metrics_and_code() -> None
     ]
     workers = inspect.signature(cli.matrix).parameters["workers"].default
     leads = re.findall(
-        r"^Refined leads .*?: ([\d.]+) to ([\d.]+) dB", document("docs/results.md"), re.MULTILINE
+        r"^Refined leads in phase PSNR .*?: ([\d.]+) to ([\d.]+) dB",
+        document("docs/results.md"),
+        re.MULTILINE,
     )
     taps, backgrounds = WINDOW_TAPS, [background for background, _ in posterior.BACKGROUNDS]
     for name, sentence, values in (

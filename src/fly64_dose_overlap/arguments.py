@@ -63,7 +63,7 @@ def checked_call(function: Callable[Given, Returned]) -> Callable[Given, Returne
             with _plain_torch():
                 return function(*bound.args, **bound.kwargs)
         except ValidationError as error:
-            raise StudyError(function.__name__, first_problem(error)) from error
+            raise StudyError(function.__name__, first_problem(error)) from None
 
     return call
 

@@ -137,7 +137,9 @@ def test_a_cell_that_was_pushed_is_not_run_again(nodes: Nodes, tmp_path: Path) -
     again = nodes.log(job).removeprefix(told)
     assert "$ git clone" in again
     assert "$ dvc exp run" not in again
-    with pytest.raises(StudyError, match=r"experiment 1000-sparse: was pushed before with another view and methods;"):
+    with pytest.raises(
+        StudyError, match=r"experiment 1000-sparse: was pushed before with another view and methods;"
+    ):
         run_cell(replace(job, overrides=("dose=1000", "view=dense")))
     nodes.assert_nothing_left()
 

@@ -75,7 +75,7 @@ def test_names_are_escaped() -> None:
 def test_page_opens_with_one_sentence_then_pictures_then_curves(tmp_path: Path) -> None:
     study = study_of(pictured_run(tmp_path), new_run(10000, "dense"))
     html = page([study], {})
-    sentence = "Network leads in all 2 cells of dose and overlap: 1.00 dB above the best iterative method"
+    sentence = "Network leads in phase PSNR in all 2 cells of dose and overlap: 1.00 dB above the best"
     places = [html.index(text) for text in (sentence, 'class="stage"', "against dose", "<table>")]
     assert places == sorted(places)
 
@@ -108,7 +108,9 @@ def test_results_that_are_not_committed_come_first_and_are_marked() -> None:
     html = page([own, small_study()], {})
     assert html.index('<section id="s1">') < html.index("your own cell: 10,000 photons per frame, dense")
     assert html.index("your own cell") < html.index('<section id="s2">')
-    assert "leads in all 2 cells" in html[: html.index("<nav")], "the sentence is about the larger study"
+    assert "leads in phase PSNR in all 2 cells" in html[: html.index("<nav")], (
+        "the sentence is about the larger study"
+    )
 
 
 def test_conventions_stand_with_the_numbers() -> None:
@@ -127,8 +129,8 @@ def test_conventions_that_differ_are_given_as_a_range() -> None:
 
 def test_headline_says_who_leads_by_how_much_and_how_far_from_the_limit() -> None:
     assert headline(full_study()) == (
-        "Network leads in all 9 cells of dose and overlap: 1.00 dB above the best iterative method (LSQML) "
-        "and 4.00 dB below the physical limit."
+        "Network leads in phase PSNR in all 9 cells of dose and overlap: 1.00 dB above the best iterative "
+        "method (LSQML) and 4.00 dB below the physical limit."
     )
     assert headline(study_of(new_run(1000, "dense"))) == (
         "Network leads at 1,000 photons per frame, dense, with a phase PSNR of 24.00 dB: "
@@ -153,7 +155,9 @@ def test_headline_compares_with_the_bayesian_limit_where_the_unbiased_one_does_n
 def test_headline_names_what_the_leader_is_compared_with() -> None:
     strong = {**METHODS, "MAP": ("iterative", 30.0, 0.04)}
     text = headline(study_of(new_run(1000, "dense", methods=strong), new_run(1000, "sparse")))
-    assert text.startswith("MAP leads in 1 of 2 cells") or text.startswith("Network leads in 1 of 2 cells")
+    assert text.startswith("MAP leads in phase PSNR in 1 of 2 cells") or text.startswith(
+        "Network leads in phase PSNR in 1 of 2 cells"
+    )
     only = {"LSQML": METHODS["LSQML"], "flat object": METHODS["flat object"]}
     assert headline(study_of(new_run(1000, "dense", methods=only))) == (
         "LSQML leads at 1,000 photons per frame, dense, with a phase PSNR of 23.00 dB: "

@@ -208,7 +208,11 @@ def report(
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An NPZ file with frames.")],
     find: Annotated[
-        bool, typer.Option("--find-orientation", help="Turn axes and order until its own object fits.")
+        bool,
+        typer.Option(
+            "--find-orientation",
+            help="Turn axes and order until its own object fits; a misfit of 1 is that of the mean frame.",
+        ),
     ] = False,
 ) -> None:
     """Read measured frames, and say what speaks against them."""
@@ -225,7 +229,8 @@ def inspect(
     if find:
         tried = orientations(scan, base.obj)
         best, given = best_of(tried), tried[0]
-        for each in sorted({best, given, *sorted(tried, key=lambda o: o.misfit)[:5]}, key=lambda o: o.misfit):
+        shown = {best, given, *sorted(tried, key=lambda o: o.misfit)[:5]}
+        for each in sorted(shown, key=lambda o: (o is not best, o.misfit, len(o.changes))):
             marks = f"{' (best)' if each is best else ''}{' (the file)' if each is given else ''}"
             print(f"misfit {each.misfit:.4g}: {' and '.join(each.changes) or 'as it is'}{marks}")
 

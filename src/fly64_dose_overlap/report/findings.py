@@ -35,7 +35,7 @@ def headline(study: Study) -> str:
         text = f"{capital(leader)} leads at {cells[0].title}, with a phase PSNR of {value} dB"
     else:
         count = f"all {len(cells)}" if len(led) == len(cells) else f"{len(led)} of {len(cells)}"
-        text = f"{capital(leader)} leads in {count} cells of dose and overlap"
+        text = f"{capital(leader)} leads in phase PSNR in {count} cells of dose and overlap"
     parts = [part for part in (_lead(study), _distance(study)) if part]
     return text + (f": {' and '.join(parts)}" if parts else "") + "."
 

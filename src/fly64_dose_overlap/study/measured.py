@@ -109,8 +109,9 @@ def orientation_doubt(scan: Scan, obj: NDArray[np.complex64]) -> str:
     given, best = found[0], best_of(found)
     if best is not given and best.misfit < 1:
         return (
-            f"its own object explains the frames better with {' and '.join(best.changes)}: misfit "
-            f"{best.misfit:.3g} for {given.misfit:.3g}, see dose-overlap inspect FILE --find-orientation"
+            f"its own object explains the frames better with {' and '.join(best.changes)}: "
+            f"misfit {best.misfit:.3g} instead of {given.misfit:.3g}, "
+            "see dose-overlap inspect FILE --find-orientation"
         )
     if given.misfit > 1:
         return (
