@@ -52,6 +52,7 @@ NO_DEPS = {
         "pipeline/code.py",
         "pipeline/cells.py",
         "pipeline/stages/__init__.py",
+        "blas.py",
         "pipeline/stages/_cli.py",
         "pipeline/stages/_interrupts.py",
         "pipeline/stages/_method.py",

@@ -96,6 +96,29 @@ def test_numbers_of_numpy_are_numbers() -> None:
     np.testing.assert_array_equal(thinned[0].counts[:], thinned[1].counts[:])
 
 
+def test_photons_that_are_thinned_again_are_drawn_anew() -> None:
+    counts = np.random.default_rng(1).poisson(30, case()[0].counts.shape).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a probe of other power
+        once = fdo.thin(replace(case()[0], counts=counts), 0.5)
+        twice = fdo.thin(once, 0.5)
+    first, second = (np.asarray(each.counts[:]) for each in (once, twice))
+    drawn = (first - 0.5 * counts).ravel(), (second - 0.5 * first).ravel()
+    assert abs(np.corrcoef(*drawn)[0, 1]) < 0.03
+
+
+def test_a_setting_that_a_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    scan, settings = tiny_scan.scan(), tiny_scan.SETTINGS["refined"]
+    model = tmp_path / "model.safetensors"
+    fdo.train("refined", scan, model, **settings)
+    plain = fdo.reconstruct(scan, "refined", model=model, **settings)
+    np.testing.assert_array_equal(plain.obj, fdo.reconstruct(scan, "refined", model=model).obj)
+    for key, own, other in (("iterations", 5, 6), ("weight", 0.4, 1.0), ("width", 4, 8)):
+        message = refusal(fdo.reconstruct, scan, "refined", model=model, **{key: other})
+        problem = f"{key}: the model was trained with {own}, not {other}"
+        assert message == f"refined: {problem}; leave it out, or train another model"
+
+
 def test_what_a_method_would_not_use_is_refused(tmp_path: Path) -> None:
     scan, truth = case()
     for call in (fdo.reconstruct, fdo.agreement):

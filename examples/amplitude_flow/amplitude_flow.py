@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+from fly64_dose_overlap.config import Epochs
 from fly64_dose_overlap.methods.base import Iteration, IterationSettings
 from fly64_dose_overlap.methods.state import State
 from fly64_dose_overlap.scan import Scan
@@ -18,7 +19,7 @@ class AmplitudeFlow(Iteration):
     class Settings(IterationSettings):
         """Settings of amplitude flow."""
 
-        epochs: int = 60
+        epochs: Epochs = 60
         momentum: float = 0.8
         background: float = 0.1
         """Photons added to each pixel, measured and expected, so that empty ones pull less."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import AfterValidator, ConfigDict, ValidationError, create_model
 
+from fly64_dose_overlap.blas import one_blas_thread
 from fly64_dose_overlap.config import Section, first_problem
 from fly64_dose_overlap.errors import StudyError
 
@@ -60,7 +61,7 @@ def checked_call(function: Callable[Given, Returned]) -> Callable[Given, Returne
         given |= {name: value.item() for name, value in given.items() if isinstance(value, np.generic)}
         try:
             rules.model_validate({name: given[name] for name in named if name in given})
-            with _plain_torch():
+            with _plain_torch(), one_blas_thread():
                 return function(*bound.args, **bound.kwargs)
         except ValidationError as error:
             raise StudyError(function.__name__, first_problem(error)) from None

@@ -166,7 +166,9 @@ def thin(scan: Scan, fraction: Annotated[float, Field(gt=0, lt=1)], *, seed: See
     0.2
     """
     require_sound(scan)
-    return scan.thin(fraction, generator(seed, "thin"))
+    # Thinned again with the same seed, it must not meet the same random numbers.
+    photons = round(scan.photons_per_frame * len(scan))
+    return scan.thin(fraction, generator(seed, "thin", photons))
 
 
 @checked_call
@@ -258,6 +260,7 @@ def _reconstruct(
                 model = Path(folder) / "model.safetensors"
                 made.trained(scan.cropped()[0], Training(seed, model), None)
             made.load(Path(model))
+            made.require_trained_with(settings)
         found = [
             Result(r.method, r.label, r.obj, r.probe, r.positions_px, r.loss, t.seconds, r.settings, scan, {})
             for r, t in run_method(made, scan, HeldOut(seed=seed))

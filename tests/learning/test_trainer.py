@@ -92,8 +92,12 @@ def results() -> dict[str, bytes]:
 
 
 def curve(name: str) -> list[float]:
+    return [float(row[name.split("/")[1]]) for row in rows_of(name)]
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
     with (CURVES / f"plots/metrics/{name}.tsv").open() as file:
-        return [float(row[name.split("/")[1]]) for row in csv.DictReader(file, delimiter="\t")]
+        return list(csv.DictReader(file, delimiter="\t"))
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +122,7 @@ def test_outcome_and_bundle_agree(capsys: pytest.CaptureFixture[str]) -> None:
         key: value for key, value in outcome.items() if key not in ("sha256", "size_bytes")
     }
     assert outcome["epochs"] == EPOCHS
+    assert [int(row["step"]) for row in rows_of("val/loss")] == list(range(1, EPOCHS + 1))
     assert outcome["val_loss"] == min(curve("val/loss"))
     assert outcome["train_loss"] == curve("train/loss")[outcome["best_epoch"] - 1]
     assert 0 < timing.cpu_seconds < 60

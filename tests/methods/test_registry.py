@@ -141,7 +141,8 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Non
 
     def entry_points(*, group: str) -> list[EntryPoint]:
         assert group == "fly64_dose_overlap.methods"
-        return [EntryPoint(name, value, group) for name, value in values.items()]
+        twice = [EntryPoint("twice", f"elsewhere:{each}", group) for each in ("Flat", "Nameless")]
+        return [*(EntryPoint(name, value, group) for name, value in values.items()), *twice]
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
     forget()
@@ -254,13 +255,17 @@ def test_no_package_takes_the_place_of_a_method() -> None:
             "mapped",
             "mapped = elsewhere:Mapped: its Settings must derive from config.Section, got <class 'dict'>",
         ),
-        ("nameless", "nameless = elsewhere:Nameless: 'algorithm' must be one line of text, got None"),
+        (
+            "nameless",
+            r"nameless = elsewhere:Nameless: the label \('algorithm'\) must be one line of text, got None",
+        ),
         (
             "gone",
             r"gone = nowhere:Method: cannot be imported \(ModuleNotFoundError: No module named 'nowhere'\)",
         ),
         ("misspelt", r"misspelt = elsewhere:Flaat: cannot be imported \(.*\); mend or reinstall its package"),
         ("no value", r"no value = no value: cannot be imported \("),
+        ("twice", "twice: several packages bring it: elsewhere:Flat and elsewhere:Nameless; remove"),
         ("division", r"division = .*: cannot be imported \(ZeroDivisionError: division by zero\); mend or"),
         ("quits", r"quits = .*: cannot be imported \(SystemExit: 3\)"),
         ("half_written", r"half_written = .*: cannot be imported \(SyntaxError: invalid syntax"),

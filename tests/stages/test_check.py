@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 import factories
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.methods.ml import MaximumLikelihood
 from fly64_dose_overlap.methods.registry import method_class, method_names
 from fly64_dose_overlap.pipeline import code
 from fly64_dose_overlap.pipeline.code import PACKAGE, code_of_method
@@ -182,6 +183,23 @@ def test_versions_of_libraries_are_part_of_it() -> None:
     assert {"numpy", "scipy", "torch"} <= code_of_method("map").keys()
     assert "ptychi" not in code_of_method("map")
     assert all("ptychi" in code_of_method(name) for name in PTYCHI)
+
+
+def test_modules_that_are_imported_relatively_are_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from . import raar\nfrom .map import Weight\nfrom ..physics.sweep import sweep\n"
+    )
+    found = code.imported_files(f"{PACKAGE}.methods.mine", tmp_path / "mine.py")
+    assert {f"{PACKAGE}.{name}" for name in ("methods.raar", "methods.map", "physics.sweep")} < found.keys()
+
+
+def test_a_result_of_anothers_name_or_label_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for label, other in (("MAP", "map"), ("MAP held-out", "map"), ("group start", "network")):
+        monkeypatch.setattr(MaximumLikelihood, "label", label)
+        problem = f"has a result called {label!r}, as {other} has; give it another name or label"
+        assert checked().stderr == f"error: params.yaml: methods.ml: {problem}\n"
+    monkeypatch.setattr(MaximumLikelihood, "label", "flat object")
+    assert "as the flat object has" in checked().stderr
 
 
 def test_of_another_packages_method_its_module_and_version_count(

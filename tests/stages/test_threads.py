@@ -10,6 +10,7 @@ import scipy.linalg  # noqa: F401  # pyright: ignore[reportUnusedImport] - bring
 import threadpoolctl
 from typer.testing import CliRunner
 
+from fly64_dose_overlap.arguments import checked_call
 from fly64_dose_overlap.pipeline.stages._cli import command
 
 THREADS = 2
@@ -39,4 +40,15 @@ def test_a_stage_has_one_thread_of_blas_and_gives_the_others_back() -> None:
     assert set(before.values()) == {THREADS}
     assert CliRunner().invoke(command(main)).exit_code == 0
     assert seen == dict.fromkeys(before, 1)
+    assert blas_threads() == before
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_so_has_a_function_of_the_front_door() -> None:
+    @checked_call
+    def seen() -> dict[str, int]:
+        return blas_threads()
+
+    before = blas_threads()
+    assert seen() == dict.fromkeys(before, 1)
     assert blas_threads() == before

@@ -259,7 +259,7 @@ def check_heading(where: str, method: Any, label: Any, kind: Any, settings: Any)
     except (TypeError, ValueError) as error:
         raise StudyError(where, f"settings must be JSON ({error})") from None
     if not isinstance(label, str) or not label.strip() or len(label.splitlines()) != 1:
-        raise StudyError(where, f"'{ALGORITHM}' must be one line of text, got {label!r}")
+        raise StudyError(where, f"the label ('{ALGORITHM}') must be one line of text, got {label!r}")
 
 
 def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:

@@ -62,6 +62,11 @@ class Method(ABC):
     def __init__(self, settings: Section | None = None) -> None:
         self.settings: Any = self.Settings() if settings is None else settings
 
+    @classmethod
+    def headings(cls) -> dict[str, str]:
+        """Return the label of every result by its name; no other method may have one of them."""
+        return {cls.name: cls.label}
+
     @abstractmethod
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
         """Yield a state after every epoch, or one at the end.
@@ -95,6 +100,11 @@ class Iteration(Method):
     kind = "iterative"
     Settings = IterationSettings
 
+    @classmethod
+    def headings(cls) -> dict[str, str]:
+        """Return the label of both results by their names; see `Method.headings`."""
+        return {cls.name: cls.label, f"{cls.name}_held_out": f"{cls.label} held-out"}
+
     def states(self, scan: Scan, seed: int) -> Iterator[State]:
         """Yield states for as long as they are asked for; see `Method.states`."""
         yield from super().states(scan, seed)
@@ -110,10 +120,8 @@ class Iteration(Method):
         kept = snapshots(self.states(scan, stop.seed), {epochs, course.epoch}, label=self.label)
         running = watch.read()
         stopped = choosing + running.scaled(course.epoch / epochs)
-        for name, label, epoch, kind, timing in (
-            (self.name, self.label, epochs, "fixed", running),
-            (f"{self.name}_held_out", f"{self.label} held-out", course.epoch, "held-out photons", stopped),
-        ):
+        ends = ((epochs, "fixed", running), (course.epoch, "held-out photons", stopped))
+        for (name, label), (epoch, kind, timing) in zip(self.headings().items(), ends, strict=True):
             settings = {**self.settings.model_dump(), "epochs": epoch, "stop": kind}
             settings |= stop.described(course)
             yield Result(name, label, self.kind, kept[epoch], settings, course.deviances, timing)
@@ -128,6 +136,8 @@ class Learned(Method):
         Whether `train` is given the true object.
     model : dict
         What results say of the model that they were made with.
+    trained_with : dict
+        Settings that a loaded model brings, whatever ``settings`` says.
     """
 
     kind = "learned"
@@ -136,6 +146,7 @@ class Learned(Method):
     def __init__(self, settings: Section | None = None) -> None:
         super().__init__(settings)
         self.model: dict[str, Any] = {}
+        self.trained_with: dict[str, Any] = {}
 
     @abstractmethod
     def train(
@@ -184,6 +195,13 @@ class Learned(Method):
         """Take up a trained model, and keep its digest for the results; see `load_model`."""
         self.load_model(bundle)
         self.model = {"model_sha256": sha256_of(bundle)}
+
+    def require_trained_with(self, settings: dict[str, Any]) -> None:
+        """Refuse settings that the loaded model brings with another value: they would be ignored."""
+        for key, value in settings.items():
+            if (own := self.trained_with.get(key, value)) != value:
+                problem = f"{key}: the model was trained with {own}, not {value}"
+                raise StudyError(self.name, problem, "leave it out, or train another model")
 
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
         """Yield what `run` ends with."""

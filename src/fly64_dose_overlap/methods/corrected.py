@@ -45,6 +45,8 @@ class Corrected(Learned):
     def load_model(self, bundle: Path) -> None:
         """Take up a trained network and the settings of its start; see `Learned`."""
         self._network, self._info, self._start = load_corrector(bundle, self.name, self.start_type)
+        brought = {**self._info.start, "width": self._info.width, "coarse_photons": self._info.coarse_photons}
+        self.trained_with = {key: brought[key] for key in brought if key in self.Settings.model_fields}
 
     def imager(self, scan: Scan) -> Imager:
         """Bring the network and a scan together."""

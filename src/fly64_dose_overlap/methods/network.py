@@ -34,6 +34,11 @@ class Network(Corrected):
         likelihood_epochs: Epochs = 60
         """Iterations of maximum likelihood from its image on, at most."""
 
+    @classmethod
+    def headings(cls) -> dict[str, str]:
+        """Return the labels of all three results by their names; see `Method.headings`."""
+        return {"group_start": "group start", cls.name: cls.label, "network_ml": "network + ML"}
+
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
         """Yield the mosaic, the network's image, and what maximum likelihood makes of that."""
         watch = Stopwatch()

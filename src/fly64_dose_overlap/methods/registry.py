@@ -34,10 +34,13 @@ def method_class(name: str) -> type[Method]:
         found = _own(name)
         if found is not None:
             return found
-    entry = _foreign().get(name)
-    if entry is None:
+    entries = _foreign().get(name)
+    if not entries:
         raise StudyError("method", f"there is no {name!r}", f"there are {', '.join(method_names())}")
-    return _loaded(entry)
+    if len(entries) > 1:
+        both = " and ".join(entry.value for entry in entries)
+        raise StudyError(f"entry point {name}", f"several packages bring it: {both}", "remove all but one")
+    return _loaded(entries[0])
 
 
 def method_names() -> list[str]:
@@ -76,7 +79,7 @@ def make_method(name: str, settings: Any = None, *, where: str = "settings") -> 
         if name in _own_modules():
             raise
         problem = f"cannot be made ({type(error).__name__}: {error})"
-        raise StudyError(_told(_foreign()[name]), problem, MEND) from error
+        raise StudyError(_told(_foreign()[name][0]), problem, MEND) from error
 
 
 @cache
@@ -95,8 +98,11 @@ def _own(name: str) -> type[Method] | None:
 
 
 @cache
-def _foreign() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+def _foreign() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        found.setdefault(entry.name, []).append(entry)
+    return found
 
 
 def _told(entry: EntryPoint) -> str:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions, version
+from importlib.util import resolve_name
 from inspect import getfile
 from pathlib import Path
 
@@ -56,16 +57,17 @@ def imported_files(module: str, file: Path) -> dict[str, Path]:
         if name in found or name in LEFT_OUT:
             continue
         found[name] = path
-        pending.extend(_imports(path))
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        pending.extend(_imports(path, package))
     return found
 
 
-def _imports(file: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the modules of this package that a file may import, and the packages that they lie in.
+def _imports(file: Path, package: str) -> Iterator[tuple[str, Path]]:
+    """Yield the modules of this package that a file of ``package`` may import, and what they lie in.
 
     The package itself is none: it only says its version, and hands out what a user asks for.
     """
-    for name in _names_imported(file.read_text(encoding="utf-8")):
+    for name in _names_imported(file.read_text(encoding="utf-8"), package):
         parts = name.split(".")
         if parts[0] != PACKAGE:
             continue
@@ -77,11 +79,12 @@ def _imports(file: Path) -> Iterator[tuple[str, Path]]:
 
 
 @cache
-def _names_imported(source: str) -> tuple[str, ...]:
+def _names_imported(source: str, package: str) -> tuple[str, ...]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = resolve_name("." * node.level + (node.module or ""), package)
+            names.update(f"{origin}.{alias.name}" for alias in node.names)
     return tuple(sorted(names))

@@ -8,6 +8,7 @@ from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.methods.registry import make_method
+from fly64_dose_overlap.scores.evaluation import FLAT_OBJECT, FLAT_OBJECT_LABEL
 
 
 def load_study(path: Path = PARAMS_FILE) -> Params:
@@ -19,15 +20,21 @@ def load_study(path: Path = PARAMS_FILE) -> Params:
         If the file is not there.
     StudyError
         If a key is unknown, missing, of the wrong type or out of range, a method does not
-        exist, or is named in the wrong list.
+        exist, is named in the wrong list, or has a result of the name or label of another's.
     """
     params = load_params(path)
+    taken = {FLAT_OBJECT: "the flat object", FLAT_OBJECT_LABEL: "the flat object"}
     for name, settings in params.methods.items():
         made = make_method(name, settings, where=f"{path}: methods.{name}")
         if name in params.iterative and isinstance(made, Learned):
             raise StudyError(str(path), f"iterative: {name} has to be trained", "name it in learned")
         if name in params.learned and not isinstance(made, Learned):
             raise StudyError(str(path), f"learned: {name} has no training", "name it in iterative")
+        for heading in {word for pair in made.headings().items() for word in pair}:
+            if other := taken.get(heading):
+                problem = f"has a result called {heading!r}, as {other} has"
+                raise StudyError(f"{path}: methods.{name}", problem, "give it another name or label")
+            taken[heading] = name
     return params
 
 

@@ -23,6 +23,8 @@ from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import Region, scan_region
 from fly64_dose_overlap.scores.scores import score
 
+FLAT_OBJECT, FLAT_OBJECT_LABEL = "flat_object", "flat object"
+"""Of the result that any method must beat."""
 HEADLINES = ("refined", "network")
 """Methods of which the first one present has its scores at the top, where `dvc exp show` finds them."""
 
@@ -102,6 +104,9 @@ def evaluate(
     conventions: dict[str, Any] = {}
     for result in track(everything, total=len(reconstructions) + 1, label="score", unit="method"):
         region.require_shape(result.label, result.obj)
+        if result.method in aligned or result.label in methods:
+            problem = f"there are two results with the name {result.method} or the label {result.label!r}"
+            raise StudyError("reconstructions", problem, "give each method results of other names and labels")
         found = align_to(truth, result.obj, region, upsampling=params.registration_upsampling)
         warn_of_limit(result.label, found)
         aligned[result.method] = spool(found.field.shape, found.field.dtype, [found.field])
@@ -158,8 +163,8 @@ def warn_of_limit(label: str, aligned: Aligned, stacklevel: int = 2) -> None:
 
 def _flat_object(scan: Scan) -> Reconstruction:
     return Reconstruction(
-        method="flat_object",
-        label="flat object",
+        method=FLAT_OBJECT,
+        label=FLAT_OBJECT_LABEL,
         kind="reference",
         obj=np.ones(scan.object_shape, np.complex64),
         probe=scan.probe,

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import threadpoolctl
 import typer
 
 import fly64_dose_overlap
+from fly64_dose_overlap.blas import one_blas_thread
 from fly64_dose_overlap.errors import StudyError, as_refusal
 from fly64_dose_overlap.pipeline.stages._interrupts import (
     EXIT_INTERRUPTED,
@@ -118,7 +118,7 @@ def refusing(main: Callable[..., None]) -> Callable[..., None]:
             with bounded_interrupts(), _one_line_warnings():
                 _require_own_code()
                 _prepare_for_limited_memory()
-                with _one_blas_thread():
+                with one_blas_thread():
                     main(*args, **kwargs)
         except KeyboardInterrupt:
             if first_to_tell():
@@ -168,13 +168,6 @@ def _prepare_for_limited_memory() -> None:
     square = np.eye(64)
     (multiply,) = get_blas_funcs(["gemm"])
     multiply(1.0, square, square @ square)
-
-
-def _one_blas_thread() -> threadpoolctl.threadpool_limits:
-    """Give NumPy's and SciPy's OpenBLAS one thread each: the last digits of sums depend on their number."""
-    import scipy.linalg  # noqa: F401 - only what is loaded is limited  # pyright: ignore
-
-    return threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 @contextmanager
