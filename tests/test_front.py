@@ -107,6 +107,32 @@ def test_photons_that_are_thinned_again_are_drawn_anew() -> None:
     assert abs(np.corrcoef(*drawn)[0, 1]) < 0.03
 
 
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        (np.conj, "truth: its own object explains the frames better with .*the probe conjugated"),
+        (
+            np.transpose,
+            "truth: its own object explains the frames better with x and y of the positions swapped",
+        ),
+        (lambda truth: np.roll(truth, 10, axis=0), "truth: its own object explains the frames worse than"),
+    ],
+)
+def test_a_truth_that_is_turned_is_warned_of_where_it_is_given(
+    turn: Callable[[Any], Any], message: str
+) -> None:
+    scan, truth = fdo.simulate(1e4, seed=1, **SMALL)
+    result = fdo.reconstruct(scan, "ml", epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fdo.score(result, truth)
+        fdo.limit(scan, truth)
+    for call, first in ((fdo.score, result), (fdo.limit, scan)):
+        with pytest.warns(UserWarning, match=message) as found:
+            call(first, np.ascontiguousarray(turn(truth)))
+        assert found[0].filename == __file__
+
+
 def test_a_setting_that_a_model_does_not_have_is_refused(tmp_path: Path) -> None:
     scan, settings = tiny_scan.scan(), tiny_scan.SETTINGS["refined"]
     model = tmp_path / "model.safetensors"

@@ -36,8 +36,8 @@ from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.base import make_synthetic_base
 from fly64_dose_overlap.study.dose import Simulation, draw_counts
 from fly64_dose_overlap.study.gauge import gauged_truth, in_standard_gauge
-from fly64_dose_overlap.study.measured import examined, halves
-from fly64_dose_overlap.study.soundness import require_sound, require_truth
+from fly64_dose_overlap.study.measured import examined, halves, require_truth, warn_of_truth
+from fly64_dose_overlap.study.soundness import require_sound
 from fly64_dose_overlap.study.views import make_view
 
 
@@ -206,9 +206,10 @@ def train(
         raise StudyError(method, "has nothing to train", "give it to reconstruct")
     if truth is not None and not made.needs_truth:
         raise StudyError(method, "learns without the true object", "leave truth out")
-    if truth is not None:
+    if truth is None:
+        require_sound(scan)
+    else:
         scan, truth = require_truth(scan, truth)
-    require_sound(scan)
     reached, window = scan.grouped().cropped()
     return made.trained(reached, Training(seed, Path(model)), None if truth is None else truth[window])[0]
 
@@ -284,6 +285,7 @@ def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
     scan = result.scan
     region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
     truth = gauged_truth(scan, truth)[1]
+    warn_of_truth(scan, truth, stacklevel=4)
     aligned = align_to(truth, result.obj, region, upsampling=EVALUATION.registration_upsampling)
     warn_of_limit(result.label, aligned, stacklevel=3)
     details = scores_of(truth, aligned.field, region)
@@ -387,7 +389,6 @@ def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: Seed = 42, vectors:
         ``limit.psnr_db("phase", scan.photons_per_frame)`` and others.
     """
     scan, truth = require_truth(scan, truth)
-    require_sound(scan)
     settings = LimitParams(seed=seed, vectors=vectors, iterations=400, tolerance=0.001)
     found = find_limit(scan, truth, EVALUATION.region_threshold, settings)
     if not found.converged:

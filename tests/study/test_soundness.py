@@ -20,8 +20,8 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.dose import Simulation, draw_counts
 from fly64_dose_overlap.study.gauge import in_standard_gauge
-from fly64_dose_overlap.study.measured import examined, orientation_doubt
-from fly64_dose_overlap.study.soundness import defects, remarks_on_object, require_truth
+from fly64_dose_overlap.study.measured import examined, orientation_doubt, require_truth
+from fly64_dose_overlap.study.soundness import defects, remarks_on_object
 from fly64_dose_overlap.study.star_bench import make_star_bench
 
 

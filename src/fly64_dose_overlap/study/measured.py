@@ -1,23 +1,26 @@
-"""Measured frames of a file: the scan that they make, and whether they are frames of its own object."""
+"""Frames and an object that is known: whether a file's own object, or a truth, is that of the frames."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import FrameArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet, optics_of
+from fly64_dose_overlap.physics.illumination import illumination
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.study.soundness import defects
+from fly64_dose_overlap.study.gauge import gauged_truth
+from fly64_dose_overlap.study.soundness import defects, require_sound
 
 PIXELS_COMPARED = 2**17
 FRAMES_COMPARED = (16, 48)
@@ -26,6 +29,8 @@ LEAST_GAIN = 0.02
 """Part of the misfit that another orientation must take off to be believed."""
 LEAST_DEVIATIONS = 5.0
 """Standard errors, over frames, that the gain must exceed zero by."""
+TRUTH_TOLERANCE = 0.2
+"""Relative difference of the photons that a truth expects from those that were counted."""
 
 Roots = Float[NDArray[np.float32], "frame y x"]
 
@@ -119,6 +124,40 @@ def orientation_doubt(scan: Scan, obj: NDArray[np.complex64]) -> str:
             "1: do unit, axes and order of positions, frames, probe and object belong together?"
         )
     return ""
+
+
+def require_truth(
+    scan: Scan, truth: NDArray[np.complex64]
+) -> tuple[Scan, Complex[NDArray[np.complex64], "h w"]]:
+    """Return a scan and a truth that belong together, in the standard gauge.
+
+    It warns as `require_sound` and `warn_of_truth` do.
+
+    Raises
+    ------
+    StudyError
+        If the truth is not complex, finite and of the size of the object's grid, or the probe
+        through it gives other numbers of photons than were counted.
+    """
+    scan, truth = gauged_truth(scan, truth)
+    light = illumination(scan.probe, scan.positions_px, scan.object_shape)
+    expected = float((light * np.abs(truth) ** 2).sum()) / len(scan)
+    counted = scan.photons_per_frame
+    if abs(expected - counted) > TRUTH_TOLERANCE * counted:
+        raise StudyError(
+            "truth",
+            f"probe and truth give {expected:.4g} photons per frame, but {counted:.4g} are counted",
+            "give the truth and the probe in the gauge in which the scan was simulated",
+        )
+    require_sound(scan, stacklevel=5)
+    warn_of_truth(scan, truth, stacklevel=5)
+    return scan, truth
+
+
+def warn_of_truth(scan: Scan, truth: NDArray[np.complex64], stacklevel: int) -> None:
+    """Warn of a truth (y, x) that is turned, conjugated or shifted against the frames of its scan."""
+    if doubt := orientation_doubt(scan, truth):
+        warnings.warn(f"truth: {doubt}", stacklevel=stacklevel)
 
 
 def tells_orientation(scan: Scan, obj: NDArray[np.complex64]) -> bool:

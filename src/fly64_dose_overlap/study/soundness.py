@@ -10,23 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
-from fly64_dose_overlap.physics.illumination import illumination
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.study.gauge import gauged_truth, lit_pixels
+from fly64_dose_overlap.study.gauge import lit_pixels
 
 LIKELY_TRANSMISSION = (0.1, 1.5)
 """Photons counted over photons of the probe: an object lets a part of them through."""
 LIT_PHOTONS = 500
 """Mean photons of a frame from which on chance leaves none, be it a hundred times dimmer, without any."""
-TRUTH_TOLERANCE = 0.2
-"""Relative difference of the photons that a truth expects from those that were counted."""
 OUTLIER = 30
 """A detector pixel with so many times the photons of its neighbours and of the bare probe is hot, and a
 frame with so many times those of nine tenths of the frames too bright: scans have up to 4 and 2 times."""
@@ -62,7 +59,7 @@ class _Photons:
     divisor: int
 
 
-def require_sound(scan: Scan) -> None:
+def require_sound(scan: Scan, *, stacklevel: int = 4) -> None:
     """Refuse counts that are no Poisson counts, and warn of what else `defects` finds, once for each.
 
     Raises
@@ -71,7 +68,7 @@ def require_sound(scan: Scan) -> None:
         As `defects`.
     """
     for message in defects(scan):
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=stacklevel)
 
 
 def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
@@ -122,30 +119,6 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
             "whose squared modulus sums to the photons that fall on the object"
         )
     return found
-
-
-def require_truth(
-    scan: Scan, truth: NDArray[np.complex64]
-) -> tuple[Scan, Complex[NDArray[np.complex64], "h w"]]:
-    """Return a scan and a truth that belong together, in the standard gauge.
-
-    Raises
-    ------
-    StudyError
-        If the truth is not complex, finite and of the size of the object's grid, or the probe
-        through it gives other numbers of photons than were counted.
-    """
-    scan, truth = gauged_truth(scan, truth)
-    light = illumination(scan.probe, scan.positions_px, scan.object_shape)
-    expected = float((light * np.abs(truth) ** 2).sum()) / len(scan)
-    counted = scan.photons_per_frame
-    if abs(expected - counted) > TRUTH_TOLERANCE * counted:
-        raise StudyError(
-            "truth",
-            f"probe and truth give {expected:.4g} photons per frame, but {counted:.4g} are counted",
-            "give the truth and the probe in the gauge in which the scan was simulated",
-        )
-    return scan, truth
 
 
 def remarks_on_object(base: BaseSet) -> list[str]:
