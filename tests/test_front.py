@@ -127,7 +127,8 @@ def test_a_truth_that_is_turned_is_warned_of_where_it_is_given(
         warnings.simplefilter("error")
         fdo.score(result, truth)
         fdo.limit(scan, truth)
-    for call, first in ((fdo.score, result), (fdo.limit, scan)):
+    calls: Any = ((fdo.score, result), (fdo.limit, scan))
+    for call, first in calls:
         with pytest.warns(UserWarning, match=message) as found:
             call(first, np.ascontiguousarray(turn(truth)))
         assert found[0].filename == __file__
