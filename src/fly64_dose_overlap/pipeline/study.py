@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
@@ -30,7 +31,7 @@ def load_study(path: Path = PARAMS_FILE) -> Params:
             raise StudyError(str(path), f"iterative: {name} has to be trained", "name it in learned")
         if name in params.learned and not isinstance(made, Learned):
             raise StudyError(str(path), f"learned: {name} has no training", "name it in iterative")
-        for heading in {word for pair in made.headings().items() for word in pair}:
+        for heading in dict.fromkeys(chain(*made.headings().items())):
             if other := taken.get(heading):
                 problem = f"has a result called {heading!r}, as {other} has"
                 raise StudyError(f"{path}: methods.{name}", problem, "give it another name or label")
