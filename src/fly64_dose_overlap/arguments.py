@@ -58,7 +58,8 @@ def checked_call(function: Callable[Given, Returned]) -> Callable[Given, Returne
         for name, value in given.items():
             if isinstance(value, np.ma.MaskedArray):
                 raise StudyError(function.__name__, f"{name}: is masked, and masks are not heeded", "fill it")
-        given |= {name: value.item() for name, value in given.items() if isinstance(value, np.generic)}
+        for held in (given, *(given[name] for name in given if name not in named)):
+            held |= {name: value.item() for name, value in held.items() if isinstance(value, np.generic)}
         try:
             rules.model_validate({name: given[name] for name in named if name in given})
             with _plain_torch(), one_blas_thread():

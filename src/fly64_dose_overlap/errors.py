@@ -35,6 +35,10 @@ class StudyError(ValueError):
         message = f"{where}: {told}" + (f"; {hint}" if hint else "")
         super().__init__(_one_line(message))
 
+    def __reduce__(self) -> tuple[type[StudyError], tuple[str, str, str]]:
+        """Return what makes the error anew in another process."""
+        return type(self), (self.where, self.problem, self.hint)
+
 
 def _one_line(text: str) -> str:
     """Return text for a terminal, which characters of a hostile file name or key cannot command."""

@@ -7,16 +7,22 @@ of one kind.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Callable, Generator, Sequence
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from fly64_dose_overlap.errors import StudyError
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Microseconds of processor time of a container, and in how many of them."""
@@ -62,6 +68,60 @@ def in_parts(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Resu
         with one_torch_thread():
             return [work(part) for part in parts]
     return list(_pool(threads).map(work, parts))
+
+
+def can_fork() -> bool:
+    """Return whether `beside` would make work faster, and may be used."""
+    alone = not multiprocessing.current_process().daemon  # such a process must have no children
+    return sys.platform == "linux" and alone and available_threads() > 1
+
+
+@contextmanager
+def beside(items: Iterator[Result], label: str) -> Generator[Iterator[Result]]:
+    """Let a child process of the block draw items, which must be small, and give them in order.
+
+    For work that must not use threads. The child goes on for as long as the block does.
+
+    Raises
+    ------
+    StudyError
+        If the child ends before; ``label`` names the work.
+    """
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=_draw, args=(items, ours, theirs), daemon=True)
+    child.start()
+    theirs.close()
+
+    def received() -> Iterator[Result]:
+        while True:
+            try:
+                item, error = ours.recv()
+            except EOFError:
+                child.join()
+                problem = f"a process of its work ended with status {child.exitcode}"
+                raise StudyError(label, problem, "was there enough memory?") from None
+            if error is not None:
+                raise error
+            yield item
+
+    try:
+        yield received()
+    finally:
+        child.kill()
+        child.join()
+        ours.close()
+
+
+def _draw(items: Iterator[Result], ours: Connection, theirs: Connection) -> None:
+    """Send every item, or the error that ends them, until nobody listens any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which the parent answers
+    ours.close()
+    with suppress(BrokenPipeError):
+        try:
+            for item in items:
+                theirs.send((item, None))
+        except StudyError as error:
+            theirs.send((None, error))
 
 
 @contextmanager

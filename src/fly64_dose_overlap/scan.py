@@ -135,7 +135,8 @@ class Scan(Brief):
                 raise StudyError(
                     "scan", f"{name} are masked, and no method heeds a mask", "leave such frames out"
                 )
-            is_array = isinstance(found, np.ndarray | DiskArray) and found.dtype.isnative
+            is_array = isinstance(found, np.ndarray | DiskArray) and not isinstance(found, np.matrix)
+            is_array = is_array and found.dtype.isnative and found.dtype.char not in "gG"
             if not is_array or found.dtype.kind not in kinds or found.ndim != len(axes.split(", ")):
                 problem = f"{name} must be an array of {numbers} numbers {axes}, got {described(found)}"
                 raise StudyError("scan", problem, "convert it by NumPy")

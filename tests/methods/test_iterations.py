@@ -13,7 +13,7 @@ import tiny_scan
 from fly64_dose_overlap.methods.base import Iteration, IterationSettings
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.posterior import Graduated
-from fly64_dose_overlap.methods.state import State
+from fly64_dose_overlap.methods.state import Result, State
 from fly64_dose_overlap.scan import Scan
 
 TRUTH = torch.from_numpy(tiny_scan.truth())
@@ -74,6 +74,21 @@ def test_a_method_gives_both_results(name: str) -> None:
     assert [each.name for each in found] == [name, f"{name}_held_out"]
     assert all(each.state.obj.shape == tiny_scan.scan().object_shape for each in found)
     assert all(math.isfinite(loss) for each in found for loss in each.loss)
+
+
+@pytest.mark.parametrize("name", ["lsqml", "raar"])
+def test_runs_side_by_side_give_the_bytes_of_one_after_the_other(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[Result]] = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        method = tiny_scan.method(name, epochs=6)
+        found.append(list(method.results(tiny_scan.scan(), HeldOut(0.1, 2, seed=1))))
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one.state.obj, two.state.obj)
+        assert (one.loss, one.settings) == (two.loss, two.settings)
+        assert one.timing.cpu_seconds > 0 < two.timing.cpu_seconds
 
 
 def test_ml_is_graduated_without_a_prior() -> None:

@@ -100,6 +100,37 @@ class Demanding(Flat):
         contrast: float
 
 
+class Endless(Iteration):
+    """Is no abstract class, but has no epochs."""
+
+    name = "endless"
+    label = "endless"
+    Settings: Any = Flat.Settings
+
+    def run(self, scan: Scan, seed: int) -> Iterator[State]:
+        raise NotImplementedError
+
+
+class Seeded(Flat):
+    """Has a setting of a name that results use."""
+
+    name = "seeded"
+
+    class Settings(Flat.Settings):
+        """Settings of the seeded method."""
+
+        seed: int = 3
+
+
+class Unseeded(Flat):
+    """Its run takes no seed."""
+
+    name = "unseeded"
+
+    def run(self, scan: Scan) -> Iterator[State]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        yield from super().run(scan, 0)
+
+
 def not_a_method() -> None:
     """Stand in for an entry point that somebody got wrong."""
 
@@ -117,7 +148,7 @@ BROKEN = {
 def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[None]:
     """Let another package bring some entry points."""
     module = types.ModuleType("elsewhere")
-    classes = (Flat, Nameless, Unfinished, Mapped, Failing, Demanding)
+    classes = (Flat, Nameless, Unfinished, Mapped, Failing, Demanding, Endless, Seeded, Unseeded)
     vars(module).update({each.__name__: each for each in classes}, not_a_method=not_a_method)
     monkeypatch.setitem(sys.modules, "elsewhere", module)
     monkeypatch.syspath_prepend(tmp_path)
@@ -125,7 +156,6 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Non
         (tmp_path / f"broken_{name}.py").write_text(text)
     values = {
         "flat": "elsewhere:Flat",
-        "ml": "elsewhere:Flat",
         "other_name": "elsewhere:Flat",
         "function": "elsewhere:not_a_method",
         "gone": "nowhere:Method",
@@ -135,6 +165,9 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Non
         "mapped": "elsewhere:Mapped",
         "failing": "elsewhere:Failing",
         "demanding": "elsewhere:Demanding",
+        "endless": "elsewhere:Endless",
+        "seeded": "elsewhere:Seeded",
+        "unseeded": "elsewhere:Unseeded",
         "no value": "no value",
         **{name: f"broken_{name}:Method" for name in BROKEN},
     }
@@ -239,9 +272,14 @@ def test_another_package_brings_a_method() -> None:
         make_method("flat", {})
 
 
-@pytest.mark.usefixtures("_elsewhere")
-def test_no_package_takes_the_place_of_a_method() -> None:
+def test_no_package_takes_the_place_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [EntryPoint("ml", "elsewhere:Flat", "fly64_dose_overlap.methods")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+    forget()
     assert method_class("ml").__module__ == "fly64_dose_overlap.methods.ml"
+    with pytest.warns(UserWarning, match=r"^entry point ml = elsewhere:Flat is not used: the study has"):
+        method_names()
+    forget()
 
 
 @pytest.mark.usefixtures("_elsewhere")
@@ -265,6 +303,9 @@ def test_no_package_takes_the_place_of_a_method() -> None:
         ),
         ("misspelt", r"misspelt = elsewhere:Flaat: cannot be imported \(.*\); mend or reinstall its package"),
         ("no value", r"no value = no value: cannot be imported \("),
+        ("endless", "endless = .*: its Settings have no epochs; derive them from IterationSettings"),
+        ("seeded", "seeded = .*: its Settings must not have seed, which results have; rename it"),
+        ("unseeded", r"unseeded = .*: run is called with a scan and a seed: too many positional arguments"),
         ("twice", "twice: several packages bring it: elsewhere:Flat and elsewhere:Nameless; remove"),
         ("division", r"division = .*: cannot be imported \(ZeroDivisionError: division by zero\); mend or"),
         ("quits", r"quits = .*: cannot be imported \(SystemExit: 3\)"),

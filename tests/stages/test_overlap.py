@@ -103,7 +103,7 @@ def test_a_view_without_frames_is_named(study: Path, tmp_path: Path) -> None:
         name: {"s_img": 1e-6, "n_groups": None, "gridsize": 1} for name in ("baseline", "dense", "sparse")
     }
     write_params(tmp_path, overlap={"views": views})
-    wanted = rf"^overlap, dose {DOSE}, view sparse, train half: s_img=1e-06 keeps none of \d+ frames; raise"
+    wanted = rf"^overlap, dose {DOSE}, view sparse, train half: s_img=1e-06 keeps none of \d+ frames; keep"
     with pytest.raises(StudyError, match=wanted):
         overlap.main(DOSE, "sparse", study)
 

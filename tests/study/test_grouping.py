@@ -61,7 +61,7 @@ class TestSubsample:
             subsample(10, s_img, 1)
 
     def test_refuses_to_keep_nothing(self) -> None:
-        with pytest.raises(StudyError, match=r"s_img=0\.05 keeps none of 10 frames; raise s_img"):
+        with pytest.raises(StudyError, match=r"s_img=0\.05 keeps none of 10 frames; keep a larger part"):
             subsample(10, 0.05, 1)
 
 

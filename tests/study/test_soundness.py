@@ -121,6 +121,14 @@ DEFECTS: dict[str, tuple[Callable[[Scan], Scan], str]] = {
         lambda scan: replace(scan, probe=np.fft.fftshift(scan.probe, axes=(1, 2))),
         r"the probe's power lies at the edge of its frame along y: apply np\.fft\.fftshift to it",
     ),
+    "a mode without power": (
+        lambda scan: replace(scan, probe=np.concatenate([scan.probe, 0 * scan.probe])),
+        r"probe mode 1 is zero everywhere: leave it out",
+    ),
+    "all frames at one place": (
+        lambda scan: replace(scan, positions_px=20 + 1e-6 * scan.positions_px),
+        r"all 49 frames lie within .*e-0.* object pixels: are positions in object pixels\?",
+    ),
     "a probe half a frame off": (
         lambda scan: replace(scan, probe=np.roll(scan.probe, 16, axis=2)),
         r"the probe's power lies at the edge of its frame along x",

@@ -17,9 +17,16 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.reconstruction import Kind
 from fly64_dose_overlap.learning.training import Training
-from fly64_dose_overlap.methods.held_out import HeldOut, follow, last_state, snapshots
+from fly64_dose_overlap.methods.held_out import (
+    HeldOut,
+    deviance,
+    follow,
+    follow_beside,
+    last_state,
+    snapshots,
+)
 from fly64_dose_overlap.methods.state import Result, State, fitting
-from fly64_dose_overlap.parallel import one_torch_thread
+from fly64_dose_overlap.parallel import beside, can_fork, one_torch_thread
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.timing import Stopwatch, Timing
 
@@ -99,6 +106,8 @@ class Iteration(Method):
 
     kind = "iterative"
     Settings = IterationSettings
+    threaded: ClassVar[bool] = True
+    """Whether one epoch keeps several processors busy; else the runs of both results go side by side."""
 
     @classmethod
     def headings(cls) -> dict[str, str]:
@@ -112,12 +121,19 @@ class Iteration(Method):
 
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
         """Yield the results of the fixed and of the held-out stop."""
-        fit, validation = stop.split(scan)
-        epochs, states, watch = self.settings.epochs, self.states(fit, stop.seed), Stopwatch()
-        label = f"{self.label}, photons held out"
-        course = follow(states, validation, epochs=epochs, patience=stop.patience, label=label)
-        choosing, watch = watch.read(), Stopwatch()
-        kept = snapshots(self.states(scan, stop.seed), {epochs, course.epoch}, label=self.label)
+        epochs, watch = self.settings.epochs, Stopwatch()
+        if self.threaded or not can_fork():
+            label, (fit, validation) = f"{self.label}, photons held out", stop.split(scan)
+            states = self.states(fit, stop.seed)
+            course = follow(states, validation, epochs=epochs, patience=stop.patience, label=label)
+            choosing, watch = watch.read(), Stopwatch()
+            kept = snapshots(self.states(scan, stop.seed), {epochs, course.epoch}, label=self.label)
+        else:
+            with beside(self._held_out(scan, stop), self.label) as found:
+                states = self.states(scan, stop.seed)
+                course, kept, choosing = follow_beside(
+                    found, states, epochs=epochs, patience=stop.patience, label=self.label
+                )
         running = watch.read()
         stopped = choosing + running.scaled(course.epoch / epochs)
         ends = ((epochs, "fixed", running), (course.epoch, "held-out photons", stopped))
@@ -125,6 +141,12 @@ class Iteration(Method):
             settings = {**self.settings.model_dump(), "epochs": epoch, "stop": kind}
             settings |= stop.described(course)
             yield Result(name, label, self.kind, kept[epoch], settings, course.deviances, timing)
+
+    def _held_out(self, scan: Scan, stop: HeldOut) -> Iterator[tuple[float, Timing]]:
+        """Yield the deviance of held-out photons after every epoch, and the time spent up to then."""
+        watch, (fit, validation) = Stopwatch(), stop.split(scan)
+        for state in self.states(fit, stop.seed):
+            yield deviance(state, validation), watch.read()
 
 
 class Learned(Method):

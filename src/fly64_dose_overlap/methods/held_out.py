@@ -93,21 +93,71 @@ def follow(states: Iterator[State], validation: Scan, *, epochs: int, patience: 
     StudyError
         If no epoch explains them with a finite deviance.
     """
-    best, best_epoch = math.inf, 0
-    deviances: list[float] = []
-    state = None
+    choice, state = _Choice(patience), None
+    for _ in track(range(epochs), total=epochs, label=label, unit="epoch"):
+        state = next(states)
+        choice.add(deviance(state, validation))
+        if choice.made:
+            break
+    return choice.course(state, label)
+
+
+def deviance(state: State, validation: Scan) -> float:
+    """Return the deviance that tells how well a state explains held-out photons."""
+    return scan_deviance(validation.model, validation.counts, state.obj, BACKGROUND_PHOTONS)
+
+
+class _Choice:
+    """The epoch of the lowest deviance, once no lower one has come for some time."""
+
+    def __init__(self, patience: int) -> None:
+        self.epoch = 0
+        self._patience, self._deviances = patience, [math.inf]
+
+    @property
+    def made(self) -> bool:
+        return len(self._deviances) - 1 - self.epoch >= self._patience
+
+    def add(self, deviance: float) -> bool:
+        """Take up the deviance of the next epoch; return whether it is the lowest."""
+        self._deviances.append(deviance)
+        if deviance < self._deviances[self.epoch]:
+            self.epoch = len(self._deviances) - 1
+        return self.epoch == len(self._deviances) - 1
+
+    def course(self, last: State | None, label: str) -> Course:
+        found = tuple(self._deviances[1:])
+        if last is None or self.epoch == 0:
+            problem = f"the deviance of held-out photons is {found[-1]} after each of {len(found)} epochs"
+            raise StudyError(label, problem, "do probe and counts belong together?")
+        say(f"{label}: held-out photons are explained best after epoch {self.epoch}")
+        return Course(self.epoch, found, last)
+
+
+def follow_beside(
+    held_out: Iterator[tuple[float, Timing]],
+    states: Iterator[State],
+    *,
+    epochs: int,
+    patience: int,
+    label: str,
+) -> tuple[Course, dict[int, State], Timing]:
+    """Do what `follow` and `snapshots` do, epoch by epoch at the same time.
+
+    Deviances of ``held_out`` photons, with the time that they took, come from elsewhere, ``states``
+    from all photons: those of the epoch that is chosen and of the last are kept.
+    """
+    choice, state, choosing = _Choice(patience), None, Timing()
+    kept: dict[int, State] = {}
     for epoch in track(range(1, epochs + 1), total=epochs, label=label, unit="epoch"):
         state = next(states)
-        deviances.append(scan_deviance(validation.model, validation.counts, state.obj, BACKGROUND_PHOTONS))
-        if deviances[-1] < best:
-            best, best_epoch = deviances[-1], epoch
-        if epoch - best_epoch >= patience:
-            break
-    if state is None or best_epoch == 0:
-        problem = f"the deviance of held-out photons is {deviances[-1]} after each of {len(deviances)} epochs"
-        raise StudyError(label, problem, "do probe and counts belong together?")
-    say(f"{label}: held-out photons are explained best after epoch {best_epoch}")
-    return Course(best_epoch, tuple(deviances), state)
+        if not choice.made:
+            found, choosing = next(held_out)
+            if choice.add(found):
+                kept = {epoch: state.finite_copy(f"{label}, epoch {epoch}")}
+        if epoch == epochs:
+            kept[epoch] = state.finite_copy(f"{label}, epoch {epoch}")
+    return choice.course(state, label), kept, choosing
 
 
 def snapshots(states: Iterator[State], epochs: set[int], *, label: str) -> dict[int, State]:

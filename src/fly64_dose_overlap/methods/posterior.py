@@ -99,10 +99,7 @@ class Posterior:
             value = optimiser.step(evaluate)
             optimiser.param_groups[0]["lr"] = 1.0
             if not torch.isfinite(value):
-                raise StudyError(
-                    "maximum a posteriori",
-                    f"the negative log posterior is {float(value)} in iteration {epoch}",
-                )
+                raise StudyError("L-BFGS", f"what it minimises is {float(value)} in iteration {epoch}")
             yield objective.to_object(variables.detach())
 
 

@@ -64,6 +64,7 @@ class PtychiIteration(Iteration):
         without it the gradient is unbounded where no photon is expected.
     """
 
+    threaded = False
     algorithm: ClassVar[Algorithm]
     batch_frames: ClassVar[int]
     compact: ClassVar[bool] = False

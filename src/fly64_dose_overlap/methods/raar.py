@@ -36,6 +36,7 @@ class RelaxedReflections(Iteration):
 
     name = "raar"
     label = "RAAR"
+    threaded = False
 
     class Settings(IterationSettings):
         """Settings of RAAR."""

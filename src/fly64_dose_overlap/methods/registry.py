@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
+import warnings
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from inspect import isabstract
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,11 +15,13 @@ from pydantic import ValidationError
 from fly64_dose_overlap.config import Section, first_problem, shown
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.reconstruction import check_heading
-from fly64_dose_overlap.methods.base import Method
+from fly64_dose_overlap.methods.base import Iteration, Method
 
 ENTRY_POINTS = "fly64_dose_overlap.methods"
 PACKAGE = "fly64_dose_overlap.methods"
 MEND = "mend or reinstall its package"
+RESERVED = {"seed", "stop", "held_out_fraction", "held_out_epoch"}
+"""What results say beside the settings of a method."""
 
 
 @cache
@@ -72,7 +75,10 @@ def make_method(name: str, settings: Any = None, *, where: str = "settings") -> 
     if missing:
         raise StudyError(where, f"{missing[0]}: key is missing")
     try:
-        return found() if settings is None else found(found.Settings.model_validate(settings))
+        made = found() if settings is None else found(found.Settings.model_validate(settings))
+        if not isinstance(made.settings, found.Settings):
+            raise TypeError(f"__init__ must call Method.__init__, settings are {shown(made.settings)}")
+        return made
     except ValidationError as error:
         raise StudyError(where, first_problem(error)) from None
     except Exception as error:
@@ -102,6 +108,8 @@ def _foreign() -> dict[str, list[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=ENTRY_POINTS):
         found.setdefault(entry.name, []).append(entry)
+    for name in found.keys() & _own_modules():
+        warnings.warn(f"{_told(found[name][0])} is not used: the study has a module {name}", stacklevel=2)
     return found
 
 
@@ -116,11 +124,20 @@ def _loaded(entry: EntryPoint) -> type[Method]:
     except (Exception, SystemExit) as error:
         problem = f"cannot be imported ({type(error).__name__}: {error})"
         raise StudyError(where, problem, MEND) from error
-    is_method = isinstance(found, type) and issubclass(found, Method) and not isabstract(found)
+    is_method = isinstance(found, type) and issubclass(found, Method) and not inspect.isabstract(found)
     if not is_method or getattr(found, "name", None) != entry.name:
         raise StudyError(where, f"is no complete Method with the name {entry.name!r}")
     check_heading(where, found.name, getattr(found, "label", None), getattr(found, "kind", None), {})
     if not (isinstance(found.Settings, type) and issubclass(found.Settings, Section)):
         problem = f"its Settings must derive from config.Section, got {shown(found.Settings)}"
         raise StudyError(where, problem, "docs/methods.md has an example")
+    settings = found.Settings.model_fields
+    if issubclass(found, Iteration) and "epochs" not in settings:
+        raise StudyError(where, "its Settings have no epochs", "derive them from IterationSettings")
+    if kept := RESERVED & settings.keys():
+        raise StudyError(where, f"its Settings must not have {min(kept)}, which results have", "rename it")
+    try:
+        inspect.signature(found.run).bind("self", "scan", "seed")
+    except TypeError as error:
+        raise StudyError(where, f"run is called with a scan and a seed: {error}", MEND) from None
     return found

@@ -290,7 +290,7 @@ class _Matrix:
         for each in self.experiments:
             settings = " ".join(f"-S {override!r}" for override in each.overrides)
             print(f"{each.name}: {'done before' if each.name in self._done else 'to run'}: {settings}")
-        print(f"{len(self.experiments)} cells, {len(self.missing)} to run")
+        print(f"cells: {len(self.experiments)}, {len(self.missing)} of them to run")
 
     def run_on_cluster(
         self,

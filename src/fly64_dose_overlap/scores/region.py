@@ -99,7 +99,7 @@ def scan_region(illumination: NDArray[Any], positions_px: NDArray[np.float64], t
             "scoring region",
             f"no pixel of {illumination.shape} lies between the {len(positions_px)} scan positions, "
             f"from {lowest.tolist()} to {highest.tolist()} (y, x)",
-            "keep more frames: raise s_img of the view; are positions in object pixels?",
+            "keep more frames (s_img of a view); are positions in object pixels?",
         )
     box = (slice(first[0], stop[0]), slice(first[1], stop[1]))
     inside = illumination[box]

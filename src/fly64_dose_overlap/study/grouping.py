@@ -41,7 +41,7 @@ def subsample(n_frames: int, s_img: float, seed: int) -> NDArray[np.int64]:
         raise StudyError("overlap", f"s_img must be in (0, 1], got {s_img}")
     kept = floor(s_img * n_frames + ROUNDING_GUARD)
     if kept == 0:
-        raise StudyError("overlap", f"s_img={s_img} keeps none of {n_frames} frames", "raise s_img")
+        raise StudyError("overlap", f"s_img={s_img} keeps none of {n_frames} frames", "keep a larger part")
     return np.sort(generator(seed, "subsample").permutation(n_frames)[:kept]).astype(np.int64)
 
 

@@ -93,6 +93,13 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
         )
     _refuse_constant(photons, len(scan))
     found = [*_odd_pixels(scan, photons.by_pixel), *off_centre(scan.probe)]
+    powers = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
+    if not powers.all():
+        found.append(f"probe mode {int(np.argmin(powers))} is zero everywhere: leave it out")
+    if len(scan) > 1 and (span := float(np.ptp(scan.positions_px, axis=0).max())) < 1:
+        found.append(
+            f"all {len(scan)} frames lie within {span:.3g} object pixels: are positions in object pixels?"
+        )
     if photons.divisor > 1:
         found.append(
             f"every count is a multiple of {photons.divisor}: divide counts by the gain of the detector, "
