@@ -1,6 +1,6 @@
 """What each ingredient of the networks is worth, in dB and in seconds.
 
-    python -m benchmarks.ablation --cell 10000-dense --output docs/ablation.md
+    python -m benchmarks.ablation --cell 10000-dense --output docs/design/ablation.md
 
 On the datasets of the study (`dvc pull`, or `dvc repro` of stage `overlap`). Each line trains
 the cell's network with one thing changed and scores it on the test frames.
@@ -42,7 +42,7 @@ HEAD = """# What each ingredient is worth
 One thing changed at a time, one seed, scored on the test frames. Phase and amplitude PSNR in dB
 (peak = the truth's range) and complex NRMSE; the difference is that of phase PSNR to the study's
 own network; seconds of one core for the training. Written by
-`python -m benchmarks.ablation --cell 1000-sparse --cell 10000-dense --output docs/ablation.md`.
+`python -m benchmarks.ablation --cell 1000-sparse --cell 10000-dense --output docs/design/ablation.md`.
 
 | object | cell | network | change | scores | difference | seconds |
 |---|---|---|---|---:|---:|---:|

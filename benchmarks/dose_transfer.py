@@ -30,7 +30,7 @@ HEAD = """# One network for all doses
 Networks trained on each dose, and one trained on the highest dose for all, with 16 epochs of four times
 the steps. All on the same test frames:
 phase and amplitude PSNR in dB (peak = the truth's range) and complex NRMSE.
-Written by `python -m benchmarks.dose_transfer --output docs/dose-transfer.md`.
+Written by `python -m benchmarks.dose_transfer --output docs/design/dose-transfer.md`.
 
 | object | view | dose | network | of this dose | one for all | difference of phase |
 |---|---|---:|---|---:|---:|---:|
