@@ -21,5 +21,5 @@ def test_loops_are_compiled_where_their_code_can_be_kept_in_no_folder(
     again = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(again)
     field, seen, ratio = np.ones((1, 1, 8), np.float32), np.full((1, 4), 6, np.float32), np.empty((1, 4))
-    again.ratios(field, seen, 1.0, 1.0, ratio)
+    again.ratios(field, seen, 1.0, np.ones(4, np.float32), ratio)
     assert ratio.tolist() == [[2.0] * 4]

@@ -38,8 +38,8 @@ class FisherInformation:
     obj : (y, x) complex
         Object at which the information is taken: the truth, for a bound.
     background : float, photons per detector pixel, >= 0
-        b, uninformative photons under the signal. They take the information of pixels
-        with I << b away; without them a pixel informs by its phase however dark it is.
+        b, uninformative photons under the signal, beside the detector's own. They take the
+        information of pixels with I << b away; without them a pixel informs by its phase however dark it is.
 
     Notes
     -----
@@ -51,8 +51,16 @@ class FisherInformation:
         self._model = model
 
         def directions(part: slice) -> Tensor:
-            fields = (model.far_field(obj, frames) for frames in model.batches(part))
-            return torch.cat([_directions(field, background) for field in fields])
+            found: list[Tensor] = []
+            for frames in model.batches(part):
+                field, pixels = model.far_field(obj, frames), model.pixels(frames)
+                expected = pixels.expected(intensity(field).sum(dim=1)) + background
+                # Of a pixel without any light nothing can be learnt; its 0 / 0 is 0.
+                inverse = expected.clamp_min(torch.finfo(expected.dtype).tiny).rsqrt()
+                if pixels.blind is not None:
+                    inverse = inverse.masked_fill(pixels.blind, 0)
+                found.append(2 * field * inverse[:, None])
+            return torch.cat(found)
 
         self._directions = in_parts(directions, frame_parts(model.frames))
 
@@ -115,12 +123,3 @@ def information_of_waves(
             for row, both in zip(found, (up + down.conj(), up - down.conj()), strict=True):
                 row[index] += float((intensity(both) * weight).sum())
     return found
-
-
-def _directions(
-    far_field: Complex[Tensor, "frame mode y x"], background: float
-) -> Complex[Tensor, "frame mode y x"]:
-    power = far_field.real.square() + far_field.imag.square()
-    expected = power.sum(dim=1, keepdim=True) + background
-    # Of a pixel without any light nothing can be learnt; its 0 / 0 is 0.
-    return 2 * far_field * expected.clamp_min(torch.finfo(expected.dtype).tiny).rsqrt()

@@ -10,6 +10,7 @@ from jaxtyping import Complex, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fly64_dose_overlap.physics.detector import Pixels
 from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.propagation import from_detector, intensity, to_detector
 from fly64_dose_overlap.physics.windows import add_patches, windows
@@ -85,6 +86,8 @@ class GroupModel:
     corners_px : (group, frame, 2) int
         From `GroupGeometry`; every patch lies on its canvas.
     support_side, canvas_side : int, pixels
+    pixels : Pixels, optional
+        Of the frames, (group, frame, y, x).
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class GroupModel:
         corners_px: Int[NDArray[np.int64], "group frame 2"],
         support_side: int,
         canvas_side: int,
+        pixels: Pixels | None = None,
     ) -> None:
+        self.pixels = Pixels() if pixels is None else pixels
         groups = len(corners_px)
         margin = (probes.shape[-1] - support_side) // 2
         self._inside = slice(margin, margin + support_side)
@@ -119,8 +124,8 @@ class GroupModel:
         return to_detector(exit_waves)
 
     def expected(self, canvases: Complex[Tensor, "group h w"]) -> Float[Tensor, "group frame y x"]:
-        """Return the expected photons of every frame, zero frequency at [N/2, N/2]."""
-        return intensity(self.far_field(canvases)).sum(dim=2)
+        """Return the expected photons of every frame, background included, zero frequency at [N/2, N/2]."""
+        return self.pixels.expected(intensity(self.far_field(canvases)).sum(dim=2))
 
     def back_project(
         self, far_field: Complex[Tensor, "group frame mode y x"]

@@ -43,14 +43,14 @@ def exit_waves(obj, probes, corners, out):  # pyright: ignore
 
 @_compiled
 def ratios(field, seen, scale, background, ratio):  # pyright: ignore
-    """Write counted over expected photons of field (frame, mode, 2 pixel)."""
+    """Write counted over expected photons of field (frame, mode, 2 pixel) on a background (pixel,)."""
     for frame in range(field.shape[0]):
         q, s = ratio[frame], seen[frame]
         for mode in range(field.shape[1]):
             f, last = field[frame, mode], mode == field.shape[1] - 1
             for x in range(q.shape[0]):
                 power = scale * (f[2 * x] * f[2 * x] + f[2 * x + 1] * f[2 * x + 1])
-                q[x] = power + (background if mode == 0 else q[x])
+                q[x] = power + (background[x] if mode == 0 else q[x])
             if last:
                 for x in range(q.shape[0]):
                     q[x] = s[x] / q[x]

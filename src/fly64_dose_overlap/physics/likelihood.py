@@ -83,8 +83,9 @@ def scan_likelihood(
     value, gradient = 0.0, model.blank(obj.dtype)
     for frames in model.batches():
         field = model.far_field(obj, frames)
-        seen = torch.from_numpy(counts[frames]).to(field.device)
-        expected = intensity(field).sum(dim=1)
+        pixels = model.pixels(frames)
+        expected = pixels.expected(intensity(field).sum(dim=1))
+        seen = pixels.filled(torch.from_numpy(counts[frames]).to(field.device), expected)
         value += float(poisson_deviance(expected, seen, background)) * seen.numel() / 2
         weight = 2 - 2 * (seen + background) / (expected + background)
         model.back_project(field * weight[:, None], frames, gradient)
@@ -97,14 +98,15 @@ def scan_deviance(
     obj: Complex[Tensor, "h w"],
     background: float = BACKGROUND_PHOTONS,
 ) -> float:
-    """Return the mean Poisson deviance per detector pixel of an object under all frames, shifted."""
-    pixels = model.frames * model.side**2
+    """Return the mean Poisson deviance per pixel that counts of an object under all frames, shifted."""
+    pixels = model.detector.counting(model.frames, model.side)
     if _fits_sweep(obj):
         return 2 * sweep(model, counts, obj, background, gradient=False)[0] / pixels
     total = 0.0
     for frames in model.batches():
-        seen = torch.from_numpy(counts[frames]).to(obj.device)
-        total += float(poisson_deviance(model.expected(obj, frames), seen, background)) * seen.numel()
+        expected = model.expected(obj, frames)
+        seen = model.pixels(frames).filled(torch.from_numpy(counts[frames]).to(obj.device), expected)
+        total += float(poisson_deviance(expected, seen, background)) * seen.numel()
     return total / pixels
 
 
@@ -125,8 +127,9 @@ def r_factor(model: ScanModel, counts: FrameArray, obj: Complex[Tensor, "h w"]) 
     """
     apart = seen = 0.0
     for frames in model.batches():
-        measured = torch.from_numpy(counts[frames]).sqrt()
-        expected = model.expected(obj, frames).sqrt()
-        apart += float((measured - expected).abs().sum(dtype=torch.float64))
-        seen += float(measured.sum(dtype=torch.float64))
+        pixels, expected = model.pixels(frames), model.expected(obj, frames)
+        counted = torch.from_numpy(counts[frames])
+        difference = pixels.filled(counted, expected).sqrt() - expected.sqrt()
+        apart += float(difference.abs().sum(dtype=torch.float64))
+        seen += float(pixels.filled(counted, torch.zeros_like(counted)).sqrt().sum(dtype=torch.float64))
     return apart / seen

@@ -10,6 +10,7 @@ from jaxtyping import Complex, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fly64_dose_overlap.physics.detector import Detector, Pixels
 from fly64_dose_overlap.physics.illumination import shifted_probes, whole_and_rest
 from fly64_dose_overlap.physics.propagation import from_detector, intensity, to_detector
 from fly64_dose_overlap.physics.windows import add_patches, windows
@@ -43,6 +44,7 @@ class ScanModel:
         The object pixel (y, x) under patch pixel [N/2, N/2].
     object_shape : (int, int)
         Rows and columns.
+    detector : Detector, optional
 
     Raises
     ------
@@ -55,8 +57,10 @@ class ScanModel:
         probe: Complex[Tensor, "mode y x"],
         positions_px: Float[NDArray[np.float64], "frame 2"],
         object_shape: tuple[int, int],
+        detector: Detector | None = None,
     ) -> None:
         self.probe = probe
+        self.detector = Detector() if detector is None else detector
         self.side = probe.shape[-1]
         self.shape = object_shape
         self.frames = len(positions_px)
@@ -88,6 +92,10 @@ class ScanModel:
         shifted *= self._centring
         return torch.from_numpy(shifted).to(self.probe.device)
 
+    def pixels(self, frames: slice) -> Pixels:
+        """Return the detector pixels of some frames."""
+        return self.detector.pixels(frames, self.probe)
+
     def patches(self, obj: Complex[Tensor, "h w"], frames: slice) -> Complex[Tensor, "frame y x"]:
         """Return the windows of the object that some frames see; `place` is the adjoint."""
         return windows(obj[None], self._places[:, frames], self.side)
@@ -114,8 +122,8 @@ class ScanModel:
         return to_detector(self.exit_waves(obj, frames))
 
     def expected(self, obj: Complex[Tensor, "h w"], frames: slice) -> Float[Tensor, "frame y x"]:
-        """Return the expected photons of some frames, zero frequency at [N/2, N/2]."""
-        return intensity(self.far_field(obj, frames)).sum(dim=1)
+        """Return the expected photons of some frames, background included, zero frequency at [N/2, N/2]."""
+        return self.pixels(frames).expected(intensity(self.far_field(obj, frames)).sum(dim=1))
 
     def back_project(
         self,

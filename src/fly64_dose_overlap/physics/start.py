@@ -37,12 +37,12 @@ def group_start(
     """
     peak = model.illumination.amax(dim=(-2, -1), keepdim=True)
     step = (model.illumination + WEAK_ILLUMINATION * peak).reciprocal().to(model.support.dtype)
-    measured = counts + BACKGROUND_PHOTONS
     early = ahead = current = torch.ones_like(step)
     for iteration in range(iterations):
         field = model.far_field(ahead)
-        expected = intensity(field).sum(dim=2)
-        ratio = (measured / (expected + BACKGROUND_PHOTONS)).sqrt_().sub_(1)
+        expected = model.pixels.expected(intensity(field).sum(dim=2))
+        measured = model.pixels.filled(counts, expected)
+        ratio = ((measured + BACKGROUND_PHOTONS) / (expected + BACKGROUND_PHOTONS)).sqrt_().sub_(1)
         updated = ahead + step * model.back_project(field * ratio[:, :, None])
         ahead = torch.lerp(current, updated, 1 + iteration / (iteration + 3))
         current = updated

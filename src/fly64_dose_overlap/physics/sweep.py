@@ -37,7 +37,7 @@ def sweep(
     counts : (frame, y, x), photons
     obj : (y, x) complex64
     background : float, photons per detector pixel, > 0
-        Added to expected and counted photons.
+        Added to expected and counted photons, beside the detector's own.
 
     Returns
     -------
@@ -47,6 +47,9 @@ def sweep(
     """
     pairs = _pairs(obj.contiguous())
     scale, shift = np.float32(1 / model.side**2), np.float32(background)
+    dark = np.full(model.side**2, shift)
+    if model.detector.background is not None:
+        dark += model.detector.background.ravel()
 
     def work(frames: slice) -> tuple[NDArray[np.float64], Tensor | None]:
         onto = _window(model, frames) if gradient else None
@@ -57,7 +60,9 @@ def sweep(
             ratio = pixels[0, :size]
             seen, logarithm = pixels[1:, :size].numpy()
             np.add(counts[batch].reshape(size, -1), shift, out=seen, casting="same_kind")
-            kernels.ratios(field, seen, scale, shift, ratio.numpy())
+            kernels.ratios(field, seen, scale, dark, ratio.numpy())
+            if (blind := model.pixels(batch).blind) is not None:
+                ratio.masked_fill_(blind.reshape(-1, model.side**2), 1)
             torch.log(ratio, out=pixels[2, :size])
             terms = sums[batch.start - frames.start :][:size]
             kernels.weigh(field, seen, ratio.numpy(), logarithm, np.float32(2 * scale), terms)
