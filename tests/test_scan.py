@@ -115,8 +115,8 @@ def test_frames_are_numbered_if_they_are_not() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mask": np.ones((8, 8), bool)}, "masks and backgrounds are not used by any method yet; leave"),
-        ({"background": np.ones((8, 8), np.float32)}, "masks and backgrounds are not used by any method yet"),
+        ({"mask": np.zeros((8, 8), bool)}, "the mask leaves no pixel; True stands for pixels that count"),
+        ({"background": -np.ones((8, 8))}, "the background must be finite and not negative; give expected"),
         ({"counts": np.ones((6, 9, 9), np.float32)}, r"frames are \(9, 9\) and the probe is \(1, 8, 8\)"),
     ],
 )
@@ -142,6 +142,12 @@ def unchecked() -> Any:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"mask": np.ones((8, 9), bool)},
+            r"mask is ndarray of bool \(8, 9\), .*; it must be boolean numbers",
+        ),
+        ({"mask": np.ones((8, 8))}, r"mask is ndarray of float64 \(8, 8\), frames are"),
+        ({"background": np.ones((3, 8, 8))}, r"background is ndarray of float64 \(3, 8, 8\), frames are"),
         *(
             ({name: [[1, 2]]}, rf"^scan: {name} must be an array of \w+ numbers \(.*\), got list; convert")
             for name in ("counts", "probe", "positions_px", "scan_index", "groups")
@@ -271,3 +277,22 @@ def test_what_the_front_door_gives_is_shown_on_one_screen() -> None:
     ]:
         assert words in repr(shown)
         assert len(repr(shown)) < 800
+
+
+def test_a_mask_and_a_background_come_along_with_the_photons() -> None:
+    scan, rng = tiny_scan.scan(), np.random.default_rng(1)
+    shape = scan.counts.shape
+    masks, dark = rng.random(shape) > 0.1, rng.random(shape[1:]).astype(np.float32)
+    for mask in (masks, spool(shape, np.bool_, [masks]), masks[0]):
+        masked = replace(scan, mask=mask, background=dark)
+        first, second = masked.divide(0.25, rng)
+        np.testing.assert_allclose(first.background, dark / 4)
+        np.testing.assert_allclose(second.background, dark * 3 / 4)
+        assert first.mask is mask
+        some = masked.frames(np.array([5, 2]))
+        assert some.mask is not None
+        np.testing.assert_array_equal(some.mask[:], masks[0] if mask.ndim == 2 else masks[[5, 2]])
+        counted = np.where(mask[:], scan.counts[:], 0)
+        np.testing.assert_array_equal(np.concatenate(list(masked.blocks())), counted)
+        assert masked.photons_per_frame == pytest.approx(counted.sum() / len(scan), rel=1e-6)
+        assert masked.model.detector.mask is mask

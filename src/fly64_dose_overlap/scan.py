@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK, divide
 from fly64_dose_overlap.provenance import Record
 
 if TYPE_CHECKING:
+    from fly64_dose_overlap.physics.detector import Detector
     from fly64_dose_overlap.physics.model import ScanModel
 
 
@@ -75,8 +77,8 @@ class Scan(Brief):
         Number of each frame in the scan that it was recorded in; counted if not given.
     groups : (group, C) int, optional
         Frame indices of the groups that a view was divided into.
-    mask : (y, x) bool, optional
-        Detector pixels that count; all if not given.
+    mask : (y, x) or (frame, y, x) bool, optional
+        Detector pixels that count, in all frames or in each; all if not given.
     background : (y, x) float32, optional, photons
         Expected photons of each detector pixel that do not come through the object.
     optics : Optics, optional
@@ -96,7 +98,7 @@ class Scan(Brief):
     object_shape: tuple[int, int]
     scan_index: Int[NDArray[np.int64], " frame"] = field(default_factory=lambda: np.zeros(0, np.int64))
     groups: Int[NDArray[Any], "group C"] | None = None
-    mask: Bool[NDArray[np.bool_], "y x"] | None = None
+    mask: Bool[NDArray[np.bool_], "*frame y x"] | DiskArray | None = None
     background: Float[NDArray[np.float32], "y x"] | None = None
     optics: Optics | None = None
     record: Record = field(default_factory=lambda: {})
@@ -123,8 +125,7 @@ class Scan(Brief):
         held: Any = (self.optics, self.record)
         if not isinstance(held[0], Optics | None) or not isinstance(held[1], dict):
             raise StudyError("scan", "optics must be Optics and a record must be a dict", "or leave them out")
-        if self.mask is not None or self.background is not None:
-            raise StudyError("scan", "masks and backgrounds are not used by any method yet", "leave them out")
+        self._require_detector()
 
     def _require_axes(self) -> None:
         for name, (numbers, kinds, axes) in AXES.items():
@@ -140,6 +141,23 @@ class Scan(Brief):
             if not is_array or found.dtype.kind not in kinds or found.ndim != len(axes.split(", ")):
                 problem = f"{name} must be an array of {numbers} numbers {axes}, got {described(found)}"
                 raise StudyError("scan", problem, "convert it by NumPy")
+
+    def _require_detector(self) -> None:
+        frames = self.counts.shape
+        for name, found, kind, numbers, shapes in (
+            ("mask", self.mask, "b", "boolean", (frames, frames[1:])),
+            ("background", self.background, "f", "real", (frames[1:],)),
+        ):
+            if found is not None and (found.dtype.kind != kind or found.shape not in shapes):
+                problem = f"{name} is {described(found)}, frames are {frames}"
+                wanted = f"{numbers} numbers of shape {' or '.join(map(str, shapes))}"
+                raise StudyError("scan", problem, f"it must be {wanted}")
+        dark = self.background
+        if dark is not None and not (np.isfinite(dark) & (dark >= 0)).all():
+            problem = "the background must be finite and not negative"
+            raise StudyError("scan", problem, "give expected photons")
+        if self.mask is not None and not any(self.mask[n].any() for n in range(len(self.mask))):
+            raise StudyError("scan", "the mask leaves no pixel", "True stands for pixels that count")
 
     def _require_windows(self) -> None:
         shape: Any = self.object_shape
@@ -165,19 +183,33 @@ class Scan(Brief):
     @property
     def photons_per_frame(self) -> float:
         """Mean photons counted in a frame."""
-        blocks = range(0, len(self), FRAMES_PER_BLOCK)
-        total = sum(float(self.counts[i : i + FRAMES_PER_BLOCK].sum(dtype=np.float64)) for i in blocks)
-        return total / len(self)
+        return sum(float(block.sum(dtype=np.float64)) for block in self.blocks()) / len(self)
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield the counts of consecutive frames, (frame, y, x); pixels that do not count have none."""
+        for first in range(0, len(self), FRAMES_PER_BLOCK):
+            frames = slice(first, first + FRAMES_PER_BLOCK)
+            counts = np.asarray(self.counts[frames])
+            if self.mask is not None:
+                counts = np.where(self.mask if self.mask.ndim == 2 else self.mask[frames], counts, 0)
+            yield counts
+
+    @property
+    def detector(self) -> Detector:
+        """What of the detector counts, and what it counts beside the light of the object."""
+        # Torch takes seconds to import, which reading and looking at a scan need not wait for.
+        from fly64_dose_overlap.physics.detector import Detector
+
+        return Detector(self.mask, self.background)
 
     @cached_property
     def model(self) -> ScanModel:
         """The forward model of the scan, on the processor."""
-        # Torch takes seconds to import, which reading and looking at a scan need not wait for.
         import torch
 
         from fly64_dose_overlap.physics.model import ScanModel
 
-        return ScanModel(torch.from_numpy(self.probe), self.positions_px, self.object_shape)
+        return ScanModel(torch.from_numpy(self.probe), self.positions_px, self.object_shape, self.detector)
 
     def illumination(self) -> Float[NDArray[np.float64], "h w"]:
         """Return the photons that fall on each object pixel over the scan."""
@@ -191,11 +223,12 @@ class Scan(Brief):
             positions_px=self.positions_px[chosen],
             scan_index=self.scan_index[chosen],
             groups=None,
+            mask=self.mask if self.mask is None or self.mask.ndim == 2 else select_rows(self.mask, chosen),
         )
 
     def lent(self) -> Scan:
         """Return the scan for a method, which may overwrite all that it is given: counts are on disk."""
-        names = ("probe", "positions_px", "scan_index", "groups", "record")
+        names = ("probe", "positions_px", "scan_index", "groups", "background", "record")
         own = {name: deepcopy(getattr(self, name)) for name in names}
         counts = self.counts
         if not isinstance(counts, DiskArray):
@@ -221,9 +254,10 @@ class Scan(Brief):
         return self.divide(fraction, rng)[0]
 
     def with_counts(self, counts: FrameArray, fraction: float) -> Scan:
-        """Return the scan with a part of its photons, and the probe scaled to them."""
+        """Return the scan with a part of its photons, probe and background scaled to them."""
         probe = (self.probe * np.float32(fraction**0.5)).astype(np.complex64)
-        return replace(self, counts=counts, probe=probe)
+        dark = None if self.background is None else self.background * np.float32(fraction)
+        return replace(self, counts=counts, probe=probe, background=dark)
 
     def cropped(self, margin_px: int = 0) -> tuple[Scan, tuple[slice, slice]]:
         """Return the scan on the part of the object's grid that its windows reach, and where that lies."""

@@ -16,7 +16,6 @@ from scipy.ndimage import median_filter
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
-from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.gauge import lit_pixels
 
@@ -154,8 +153,8 @@ def _add_up(scan: Scan) -> _Photons:
     by_pixel = np.zeros((scan.side, scan.side))
     low, high = np.full(by_pixel.shape, np.inf, np.float32), np.zeros(by_pixel.shape, np.float32)
     divisor = 0
-    for first in range(0, len(scan), FRAMES_PER_BLOCK):
-        block = np.asarray(scan.counts[first : first + FRAMES_PER_BLOCK])
+    first = 0
+    for block in scan.blocks():
         for rule, bad in (
             ("finite", ~np.isfinite(block)),
             ("not negative", block < 0),
@@ -168,6 +167,7 @@ def _add_up(scan: Scan) -> _Photons:
                     f"must be {rule}, but frame {first + frame} has {block[frame, y, x]} at [{y}, {x}]",
                     "give counted photons: the likelihood and the division of photons rest on them",
                 )
+        first += len(block)
         by_frame.append(block.sum(axis=(1, 2), dtype=np.float64))
         by_pixel += block.sum(axis=0, dtype=np.float64)
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
@@ -211,6 +211,8 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
             f"{photons[y, x]:.4g} photons over all frames for {neighbours[y, x]:.4g}: set hot pixels to 0"
         )
     dark = (photons == 0) & (bare > SURE_PHOTONS)
+    if scan.mask is not None and scan.mask.ndim == 2:
+        dark &= scan.mask[:]
     if dark.any():
         y, x = np.unravel_index(np.argmax(dark * bare), dark.shape)
         yield (

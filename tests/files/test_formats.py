@@ -1,0 +1,209 @@
+"""Scans in files of other programs: each written by its rules, read, and held against its own frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import fly64_dose_overlap as fdo
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.files import rules
+from fly64_dose_overlap.files.formats import COUNTS, ELEMENTARY_CHARGE, MASK, HdfScan
+from fly64_dose_overlap.physics.model import ScanModel
+from fly64_dose_overlap.scan import HC_EV_M, Scan
+
+SIDE = 32
+ENERGY_EV, DISTANCE_M, DETECTOR_M = 8800.0, 1.5, 75e-6
+PIXEL_M = HC_EV_M / ENERGY_EV * DISTANCE_M / (SIDE * DETECTOR_M)
+
+
+@cache
+def case() -> tuple[Scan, NDArray[np.complex64]]:
+    return fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=SIDE, defocus_um=200)
+
+
+def metres(scan: Scan) -> NDArray[np.float64]:
+    return (scan.positions_px - 100.0) * PIXEL_M
+
+
+def write_cxi(file: h5py.File, scan: Scan, units: bool = True) -> None:
+    """Write the fields that CXI 1.6 and NXcxi_ptycho name."""
+    file["cxi_version"] = 160
+    entry = file.create_group("entry_1")
+    y, x = metres(scan).T
+    detector = entry.create_group("instrument_1/detector_1")
+    detector["data"] = scan.counts[:].astype(np.uint32)
+    detector["distance"] = DISTANCE_M * (1e3 if units else 1)
+    detector["x_pixel_size"] = detector["y_pixel_size"] = DETECTOR_M
+    detector["translation"] = np.stack([x, y, 0 * x], axis=1)
+    mask = np.zeros((SIDE, SIDE), np.uint32)
+    mask[3, 4] = 0x00000004  # dead
+    detector["mask"] = mask
+    source = entry.create_group("instrument_1/source_1")
+    source["energy"] = ENERGY_EV / 1e3 if units else ENERGY_EV * ELEMENTARY_CHARGE
+    source["probe"] = scan.probe
+    if units:
+        detector["distance"].attrs["units"], source["energy"].attrs["units"] = "mm", "keV"
+    entry["data_1/data"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/data")
+
+
+def write_ptyd(file: h5py.File, scan: Scan) -> None:
+    """Write what ptypy's doc/rst/ptyd.rst lists, and a probe beside it."""
+    file["chunks/0/data"] = scan.counts[:].astype(np.int32)
+    file["chunks/0/indices"] = np.arange(len(scan))
+    file["chunks/0/positions"] = metres(scan)
+    file["chunks/0/weights"] = np.zeros(0)
+    weight = np.ones((SIDE, SIDE))
+    weight[3, 4] = 0
+    file["meta/weight2d"] = weight
+    file["meta/energy"], file["meta/distance"] = ENERGY_EV / 1e3, DISTANCE_M
+    file["meta/psize"] = np.full(2, DETECTOR_M)
+
+
+def write_emd(file: h5py.File, scan: Scan) -> None:
+    """Write a data cube as py4DSTEM does: dim vectors of two values, their units as attributes."""
+    group = file.create_group("datacube_root/datacube")
+    group["data"] = scan.counts[:].astype(np.uint16).reshape(7, 7, SIDE, SIDE)
+    for axis, (step, unit) in enumerate(
+        [(5 * PIXEL_M * 1e9, "nm")] * 2 + [(1e-10 / (SIDE * PIXEL_M), "A^-1")] * 2
+    ):
+        group[f"dim{axis}"] = np.array([0.0, step])
+        group[f"dim{axis}"].attrs["units"] = unit
+
+
+def write_shelves(file: h5py.File, scan: Scan) -> None:
+    """Write a result of PtychoShelves as MATLAB keeps it: axes reversed, complex numbers as pairs."""
+    pairs = np.empty(scan.probe.shape, [("real", "f4"), ("imag", "f4")])
+    probe = np.swapaxes(scan.probe, -1, -2)
+    pairs["real"], pairs["imag"] = probe.real, probe.imag
+    file["probe"] = pairs
+    file["outputs/probe_positions"] = scan.positions_px[:, ::-1].T
+    file["dp"] = scan.counts[:].astype(np.float32)
+    file["p/dx_spec"] = PIXEL_M
+
+
+WRITERS: dict[str, Callable[[h5py.File, Scan], None]] = {
+    "CXI": write_cxi,
+    "CXI in SI units": lambda file, scan: write_cxi(file, scan, units=False),
+    "ptyd": write_ptyd,
+    "PtychoShelves": write_shelves,
+    "EMD": write_emd,
+}
+
+
+def written(path: Path, name: str) -> Path:
+    with h5py.File(path, "w") as file:
+        WRITERS[name](file, raster() if name == "EMD" else case()[0])
+    return path
+
+
+@cache
+def raster() -> Scan:
+    """Return a scan whose lines all run the same way, as a data cube has them."""
+    scan = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=SIDE, defocus_um=200, jitter_px=0)[0]
+    return scan.frames(np.lexsort(scan.positions_px.T[::-1]))
+
+
+def residual(found: dict[str, Any], probe: NDArray[np.complex64]) -> float:
+    """Return the R-factor of the truth, moved to where the file's grid has it."""
+    scan, truth = case()
+    positions = np.stack([found[rules.YCOORDS], found[rules.XCOORDS]], axis=1)
+    moved = np.rint((positions - scan.positions_px).mean(axis=0)).astype(int)
+    height, width = found[rules.OBJECT].shape
+    obj = np.ones((height, width), np.complex64)
+    low = np.maximum(moved, 0)
+    high = np.minimum(np.array(obj.shape), moved + truth.shape)
+    rows, columns = (slice(a, b) for a, b in zip(low, high, strict=True))
+    there = tuple(slice(a, b) for a, b in zip(low - moved, high - moved, strict=True))
+    obj[rows, columns] = truth[there]
+    model = ScanModel(torch.from_numpy(probe), positions, (height, width))
+    expected = model.expected(torch.from_numpy(obj), slice(0, len(positions))).numpy()
+    seen = found[COUNTS].astype(np.float64)
+    return float(np.abs(np.sqrt(seen) - np.sqrt(expected)).sum() / np.sqrt(seen).sum())
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_scan_is_read_as_it_was_recorded(name: str, tmp_path: Path) -> None:
+    scan = raster() if name == "EMD" else case()[0]
+    with HdfScan(written(tmp_path / "scan.h5", name)) as reader:
+        assert reader.format in name
+        found = {key: reader.load(key) for key in reader}
+        assert reader.header(COUNTS)[0] == scan.counts.shape
+        blocks = list(reader.stream(COUNTS, 14))
+        physics = reader.physics
+    np.testing.assert_array_equal(found[COUNTS], scan.counts[:])
+    np.testing.assert_array_equal(np.concatenate(blocks), scan.counts[:])
+    assert physics["object_pixel_m"] == pytest.approx(PIXEL_M, rel=1e-6)
+    positions = np.stack([found[rules.YCOORDS], found[rules.XCOORDS]], axis=1)
+    apart = positions - scan.positions_px
+    np.testing.assert_allclose(apart, np.broadcast_to(apart[0], apart.shape), atol=1e-6)
+    if name != "EMD":
+        np.testing.assert_allclose(found.get(rules.PROBE, scan.probe), scan.probe)
+        empty = {**found, COUNTS: np.roll(found[COUNTS], 1, axis=0)}
+        assert residual(found, scan.probe) < 0.7 * residual(empty, scan.probe)
+    if name.startswith("CXI") or name == "ptyd":
+        assert np.argwhere(~found[MASK]).tolist() == [[3, 4]]
+
+
+def test_what_a_file_does_not_say_is_not_guessed(tmp_path: Path) -> None:
+    path = written(tmp_path / "scan.cxi", "CXI")
+    with h5py.File(path, "r+") as file:
+        del file["entry_1/instrument_1/source_1/energy"]
+    with pytest.raises(StudyError, match=r"lengths, but the file does not say energy_ev; state"):
+        HdfScan(path)
+
+
+def test_a_unit_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "scan.cxi", "CXI")
+    with h5py.File(path, "r+") as file:
+        file["entry_1/instrument_1/source_1/energy"].attrs["units"] = "furlong"
+    with pytest.raises(StudyError, match=r"energy is in 'furlong'; understood are .*kev.*"):
+        HdfScan(path)
+
+
+def test_positions_far_apart_take_no_memory(tmp_path: Path) -> None:
+    path = written(tmp_path / "scan.cxi", "CXI")
+    with h5py.File(path, "r+") as file:
+        translation: Any = file["entry_1/instrument_1/detector_1/translation"]
+        translation[0] = [1.0, 1.0, 0.0]
+    with pytest.raises(StudyError, match=r"the positions span .* object pixels of .* m; are lengths"):
+        HdfScan(path)
+
+
+def test_files_that_are_no_scan_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError):
+        HdfScan(tmp_path / "nothing.h5")
+    (tmp_path / "text.h5").write_text("no")
+    with pytest.raises(StudyError, match="is no HDF5 file, or is truncated"):
+        HdfScan(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["mine/stack"] = np.zeros((2, 3))
+    with pytest.raises(StudyError, match=r"is HDF5 of no format .*; name .* it holds mine/stack"):
+        HdfScan(tmp_path / "other.h5")
+    content = written(tmp_path / "scan.h5", "ptyd").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
+    with pytest.raises(StudyError, match="is no HDF5 file, or is truncated"):
+        HdfScan(tmp_path / "cut.h5")
+
+
+def test_hostile_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    content = written(tmp_path / "scan.h5", "ptyd").read_bytes()
+    accepted = 0
+    for _ in range(60):
+        changed = bytearray(content)
+        for place in rng.integers(0, 4000, 8):
+            changed[place] = rng.integers(256)
+        (tmp_path / "hostile.h5").write_bytes(changed)
+        with suppress(StudyError), HdfScan(tmp_path / "hostile.h5") as reader:
+            accepted += all(np.asarray(reader.load(key)).size for key in reader)
+    assert accepted < 60
