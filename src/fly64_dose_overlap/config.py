@@ -6,20 +6,20 @@ value that a stage does not get cannot change what it does.
 
 from __future__ import annotations
 
-import math
 import re
 import reprlib
-from collections.abc import Hashable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml.resolver import implicit_resolvers
 
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 
 PARAMS_FILE = Path("params.yaml")
+_TAG = "tag:yaml.org,2002:"
 MAX_YAML_BYTES = 64 * 1024
 """Of params.yaml, which has 3 KiB."""
 MAX_POSITIONS = 4_000_000
@@ -204,11 +204,14 @@ class Params(Section):
     @model_validator(mode="before")
     @classmethod
     def _whole_doses(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in ("dose", "doses"):
-                value = data.get(key)
-                for dose in value if isinstance(value, list) else [value]:
-                    _require_whole(key, dose)
+        """Refuse 1e3 and 1000.0: DVC would build the path ``1000.0`` from them."""
+        for key in ("dose", "doses") if isinstance(data, dict) else ():
+            value = data.get(key)
+            for dose in value if isinstance(value, list) else [value]:
+                if not isinstance(dose, int | None):
+                    rule = f"{key} must be a whole number of photons per frame, got {shown(dose)}"
+                    number = whole_number(dose)
+                    raise ValueError(f"{rule}; write {number}" if number else rule)
         return data
 
     @model_validator(mode="after")
@@ -230,22 +233,18 @@ class Params(Section):
             raise ValueError("learned and iterative name no method")
         if len(set(chosen)) != len(chosen):
             raise ValueError(f"learned and iterative must name a method once, got {shown(chosen)}")
-        lacking = [name for name in chosen if name not in self.methods]
-        if lacking:
+        if lacking := [name for name in chosen if name not in self.methods]:
             raise ValueError(f"methods has no settings of {lacking[0]}")
         return self
 
 
-def _require_whole(key: str, dose: Any) -> None:
-    """Refuse 1e3 and 1000.0: DVC would build the path ``1000.0`` from them."""
-    if isinstance(dose, (bool, int)) or dose is None:
-        return
+def whole_number(value: Any) -> int | None:
+    """Return the positive whole number that is written 1000.0 or 1e3; None if it is none."""
     try:
-        number = float(dose)
+        number = float(value)
     except (TypeError, ValueError):
-        number = math.nan
-    spelling = f"; write {number:.0f}" if number > 0 and number.is_integer() else ""
-    raise ValueError(f"{key} must be a whole number of photons per frame, got {shown(dose)}{spelling}")
+        return None
+    return int(number) if number > 0 and number.is_integer() else None
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -276,19 +275,19 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 class _PlainMappings(yaml.constructor.SafeConstructor):
     """Read mappings as they stand: a key that comes twice, or another mapping merged in, is refused."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
         for key_node, _ in node.value:
-            mark = key_node.start_mark
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "merge keys are not understood", mark)
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
+            if key_node.tag == f"{_TAG}merge":
+                problem = "merge keys are not understood"
+            elif not isinstance(key := self.construct_object(key_node, deep=True), str):
                 problem = f"a key must be text, found {shown(key)}"
-                raise yaml.constructor.ConstructorError(None, None, problem, mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {shown(key)} comes twice", mark)
-            seen.add(key)
+            elif key in seen:
+                problem = f"the key {shown(key)} comes twice"
+            else:
+                seen.add(key)
+                continue
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -299,20 +298,8 @@ class _FastLoader(_PlainMappings, yaml.CSafeLoader):
     """By libyaml: ten times as fast, which a long dvc.lock needs, but it says less about what is wrong."""
 
 
-_TAG = "tag:yaml.org,2002:"
-_SPELLINGS = {
-    "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?(0b[01_]+|0o?[0-7_]+|[0-9_]+|0x[0-9a-fA-F_]+)", "-+0123456789"),
-    "float": (
-        r"[-+]?[0-9][0-9_]*(\.[0-9_]*([eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)"
-        r"|[-+]?\.[0-9_]+([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-}
-"""Scalars of YAML 1.2 as DVC reads them, with their first characters. PyYAML's are those of YAML 1.1,
-to which 042 is 34, 1:30 is 90, on is true, and 2e-05 is text."""
-
-
+# Scalars are those of YAML 1.2, from DVC's own parser. PyYAML's are of YAML 1.1, to which 042 is 34,
+# 1:30 is 90, on is true, and 2e-05 is text.
 def _whole_number(loader: Any, node: yaml.ScalarNode) -> int:
     digits = loader.construct_scalar(node).replace("_", "")
     return int(digits, 0 if digits.lstrip("-+")[:2] in ("0b", "0o", "0x") else 10)
@@ -320,12 +307,10 @@ def _whole_number(loader: Any, node: yaml.ScalarNode) -> int:
 
 _PlainMappings.add_constructor(f"{_TAG}int", _whole_number)
 for _loader in (_PlainLoader, _FastLoader):
-    _loader.yaml_implicit_resolvers = {
-        first: [(tag, known) for tag, known in rules if tag.removeprefix(_TAG) not in _SPELLINGS]
-        for first, rules in _loader.yaml_implicit_resolvers.items()
-    }
-    for _name, (_spelling, _first) in _SPELLINGS.items():
-        _loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"(?:{_spelling})$"), list(_first))
+    _loader.yaml_implicit_resolvers = {}
+    for _versions, _tag, _spelling, _first in implicit_resolvers:
+        if (1, 2) in _versions:
+            _loader.add_implicit_resolver(_tag, _spelling, _first)
 
 
 def parse_yaml(text: str, *, where: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods.base import Learned
-from fly64_dose_overlap.methods.registry import make_method
+from fly64_dose_overlap.methods.registry import make_method, method_class
 from fly64_dose_overlap.scores.evaluation import FLAT_OBJECT, FLAT_OBJECT_LABEL
 
 
@@ -42,6 +42,6 @@ def load_study(path: Path = PARAMS_FILE) -> Params:
 def all_methods(params: Params) -> dict[str, list[str]]:
     """Return the lists ``learned`` and ``iterative`` of every method that has settings."""
     found: dict[str, list[str]] = {"learned": [], "iterative": []}
-    for name, settings in params.methods.items():
-        found["learned" if isinstance(make_method(name, settings), Learned) else "iterative"].append(name)
+    for name in params.methods:
+        found["learned" if issubclass(method_class(name), Learned) else "iterative"].append(name)
     return {key: names for key, names in found.items() if names}

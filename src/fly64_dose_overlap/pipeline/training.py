@@ -9,7 +9,7 @@ from typing import Any
 
 from fly64_dose_overlap.config import CalibrationParams
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
+from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_scan, read_truth
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
 from fly64_dose_overlap.methods.base import Learned, Method, Training
@@ -54,21 +54,10 @@ def train_method(
     key = work_key(*settings, sha256_of(data), code_of_method(method.name))
     root = repository_root(Path.cwd())
     checkpoints = root / CHECKPOINTS / key
-    training = Training(
-        seed=seed,
-        bundle=bundle,
-        curves=curves,
-        checkpoints=checkpoints,
-        monitor=TruthMonitor(data, told, window),
-    )
+    monitor = TruthMonitor(data, told, window)
+    training = Training(seed=seed, bundle=bundle, curves=curves, checkpoints=checkpoints, monitor=monitor)
     truth = read_truth(data)[window] if method.needs_truth else None
     outcome, timing = method.trained(told, training, truth)
     record_timing(root, outcome["sha256"], timing)
     yield outcome
     CheckpointStore(checkpoints).clear()
-
-
-def write_manifest(path: Path, method: str, data: Path, outcome: dict[str, Any]) -> None:
-    """Write what was trained on what, and what came of it; equal results give equal bytes."""
-    content = {"method": method, "data": data.as_posix(), "bundle": "model.safetensors", **outcome}
-    write_json_atomic(path, content)

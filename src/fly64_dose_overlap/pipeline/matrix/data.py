@@ -72,39 +72,34 @@ def recorded_results(repo: Any, experiment: Experiment) -> Iterator[str]:
 
     DVC, told to allow missing files, does not make them, and the scores would lack them.
     """
-    from dvc.exceptions import OutputNotFoundError
-
     own = experiment.params.model_dump()
     for method in (*experiment.params.learned, *experiment.params.iterative):
         path = str(reconstruction_folder(method))
-        try:
-            used = [
-                dep.hash_info.value for stage in _makers(repo, path) for dep in stage.params if dep.params
-            ]
-        except OutputNotFoundError:
-            continue
-        if all(used) and all(at(own, key) == value for each in used for key, value in each.items()):
+        makers = _makers(repo, path)
+        used = [dep.hash_info.value for stage in makers for dep in stage.params if dep.params]
+        equal = all(used) and all(at(own, key) == value for each in used for key, value in each.items())
+        if makers and equal:
             yield path
 
 
 def shares_data(repo: Any, experiment: Experiment, tree: Params) -> bool:
     """Tell whether an experiment reads the datasets of the working tree in a DVC repository."""
+    makers = _makers(repo, str(experiment.cell.data(HALVES[0])))
+    own, theirs = experiment.params.model_dump(), tree.model_dump()
+    keys = {key for stage in makers for dep in stage.params for key in dep.params}
+    return bool(makers) and all(at(own, key) == at(theirs, key) for key in keys)
+
+
+def _makers(repo: Any, path: str) -> list[Any]:
+    """Return the stage that makes a file and those that make what it reads, as far as DVC keeps that."""
     from dvc.exceptions import OutputNotFoundError
 
     try:
-        makers = list(_makers(repo, str(experiment.cell.data(HALVES[0]))))
+        (out,) = repo.find_outs_by_path(path)
     except OutputNotFoundError:
-        return False
-    own, theirs = experiment.params.model_dump(), tree.model_dump()
-    keys = {key for stage in makers for dep in stage.params for key in dep.params}
-    return all(at(own, key) == at(theirs, key) for key in keys)
-
-
-def _makers(repo: Any, path: str) -> Iterator[Any]:
-    """Yield the stage that makes a file and those that make what it reads, as far as DVC keeps that."""
-    (out,) = repo.find_outs_by_path(path)
-    yield out.stage
+        return []
     kept = {each.fs_path for each in repo.index.outs if each.use_cache}
-    for dep in out.stage.deps:
-        if dep.fs_path in kept:
-            yield from _makers(repo, dep.fs_path)
+    return [
+        out.stage,
+        *(made for dep in out.stage.deps if dep.fs_path in kept for made in _makers(repo, dep.fs_path)),
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fly64_dose_overlap.config import MAX_SHOWN, PARAMS_FILE, Params
+from fly64_dose_overlap.config import MAX_SHOWN, PARAMS_FILE, Params, whole_number
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.cells import Cell, cells, choose
 from fly64_dose_overlap.pipeline.study import load_study
@@ -69,13 +68,10 @@ def parse_dose(text: str) -> int:
     StudyError
         If it is no positive whole number.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and value.is_integer()):
+    dose = whole_number(text)
+    if dose is None:
         raise StudyError("--dose", f"must be a positive whole number of photons per frame, got {text!r}")
-    return int(text) if text.isdecimal() else int(value)
+    return dose
 
 
 def plan(

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.pipeline.cells import BASE_FILE, BASE_METRICS
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
-
-if TYPE_CHECKING:
-    from fly64_dose_overlap.files.dataset import BaseSet
 
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
@@ -29,48 +25,39 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     from fly64_dose_overlap.files.product import recorded_optics
     from fly64_dose_overlap.study.base import make_synthetic_base
     from fly64_dose_overlap.study.gauge import in_standard_gauge
-    from fly64_dose_overlap.study.soundness import remarks_on_object
+    from fly64_dose_overlap.study.measured import examined
+    from fly64_dose_overlap.study.soundness import off_centre, remarks_on_object
     from fly64_dose_overlap.study.star_bench import STAR_BENCH
 
     params = load_params(params_file)
+    source, remarks, digest = params.base.source, [], None
     if params.base.is_synthetic:
         base = make_synthetic_base(params.base)
-        if params.base.source == STAR_BENCH:
+        if source == STAR_BENCH:
             say(f"base: {STAR_BENCH} is a fixed test case; of section base only the seed is used")
     else:
         try:
-            base = read_user_base(params.base.source)
+            base = read_user_base(source)
         except MissingFileError:
             hint = "set base.source to an NPZ file, or to synthetic"
-            raise MissingFileError("Base dataset not found", params.base.source, hint) from None
+            raise MissingFileError("Base dataset not found", source, hint) from None
         # A DVC dependency would have to exist everywhere: for the synthetic set, and in every
         # clone and queued copy that has the base set itself from the remote.
-        say(
-            f"base: DVC does not watch {params.base.source}; when its content changes, run: dvc repro -f base"
-        )
+        say(f"base: DVC does not watch {source}; when its content changes, run: dvc repro -f base")
+        remarks, digest = remarks_on_object(base), sha256_of(source)
     try:
-        recorded_optics(base.record, where=params.base.source)
+        recorded_optics(base.record, where=source)
     except StudyError as error:
         say(f"base: reconstructions get no product for ptychodus: {error}")
-    remarks = [] if params.base.is_synthetic else remarks_on_object(base)
     base = in_standard_gauge(base)
-    for message in (*remarks, *_found_in(base)):
-        warnings.warn(f"{params.base.source}: {message}", stacklevel=2)
+    measured = base.amplitude is not None
+    found = examined(base, "base", probe_in_photons=False)[1] if measured else off_centre(base.probe)
+    for message in (*remarks, *found):
+        warnings.warn(f"{source}: {message}", stacklevel=2)
     write_base(BASE_FILE, base)
-    digest = None if params.base.is_synthetic else sha256_of(params.base.source)
-    write_json_atomic(BASE_METRICS, {"source": params.base.source, "sha256": digest})
+    write_json_atomic(BASE_METRICS, {"source": source, "sha256": digest})
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
     say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE_FILE}")
-
-
-def _found_in(base: BaseSet) -> list[str]:
-    """Return what speaks against the probe and, if there are any, the measured frames."""
-    from fly64_dose_overlap.study.measured import examined
-    from fly64_dose_overlap.study.soundness import off_centre
-
-    if base.amplitude is None:
-        return list(off_centre(base.probe))
-    return examined(base, "base", probe_in_photons=False)[1]
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
-from fly64_dose_overlap.arrays import DiskArray, spool
+from fly64_dose_overlap.arrays import DiskArray, Spool
 from fly64_dose_overlap.config import PARAMS_FILE, SimulateParams, load_params
 from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
 from fly64_dose_overlap.pipeline.cells import BASE_FILE, dose_file, dose_metrics
@@ -37,19 +34,20 @@ def main(dose: DoseOption, params_file: ParamsOption = PARAMS_FILE) -> None:
 def simulate(dose: int, params: SimulateParams) -> None:
     """Draw the scan's counts once and write them as two halves."""
     # Torch takes seconds to import, which --help and refused arguments need not wait for.
-    from fly64_dose_overlap.files.dataset import read_base
+    from fly64_dose_overlap.files.dataset import read_base, write_scan
+    from fly64_dose_overlap.scan import Scan
     from fly64_dose_overlap.study.dose import Simulation
 
     base = read_base(BASE_FILE)
-    gap_px = params.guard_gap_px
-    if gap_px is None:
-        gap_px = closed_gap_px(base.probe.shape[-1])
+    height, width = base.obj.shape
+    side = base.probe.shape[-1]
+    gap_px = closed_gap_px(side) if params.guard_gap_px is None else params.guard_gap_px
     split = split_scan(base.positions_px, fraction=params.split_fraction, guard_gap_px=gap_px)
     scan, factor = Simulation(base).with_dose(dose)
     counts, photons = _draw(scan, params.seed, dose)
     halves = {"train": split.train, "test": split.test}
     measured = {"whole": photons, **{name: photons[rows] for name, rows in halves.items()}}
-    summaries = {name: dose_summary(each, scan.probe.shape[-1]) for name, each in measured.items()}
+    summaries = {name: dose_summary(each, side) for name, each in measured.items()}
     record = _drawn(base.record, dose, params.seed, factor, summaries["whole"])
     division = {
         "axis": AXIS,
@@ -70,7 +68,15 @@ def simulate(dose: int, params: SimulateParams) -> None:
             parent=BASE_FILE.as_posix(),
             **division,
         )
-        _write_half(dose_file(dose, name), replace(scan, record=half_record), rows, counts)
+        half = Scan(
+            counts.select_rows(rows),
+            scan.probe,
+            base.positions_px[rows],
+            (height, width),
+            scan_index=base.scan_index[rows],
+            record=half_record,
+        )
+        write_scan(dose_file(dose, name), half, base.obj)
     write_json_atomic(dose_metrics(dose), {"photons_per_frame_nominal": dose, **summaries, "split": division})
     mean = summaries["whole"]["photons_per_frame_mean"]
     frames = f"{len(split.train)} training and {len(split.test)} test frames, {split.dropped} in the gap"
@@ -97,16 +103,13 @@ def _draw(scan: BaseSet, seed: int, dose: int) -> tuple[DiskArray, NDArray[np.in
     """
     from fly64_dose_overlap.study.dose import draw_counts
 
-    photons: list[NDArray[np.int64]] = []
-
-    def blocks() -> Iterator[NDArray[np.int64]]:
-        for counts in draw_counts(scan, seed=seed, dose=dose):
-            photons.append(counts.sum(axis=(1, 2)))
-            yield counts
-
     side = scan.probe.shape[-1]
-    counts = spool((len(scan.positions_px), side, side), np.float32, blocks())
-    return counts, np.concatenate(photons)
+    written = Spool((len(scan.positions_px), side, side), np.float32)
+    photons: list[NDArray[np.int64]] = []
+    for counts in draw_counts(scan, seed=seed, dose=dose):
+        photons.append(counts.sum(axis=(1, 2)))
+        written.append(counts)
+    return written.finish(), np.concatenate(photons)
 
 
 def _drawn(
@@ -128,23 +131,6 @@ def _drawn(
     )
     mean = measured["photons_per_frame_mean"]
     return provenance.with_physics(record, photons_per_frame_nominal=dose, photons_per_frame_measured=mean)
-
-
-def _write_half(path: Path, base: BaseSet, rows: NDArray[np.int64], counts: DiskArray) -> None:
-    """Write the frames ``rows`` of the scan, a block at a time."""
-    from fly64_dose_overlap.files.dataset import write_scan
-    from fly64_dose_overlap.scan import Scan
-
-    height, width = base.obj.shape
-    half = Scan(
-        counts.select_rows(rows),
-        base.probe,
-        base.positions_px[rows],
-        (height, width),
-        scan_index=base.scan_index[rows],
-        record=base.record,
-    )
-    write_scan(path, half, base.obj)
 
 
 if __name__ == "__main__":

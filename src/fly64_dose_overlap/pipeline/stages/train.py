@@ -14,7 +14,8 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     Repeated after an interruption, it goes on from the last finished epoch.
     """
     # torch takes seconds to import, which --help and refused arguments need not wait for.
-    from fly64_dose_overlap.pipeline.training import train_method, write_manifest
+    from fly64_dose_overlap.files.atomic import write_json_atomic
+    from fly64_dose_overlap.pipeline.training import train_method
 
     params = load_params(params_file)
     made = method_of(method, params.methods, params_file)
@@ -30,7 +31,8 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
         gridsize=params.overlap.views[params.view].gridsize,
         neighbor_count=params.overlap.neighbor_count,
     ) as outcome:
-        write_manifest(bundle.with_name("manifest.json"), method, data, outcome)
+        content = {"method": method, "data": data.as_posix(), "bundle": bundle.name, **outcome}
+        write_json_atomic(bundle.with_name("manifest.json"), content)
 
 
 if __name__ == "__main__":
