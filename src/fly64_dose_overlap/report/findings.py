@@ -9,20 +9,6 @@ from typing import Any
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, ITERATIVE, LEARNED, LIMIT, Cell, Study
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
 
-LIMIT_NOTE = (
-    "The limit is the Cramér-Rao bound for a known probe, from the Fisher information of the test half's own "
-    "scan. It holds for estimators without bias, which know nothing of the object but its frames. "
-    "A method above it brings prior knowledge: MAP that neighbouring pixels are alike, a trained network "
-    "what such objects look like. The limit with prior is the Bayesian bound for a method that knows of "
-    "each pixel how far it varies, but nothing of how pixels depend on each other; knowledge of that can "
-    "lie above this bound too."
-)
-EFFICIENCY_NOTE = (
-    "Dose efficiency: the dose at which the limit without prior equals the method's complex error, over the "
-    "dose spent. A method at 1 uses all that the photons tell. Above 1 a prior replaces photons: at 4, "
-    "a method without prior would need four times the dose for the same error."
-)
-
 
 def headline(study: Study) -> str:
     """Say in one sentence who leads, by how much, and how far from the physical limit."""

@@ -56,8 +56,6 @@ def page(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
             _content(each, seconds) for each in track(shown, total=len(shown), label="draw", unit="part")
         ],
         trials=tables.trials_table(trials, _plain(shown)) if trials else None,
-        limit_note=findings.LIMIT_NOTE,
-        efficiency_note=findings.EFFICIENCY_NOTE,
         versions={"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     )
 
