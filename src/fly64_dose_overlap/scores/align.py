@@ -191,7 +191,7 @@ def _fit_ramp(target: Complex, samples: Complex, mask: NDArray[np.bool_]) -> _Fi
         return _Fit(0j, (0.0, 0.0), float(np.sum(np.abs(target[mask]) ** 2)))
     padded = (2 * product.shape[0], 2 * product.shape[1])
     peak = np.unravel_index(np.argmax(np.abs(np.fft.fft2(product, padded))), padded)
-    ramp = np.array([2 * np.pi * np.fft.fftfreq(n)[i] for n, i in zip(padded, peak, strict=True)])
+    ramp: Real = np.array([2 * np.pi * np.fft.fftfreq(n)[i] for n, i in zip(padded, peak, strict=True)])
     total, gradient, hessian = _tone(product, ramp)
     for _ in range(_MAX_NEWTON_STEPS):
         if not np.any(gradient) or np.linalg.eigvalsh(hessian).max() >= 0:

@@ -160,7 +160,9 @@ def _annulus(r: Field, inner: float, outer: float) -> Field:
 def _cells(shape: tuple[int, int], rng: np.random.Generator, *, size_px: float) -> Field:
     """Return blobs of 0 or 1 with edges about a pixel wide, covering half of the field."""
     field = _random_field(shape, rng, _gaussian(size_px)) - 0.5
-    return np.clip(0.5 + field / np.maximum(np.hypot(*np.gradient(field)), 0.02 / size_px), 0, 1)
+    slope_y: Field = np.gradient(field, axis=0)
+    slope_x: Field = np.gradient(field, axis=1)
+    return np.clip(0.5 + field / np.maximum(np.hypot(slope_y, slope_x), 0.02 / size_px), 0, 1)
 
 
 def _blurred(layer: Field) -> Field:
