@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fly64_dose_overlap.scores.align import align_to
-from fly64_dose_overlap.scores.frc import fourier_ring_correlation
+from fly64_dose_overlap.scores.frc import Rings, fourier_ring_correlation
 from fly64_dose_overlap.scores.lanczos import real_dot
 from fly64_dose_overlap.scores.region import Region, scan_region
-from fly64_dose_overlap.scores.traces import AlignedError, Rings, Traces
+from fly64_dose_overlap.scores.traces import AlignedError, Traces
 
 SHAPE = (28, 24)
 

@@ -13,8 +13,9 @@ from fly64_dose_overlap.config import OverlapParams, ViewParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.provenance import new_record, steps, with_step
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.study.grouping import subsample
 from fly64_dose_overlap.study.overlap import image_based_overlap, measure_overlap
-from fly64_dose_overlap.study.views import VIEW_MAPPING_VERSION, make_view, subsample
+from fly64_dose_overlap.study.views import VIEW_MAPPING_VERSION, make_view
 
 N = 16
 DOSE = 500.0

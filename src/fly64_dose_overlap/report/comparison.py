@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,21 +40,17 @@ def write_report(
 ) -> Path:
     """Write scores, FRC curves, aligned reconstructions and pictures; return the comparison picture.
 
-    Parameters
-    ----------
-    truth : (y, x) complex64
-    record : dict
-        Provenance of the test half.
-    limit : Limit
-        Of the same scan.
-    dose : int, photons per frame
-    title : str
-        Names the cell.
-    metrics_dir, reports_dir : Path
-        Folders of the small text files and of the large files.
+    The truth is (y, x), the record that of the test half, the limit of the same scan, the dose in
+    photons per frame, and the title names the cell. ``metrics_dir`` takes small text files,
+    ``reports_dir`` large files.
     """
     write_json_atomic(metrics_dir / "evaluation.json", evaluation.metrics)
-    _write_curves(metrics_dir / "frc.csv", evaluation, limit.frc(dose))
+    rings = next(iter(evaluation.curves.values()))
+    names = ["nyquist_fraction", "half_bit", "limit", *evaluation.curves]
+    columns = [rings.nyquist_fraction, rings.threshold("half-bit"), limit.frc(dose)]
+    columns += [curve.frc for curve in evaluation.curves.values()]
+    with atomic_path(metrics_dir / "frc.csv") as temporary:
+        np.savetxt(temporary, np.stack(columns, axis=1), "%.6f", ",", header=",".join(names), comments="")
     members: dict[str, Any] = {"objectGuess": truth}
     for key, field in evaluation.aligned.items():
         single = (rows.astype(np.complex64) for rows in field.blocks())
@@ -106,15 +101,3 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
 def _caption(scores: dict[str, Any]) -> str:
     psnr, nrmse = (score.write(score.of(scores)) for score in (PHASE_PSNR, COMPLEX_NRMSE))
     return f"{psnr} dB\nNRMSE {nrmse}"
-
-
-def _write_curves(path: Path, evaluation: Evaluation, limit: NDArray[np.float64]) -> None:
-    curves = evaluation.curves
-    rings = next(iter(curves.values()))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["nyquist_fraction", "half_bit", "limit", *curves])
-        columns = [rings.nyquist_fraction, rings.threshold("half-bit"), limit]
-        columns += [curve.frc for curve in curves.values()]
-        for row in zip(*columns, strict=True):
-            writer.writerow([f"{value:.6f}" for value in row])

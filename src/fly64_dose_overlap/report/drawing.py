@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,15 +42,3 @@ def svg_text(drawn: Any) -> str:
     content = io.BytesIO()
     drawn.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     return content.getvalue().decode()
-
-
-def round_length(most: float) -> float:
-    """Return the largest length of 1, 2 or 5 times a power of ten that is not above ``most``.
-
-    Examples
-    --------
-    >>> round_length(0.7), round_length(3200), round_length(10)
-    (0.5, 2000.0, 10.0)
-    """
-    power = 10.0 ** math.floor(math.log10(most))
-    return max(step * power for step in (1, 2, 5) if step * power <= most)

@@ -39,9 +39,6 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _AUTOMATIC_ID = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
 _LINE_ID = re.compile(r'<g id="line-(\d+)"')
 _DECIMALS = re.compile(r"(\.\d\d)\d+")
-_FRC_NOTE = (
-    "Threshold 0.5 is the one against a noise-free truth; half-bit and 1/7 are those for two noisy halves."
-)
 
 
 @dataclass(frozen=True)
@@ -89,15 +86,15 @@ def lines_of(study: Study) -> list[Line]:
     # Never by rank, so that a method has its colour in every study.
     names = dict.fromkeys([*study.known, *sorted(study.methods)])
     colours = {name: next(cycles.get(study.methods[name], greys)) for name in names}
-    found = [
-        Line(name, number, "#111111", _LIMIT_LINES[name], 1.8, "", name in on)
-        for number, name in enumerate(study.limits)
-    ]
-    for number, (name, kind) in enumerate(study.methods.items(), start=len(found)):
-        marker = _MARKERS[number % len(_MARKERS)]
-        width = 2.2 if kind == LEARNED else 1.3
-        found.append(Line(name, number, colours[name], "-", width, marker, name in on))
-    return found
+    lines: list[Line] = []
+    for number, name in enumerate([*study.limits, *study.methods]):
+        if name in LIMITS:
+            look = ("#111111", _LIMIT_LINES[name], 1.8, "")
+        else:
+            width = 2.2 if study.methods[name] == LEARNED else 1.3
+            look = (colours[name], "-", width, _MARKERS[number % len(_MARKERS)])
+        lines.append(Line(name, number, *look, name in on))
+    return lines
 
 
 def response_charts(study: Study) -> list[Chart]:
@@ -123,9 +120,8 @@ def dose_response_picture(study: Study) -> str:
     with figure(9.0, 3.6, {"svg.fonttype": "path", "font.size": 10}) as drawn:
         axes = drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axis, panel in zip(axes, panels, strict=True):
-            x_range = _widened([x for x, _ in panel.points], "log")
-            axis.set(xscale="log", xlim=x_range, title=panel.title, xlabel="photons per frame")
-            _draw(axis, panel, lines, PHASE_PSNR, _range(panels, lines, PHASE_PSNR))
+            axis.set(xscale="log", xlabel="photons per frame")
+            _draw(axis, panel, panels, lines, PHASE_PSNR)
             axis.grid(visible=True, linewidth=0.3)
         axes[0].set_ylabel(PHASE_PSNR.label)
         handles, labels = axes[0].get_legend_handles_labels()
@@ -142,8 +138,8 @@ def _by_view(study: Study) -> list[_Panel]:
 
 
 def _dose_response(study: Study, score: Score) -> Chart:
-    panels = _response(study, _by_view(study), score, "photons per frame", xscale="log")
-    return Chart(f"{score.label} against dose", _note(study, score, "A panel per overlap view."), panels)
+    note = "A panel per overlap view."
+    return _response(study, score, "dose", note, _by_view(study), "photons per frame", "log")
 
 
 def _overlap_response(study: Study, score: Score) -> Chart:
@@ -154,40 +150,32 @@ def _overlap_response(study: Study, score: Score) -> Chart:
         for dose in study.doses
     ]
     note = "A panel per dose; overlap is that of neighbouring frames, measured on the test half (metric 2)."
-    drawn = _response(study, panels, score, "measured overlap")
-    return Chart(f"{score.label} against overlap", _note(study, score, note), drawn)
+    return _response(study, score, "overlap", note, panels, "measured overlap", "linear")
 
 
 def _fluence_response(study: Study, score: Score) -> Chart:
     """Draw a score against the photons per pixel, which dose and thinning of the scan share."""
     found = [(x, cell) for cell in study.done if (x := (cell.bounds or {}).get("photons_per_pixel"))]
     groups = [sorted((p for p in found if p[1].view == view), key=lambda p: p[0]) for view in study.views]
-    panels = _response(study, [_Panel("all views", groups)], score, "photons per object pixel", xscale="log")
-    return Chart(f"{score.label} against fluence", _note(study, score, "A line per view."), panels)
-
-
-def _note(study: Study, score: Score, text: str) -> str:
-    known = study.limits if score.limit else []
-    signs = {LIMIT: "dashed", BAYESIAN_LIMIT: "dotted"}
-    shown = " and ".join(f"{signs[name]} the {name}" for name in known)
-    return f"{text} {capital(score.direction)}." + (f" Black: {shown}." if shown else "")
+    panels = [_Panel("all views", groups)]
+    return _response(study, score, "fluence", "A line per view.", panels, "photons per object pixel", "log")
 
 
 def _response(
-    study: Study, panels: Sequence[_Panel], score: Score, x_label: str, *, xscale: str = "linear"
-) -> tuple[str, ...]:
+    study: Study, score: Score, what: str, note: str, panels: Sequence[_Panel], x_label: str, xscale: str
+) -> Chart:
+    """Draw a score against something, in the panels that have a cell with a result or a limit."""
     lines = lines_of(study)
     known = [panel for panel in panels if any(cell.bounds or cell.runs for _, cell in panel.points)]
-    if not known:
-        return ()
-    span = _range(known, lines, score)
-    x_range = _widened([x for panel in known for x, _ in panel.points], xscale)
     drawn: list[str] = []
     for panel in known:
         with _panel(drawn, study.title, x_label, score.key, panel.title) as axis:
-            axis.set(title=panel.title, xlabel=x_label, ylabel=score.label, xscale=xscale, xlim=x_range)
-            _draw(axis, panel, lines, score, span)
-    return tuple(drawn)
+            axis.set(xlabel=x_label, ylabel=score.label, xscale=xscale)
+            _draw(axis, panel, known, lines, score)
+    signs = {LIMIT: "dashed", BAYESIAN_LIMIT: "dotted"}
+    shown = " and ".join(f"{signs[name]} the {name}" for name in study.limits if score.limit)
+    note = f"{note} {capital(score.direction)}." + (f" Black: {shown}." if shown else "")
+    return Chart(f"{score.label} against {what}", note, tuple(drawn))
 
 
 def _widened(values: Sequence[float], scale: str) -> tuple[float, float]:
@@ -199,9 +187,10 @@ def _widened(values: Sequence[float], scale: str) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _draw(
-    axis: Any, panel: _Panel, lines: Sequence[Line], score: Score, span: tuple[float, float] | None
-) -> None:
+def _draw(axis: Any, panel: _Panel, panels: Sequence[_Panel], lines: Sequence[Line], score: Score) -> None:
+    """Draw the lines of one of some panels that share their ranges."""
+    x_range = _widened([x for each in panels for x, _ in each.points], axis.get_xscale())
+    axis.set(title=panel.title, xlim=x_range)
     if score is COMPLEX_NRMSE:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -226,7 +215,7 @@ def _draw(
             )
             for artist in (container.lines[0], *container.lines[1], *container.lines[2]):
                 artist.set_gid(f"line-{line.number}")
-    if span:
+    if span := _range(panels, lines, score):
         axis.set_ylim(span)
 
 
@@ -250,8 +239,7 @@ def _range(panels: Sequence[_Panel], lines: Sequence[Line], score: Score) -> tup
 
 def frc_chart(study: Study) -> Chart:
     """Draw the Fourier ring correlation of each method with the truth, a panel per cell."""
-    lines = lines_of(study)
-    panels: list[str] = []
+    lines, panels = lines_of(study), list[str]()
     for cell in study.done:
         frc = cell.first.frc
         x = frc.get("nyquist_fraction", [])
@@ -267,19 +255,21 @@ def frc_chart(study: Study) -> Chart:
             axis.axhline(1 / 7, linestyle=":", label="threshold 1/7", **grey)
             axis.set(title=f"{cell.dose:,}, {cell.view}", xlim=(0, 1), ylim=(-0.1, 1.05))
             axis.set(xlabel="spatial frequency / Nyquist", ylabel="FRC")
-    note = f"A panel per cell: each method with the truth, the limit as expected. {_FRC_NOTE}"
+    note = (
+        "A panel per cell: each method with the truth, the limit as expected. Threshold 0.5 is the one "
+        "against a noise-free truth; half-bit and 1/7 are those for two noisy halves."
+    )
     return Chart("Fourier ring correlation", note, tuple(panels))
 
 
 def training_charts(study: Study) -> list[Chart]:
     """Draw the training curves, a panel per quantity, a line per run; none if none was recorded."""
     runs = [run for cell in study.done for run in cell.runs]
-    names = list(dict.fromkeys(name for run in runs for name in run.curves))
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(study.doses)))
     colours = dict(zip(study.doses, shades, strict=True))
     strokes = dict(zip(study.views, cycle(("-", "--", ":", "-.")), strict=False))
     panels: list[str] = []
-    for name in names:
+    for name in dict.fromkeys(name for run in runs for name in run.curves):
         with _panel(panels, study.title, name) as axis:
             for run in runs:
                 steps, values = np.reshape(run.curves.get(name, []), (-1, 2)).T

@@ -9,20 +9,6 @@ from typing import Any
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, ITERATIVE, LEARNED, LIMIT, Cell, Study
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
 
-LIMIT_NOTE = (
-    "The limit is the Cramér-Rao bound for a known probe, from the Fisher information of the test half's own "
-    "scan. It holds for estimators without bias, which know nothing of the object but its frames. "
-    "A method above it brings prior knowledge: MAP that neighbouring pixels are alike, a trained network "
-    "what such objects look like. The limit with prior is the Bayesian bound for a method that knows of "
-    "each pixel how far it varies, but nothing of how pixels depend on each other; knowledge of that can "
-    "lie above this bound too."
-)
-EFFICIENCY_NOTE = (
-    "Dose efficiency: the dose at which the limit without prior equals the method's complex error, over the "
-    "dose spent. A method at 1 uses all that the photons tell. Above 1 a prior replaces photons: at 4, "
-    "a method without prior would need four times the dose for the same error."
-)
-
 
 def headline(study: Study) -> str:
     """Say in one sentence who leads, by how much, and how far from the physical limit."""
@@ -36,7 +22,10 @@ def headline(study: Study) -> str:
     else:
         count = f"all {len(cells)}" if len(led) == len(cells) else f"{len(led)} of {len(cells)}"
         text = f"{capital(leader)} leads in phase PSNR in {count} cells of dose and overlap"
-    parts = [part for part in (_lead(study), _distance(study)) if part]
+    limit = limit_of(study)
+    distances = _distances(study, limit)
+    shown = "the Bayesian limit (limit with prior)" if limit == BAYESIAN_LIMIT else "the physical limit"
+    parts = [*_lead(study), *([f"{_span(distances)} {shown}"] if distances else [])]
     return text + (f": {' and '.join(parts)}" if parts else "") + "."
 
 
@@ -67,38 +56,25 @@ def by_interest(study: Study) -> list[str]:
 
     The leader, its strongest rival, those that readers know, and then by rank.
     """
-    rivals = [rival for cell in study.done if (rival := rival_of(study, cell))]
+    rivals = [rival for _, rival in _rivals(study)[1]]
     return list(dict.fromkeys([study.leader, *rivals[:1], *study.known, *study.methods]))
 
 
-def rival_of(study: Study, cell: Cell) -> str | None:
-    """Return the strongest method of the other kind than the leader's."""
-    return cell.strongest(_rival_kind(study)[0])
+def _rivals(study: Study) -> tuple[str, list[tuple[Cell, str]]]:
+    """Return the other kind of method than the leader's, and the strongest of it in each cell that has it."""
+    kind = LEARNED if study.methods[study.leader] == ITERATIVE else ITERATIVE
+    return kind, [(cell, rival) for cell in study.done if (rival := cell.strongest(kind))]
 
 
-def _rival_kind(study: Study) -> tuple[str, str]:
-    """Return the kind of method that the leader is compared with, and its strongest in words."""
-    if study.methods[study.leader] == ITERATIVE:
-        return LEARNED, "the best learned method"
-    return ITERATIVE, "the best iterative method"
-
-
-def _lead(study: Study) -> str:
-    rivals = [(cell, rival) for cell in study.done if (rival := rival_of(study, cell))]
+def _lead(study: Study) -> list[str]:
+    kind, rivals = _rivals(study)
     found = [study.delta(cell, rival, PHASE_PSNR) for cell, rival in rivals]
     margins = [margin for margin in found if margin is not None]
     if not margins:
-        return ""
+        return []
     usual, count = Counter(rival for _, rival in rivals).most_common(1)[0]
     which = usual if count == len(rivals) else f"{usual} in {count} of {len(rivals)}"
-    return f"{_span(margins)} {_rival_kind(study)[1]} ({which})"
-
-
-def _distance(study: Study) -> str:
-    name = limit_of(study)
-    found = _distances(study, name)
-    shown = "the Bayesian limit (limit with prior)" if name == BAYESIAN_LIMIT else "the physical limit"
-    return f"{_span(found)} {shown}" if found else ""
+    return [f"{_span(margins)} the best {kind} method ({which})"]
 
 
 def _span(differences: Sequence[float]) -> str:

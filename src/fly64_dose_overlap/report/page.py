@@ -46,7 +46,6 @@ def page(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
         lstrip_blocks=True,
     )
     shown, trials = divide(studies)
-    plain = next((study for study in shown if study.committed), None)
     largest = max(shown, key=lambda study: len(study.done))
     return environment.get_template(_TEMPLATE).render(
         lead=findings.headline(largest),
@@ -54,12 +53,10 @@ def page(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
         pictured=_pictured(shown),
         how_to_get=HOW_TO_GET,
         studies=[
-            _content(study, seconds) for study in track(shown, total=len(shown), label="draw", unit="part")
+            _content(each, seconds) for each in track(shown, total=len(shown), label="draw", unit="part")
         ],
-        trials=tables.trials_table(trials, plain) if trials else None,
-        limit_note=findings.LIMIT_NOTE,
-        efficiency_note=findings.EFFICIENCY_NOTE,
-        versions=versions(),
+        trials=tables.trials_table(trials, _plain(shown)) if trials else None,
+        versions={"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     )
 
 
@@ -67,6 +64,10 @@ def divide(studies: Sequence[Study]) -> tuple[list[Study], list[Study]]:
     """Return the studies that have a section of their own, and those whose runs share one table."""
     shown = [study for study in studies if study.done and not study.is_trial]
     return shown, [study for study in studies if study not in shown]
+
+
+def _plain(studies: Sequence[Study]) -> Study | None:
+    return next((study for study in studies if study.committed), None)
 
 
 def _pictured(studies: Sequence[Study]) -> tuple[Study, Cell, Viewer] | None:
@@ -94,15 +95,15 @@ def _content(study: Study, seconds: Mapping[str, float]) -> dict[str, Any]:
         "summary": summary if several else [],
         "deltas": tables.delta_tables(study),
         "cells": [tables.cell_table(cell) for cell in study.done],
-        "measured": [
-            tables.dose_table(study),
-            tables.overlap_table(study),
-            tables.time_table(study, seconds),
-        ],
+        "measured": _measured(study, seconds),
         "runs": tables.runs_table(study),
         "params": yaml.safe_dump(study.done[0].first.params, sort_keys=False),
         "data": dict(sorted(pair for cell in study.done for pair in cell.first.data.items())),
     }
+
+
+def _measured(study: Study, seconds: Mapping[str, float]) -> list[tables.Table]:
+    return [tables.dose_table(study), tables.overlap_table(study), tables.time_table(study, seconds)]
 
 
 def markdown_text(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
@@ -113,21 +114,10 @@ def markdown_text(studies: Sequence[Study], seconds: Mapping[str, float]) -> str
         parts += [f"## {findings.capital(study.title)}", f"{study.status}.", findings.headline(study)]
         parts += [f"Changed parameters: {', '.join(study.changes)}."] if study.changes else []
         parts.append(findings.conventions(study.conventions))
-        for table in (
-            tables.brief_table(study),
-            *tables.summary_tables(study),
-            *tables.delta_tables(study),
-            tables.dose_table(study),
-            tables.overlap_table(study),
-            tables.time_table(study, seconds),
-        ):
+        compared = [tables.brief_table(study), *tables.summary_tables(study), *tables.delta_tables(study)]
+        for table in (*compared, *_measured(study, seconds)):
             parts += [f"### {table.title}", *filter(None, [table.note]), tables.markdown(table)]
     if trials:
-        table = tables.trials_table(trials, next((study for study in shown if study.committed), None))
+        table = tables.trials_table(trials, _plain(shown))
         parts += ["## Trials", table.note, tables.markdown(table)]
     return "\n\n".join(parts) + "\n"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and the packages that count, in this environment."""
-    return {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -5,6 +5,7 @@ The same arrays give the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import DiskArray
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.report.drawing import figure, round_length, write_png
+from fly64_dose_overlap.report.drawing import figure, write_png
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName
 from fly64_dose_overlap.scores.region import Region
 from fly64_dose_overlap.scores.scores import phase_and_error
@@ -41,22 +42,17 @@ Limits = tuple[float, float]
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is shown of a complex field, with its unit and its colours in matplotlib."""
+    """What is shown of a complex field, its name with unit, and its colours in matplotlib."""
 
     name: str
-    unit: str
+    label: str
     colours: str
-
-    @property
-    def label(self) -> str:
-        """Name with unit."""
-        return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
 QUANTITIES = (
-    Quantity("amplitude", "", "gray"),
-    Quantity("phase", "rad", "viridis"),
-    Quantity("phase error", "rad", "RdBu_r"),
+    Quantity("amplitude", "amplitude", "gray"),
+    Quantity("phase", "phase (rad)", "viridis"),
+    Quantity("phase error", "phase error (rad)", "RdBu_r"),
 )
 
 
@@ -78,8 +74,6 @@ def comparison_picture(
 
     Parameters
     ----------
-    path : Path or str
-        File to write; it appears whole or not at all.
     truth : (y, x) complex
     methods : mapping of name to (y, x) complex
         Aligned reconstructions, in memory or on disk, drawn in the mapping's order.
@@ -95,9 +89,16 @@ def comparison_picture(
     StudyError
         If there is no method, a shape differs, or a caption belongs to no method.
     """
-    notes = dict(captions or {})
-    _check(truth, methods, notes, region)
-    rows = images(truth, methods, region)
+    notes = captions or {}
+    if not methods:
+        raise StudyError("comparison picture", "needs at least one method, got none")
+    if TRUTH in methods:
+        raise StudyError("comparison picture", "no method may be called 'truth', the first row's name")
+    if unknown := sorted(set(notes) - set(methods)):
+        raise StudyError("comparison picture", f"captions for no method: {', '.join(unknown)}")
+    for name, field in {TRUTH: truth, **methods}.items():
+        region.require_shape(name, field)
+    rows = images(truth, methods, region.mask, region.rectangle)
     limits = colour_limits(rows[TRUTH])
     height_in = _WIDTH_IN / len(QUANTITIES) * region.shape[0] / region.shape[1]
     with figure(_WIDTH_IN, len(rows) * (height_in + 0.1) + 1.1, {"font.size": 9}) as drawn:
@@ -118,14 +119,7 @@ def comparison_picture(
 
 
 def frc_picture(path: Path | str, curves: Mapping[str, FrcCurve], *, title: str) -> None:
-    """Write a PNG of Fourier ring correlations with their thresholds.
-
-    Parameters
-    ----------
-    path : Path or str
-        File to write; it appears whole or not at all.
-    curves : mapping of name to FrcCurve
-        Curves on the same rings, drawn in the mapping's order.
+    """Write a PNG of Fourier ring correlations on the same rings, in the mapping's order, with thresholds.
 
     Raises
     ------
@@ -137,10 +131,8 @@ def frc_picture(path: Path | str, curves: Mapping[str, FrcCurve], *, title: str)
     first = next(iter(curves.values()))
     for name, curve in curves.items():
         if not np.array_equal(curve.frequency, first.frequency):
-            raise StudyError(
-                "FRC picture",
-                f"curves must share their rings, got {len(curve.frc)} of {name!r} and {len(first.frc)}",
-            )
+            found = f"{len(curve.frc)} of {name!r} and {len(first.frc)}"
+            raise StudyError("FRC picture", f"curves must share their rings, got {found}")
     lowest = min(float(curve.frc.min()) for curve in curves.values())
     with figure(6.0, 4.0, {}) as drawn:
         axes = drawn.subplots()
@@ -149,25 +141,23 @@ def frc_picture(path: Path | str, curves: Mapping[str, FrcCurve], *, title: str)
         for name, (label, style) in _THRESHOLD_STYLES.items():
             grey = {"color": "0.4", "linewidth": 0.9}
             axes.plot(first.nyquist_fraction, first.threshold(name), linestyle=style, label=label, **grey)
-        axes.set(
-            xlim=(0, 1),
-            ylim=(min(-0.05, lowest - 0.05), 1.05),
-            xlabel="spatial frequency / Nyquist",
-            ylabel="Fourier ring correlation",
-            title=title,
-        )
+        axes.set(xlim=(0, 1), ylim=(min(-0.05, lowest - 0.05), 1.05), title=title)
+        axes.set(xlabel="spatial frequency / Nyquist", ylabel="Fourier ring correlation")
         axes.grid(visible=True, linewidth=0.3)
         axes.legend(fontsize=9)
         write_png(drawn, path)
 
 
 def images(
-    truth: Field, methods: Mapping[str, Field | DiskArray], region: Region
+    truth: Field,
+    methods: Mapping[str, Field | DiskArray],
+    mask: NDArray[np.bool_],
+    rectangle: tuple[slice, slice],
 ) -> dict[str, list[NDArray[np.float64]]]:
-    """Return the `QUANTITIES` of the truth and of each method, NaN outside the mask."""
-    rows, across = region.rectangle
-    mask = region.mask[rows, across]
-    every = -(-max(region.shape) // MOST_PIXELS)
+    """Return the `QUANTITIES` of the truth and of each method, cut to a rectangle, NaN outside the mask."""
+    rows, across = rectangle
+    mask = mask[rows, across]
+    every = -(-max(mask.shape) // MOST_PIXELS)
     found: dict[str, list[NDArray[np.float64]]] = {}
     for name, field in {TRUTH: truth, **methods}.items():
         part = field[rows][:, across]
@@ -189,32 +179,18 @@ def colour_limits(truth: list[NDArray[np.float64]]) -> list[Limits]:
 
 
 def scale_bar(width_px: int, pixel_nm: float | None) -> tuple[float, str]:
-    """Return a round length below a quarter of an image's width, in pixels and in words.
+    """Return a length up to a quarter of an image's width, in pixels and in words.
+
+    It is 1, 2 or 5 times a power of ten.
 
     Examples
     --------
-    >>> scale_bar(479, 57.24)
-    (87.3515024458421, '5 µm')
-    >>> scale_bar(479, None)
-    (100.0, '100 px')
+    >>> scale_bar(479, 57.24), scale_bar(479, None), scale_bar(40, None), scale_bar(28, 0.1)
+    ((87.3515024458421, '5 µm'), (100.0, '100 px'), (10.0, '10 px'), (5.0, '0.5 nm'))
     """
+    most = _BAR_PART * width_px * (1 if pixel_nm is None else pixel_nm)
+    power = 10.0 ** math.floor(math.log10(most))
+    length = max(step * power for step in (1, 2, 5) if step * power <= most)
     if pixel_nm is None:
-        length_px = round_length(_BAR_PART * width_px)
-        return length_px, f"{length_px:g} px"
-    length_nm = round_length(_BAR_PART * width_px * pixel_nm)
-    text = f"{length_nm / 1000:g} µm" if length_nm >= 1000 else f"{length_nm:g} nm"
-    return length_nm / pixel_nm, text
-
-
-def _check(
-    truth: Field, methods: Mapping[str, Field | DiskArray], captions: Mapping[str, str], region: Region
-) -> None:
-    if not methods:
-        raise StudyError("comparison picture", "needs at least one method, got none")
-    if TRUTH in methods:
-        raise StudyError("comparison picture", "no method may be called 'truth', the first row's name")
-    unknown = sorted(set(captions) - set(methods))
-    if unknown:
-        raise StudyError("comparison picture", f"captions for no method: {', '.join(unknown)}")
-    for name, field in {TRUTH: truth, **methods}.items():
-        region.require_shape(name, field)
+        return length, f"{length:g} px"
+    return length / pixel_nm, f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"

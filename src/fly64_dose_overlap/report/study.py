@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,7 @@ def average(values: Sequence[float | None]) -> Value | None:
     >>> average([None]) is None
     True
     """
-    there = [value for value in values if value is not None]
-    if not there:
+    if not (there := [value for value in values if value is not None]):
         return None
     spread = statistics.stdev(there) if len(there) > 1 else None
     return Value(statistics.fmean(there), spread, len(there))
@@ -130,21 +130,17 @@ class Cell:
     @cached_property
     def methods(self) -> dict[str, str]:
         """Kind of each method, that of the highest phase PSNR first."""
-        kinds = {
-            name: str(scores.get("kind", REFERENCE))
-            for run in self.runs
-            for name, scores in run.methods.items()
-        }
+        found = [each for run in self.runs for each in run.methods.items()]
+        kinds = {name: str(scores.get("kind", REFERENCE)) for name, scores in found}
         order = sorted(kinds, key=lambda name: _height([self.value(name, PHASE_PSNR)]), reverse=True)
         return {name: kinds[name] for name in order}
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], Value | None]:
-        names = dict.fromkeys(name for run in self.runs for name in run.methods)
+        names = {name for run in self.runs for name in run.methods}
         return {
             (name, score.key): average([score.of(run.methods.get(name, {})) for run in self.runs])
-            for name in names
-            for score in SCORES
+            for name, score in product(names, SCORES)
         }
 
     def value(self, method: str, score: Score) -> Value | None:
@@ -297,34 +293,22 @@ def make_study(
     taken: set[tuple[int, str, int]] = set()
     for run in sorted(runs, key=lambda run: -len(run.evaluation.get("methods", ()))):
         if run.state == SUCCESS:
-            _check(run)
-            key = (run.dose, run.view, run.seed)
-            if key in taken:
+            where = f"{run.name}: metrics/evaluation.json"
+            if (split := at(run.evaluation, "conventions.split")) != "test":
+                raise StudyError(where, f"must be of the test half, got {split!r}")
+            if not run.evaluation.get("methods"):
+                raise StudyError(where, "has no method", "evaluate it again")
+            if (key := (run.dose, run.view, run.seed)) in taken:
                 continue
             taken.add(key)
         kept.append(run)
     all_doses = sorted({*doses, *(run.dose for run in kept)})
     all_views = dict.fromkeys([*views, *(run.view for run in kept)])
-    known = limits or {}
-    cells = {
-        (dose, view): _cell(dose, view, kept, known.get((dose, view)))
-        for dose in all_doses
-        for view in all_views
-    }
+    cells: dict[tuple[int, str], Cell] = {}
+    for dose, view in product(all_doses, all_views):
+        own = [run for run in kept if (run.dose, run.view) == (dose, view)]
+        done = sorted((run for run in own if run.state == SUCCESS), key=lambda run: run.seed)
+        state = SUCCESS if done else next((run.state for run in own), MISSING)
+        bounds = done[0].evaluation.get("limit") if done else (limits or {}).get((dose, view))
+        cells[dose, view] = Cell(dose, view, tuple(done), state, bounds)
     return Study(title, commit, variant, changes, tuple(kept), cells, committed)
-
-
-def _cell(dose: int, view: str, runs: Sequence[Run], known: Bounds | None) -> Cell:
-    own = [run for run in runs if (run.dose, run.view) == (dose, view)]
-    done = sorted((run for run in own if run.state == SUCCESS), key=lambda run: run.seed)
-    state = SUCCESS if done else next((run.state for run in own), MISSING)
-    return Cell(dose, view, tuple(done), state, done[0].evaluation.get("limit") if done else known)
-
-
-def _check(run: Run) -> None:
-    where = f"{run.name}: metrics/evaluation.json"
-    split = at(run.evaluation, "conventions.split")
-    if split != "test":
-        raise StudyError(where, f"must be of the test half, got {split!r}")
-    if not run.evaluation.get("methods"):
-        raise StudyError(where, "has no method", "evaluate it again")

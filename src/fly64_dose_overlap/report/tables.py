@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -161,10 +162,9 @@ def dose_table(study: Study) -> Table:
         test, whole = found.get("test", {}), found.get("whole", {})
         fields = [*(test.get(f"photons_per_frame_{key}") for key in ("mean", "min", "max"))]
         fields += [test.get("frames"), whole.get("photons_per_frame_mean")]
-        rows.append(Row(f"{dose:,}", "", _numbers(fields)))
-    per_frame = "test half, photons per frame"
-    columns = [(per_frame, "mean"), (per_frame, "min"), (per_frame, "max"), ("test half", "frames")]
-    columns.append(("whole scan, photons per frame", "mean"))
+        rows.append(Row(f"{dose:,}", "", tuple(map(_number, fields))))
+    columns = [("test half, photons per frame", title) for title in ("mean", "min", "max")]
+    columns += [("test half", "frames"), ("whole scan, photons per frame", "mean")]
     note = "Nominal and measured; one factor scales the whole scan."
     return Table("Measured dose", note, "nominal", columns, rows)
 
@@ -183,7 +183,8 @@ def overlap_table(study: Study) -> Table:
     for cell in study.done:
         test = cell.first.measured_overlap.get("test", {})
         fluence = test.get("fluence", {}).get("photons_per_pixel_mean")
-        rows.append(Row(f"{cell.dose:,} {cell.view}", "", _numbers([*map(test.get, titles), fluence])))
+        entries = tuple(map(_number, (*map(test.get, titles), fluence)))
+        rows.append(Row(f"{cell.dose:,} {cell.view}", "", entries))
     note = "Test half; overlap as the area fraction of probe discs, averaged over neighbours."
     return Table("Measured overlap", note, "cell", [*titles.values(), ("", "photons per pixel")], rows)
 
@@ -196,9 +197,8 @@ def time_table(study: Study, seconds: Mapping[str, float]) -> Table:
 
     def entry(cell: Cell, method: str) -> Entry:
         own, training = _seconds(cell, method, seconds)
-        if own is None:
-            return Entry(DASH)
-        return Entry(f"{own:.3g} + {training:.3g}" if training is not None else f"{own:.3g}")
+        more = "" if training is None else f" + {training:.3g}"
+        return Entry(DASH if own is None else f"{own:.3g}{more}")
 
     note = (
         "Seconds on the processor for the test half; for networks the training of the cell is added. "
@@ -250,11 +250,8 @@ def _state(run: Run) -> Entry:
 
 def markdown(table: Table) -> str:
     """Return a table as Markdown; the best value is bold."""
-    titles = [f"{group} {title}".strip() for group, title in table.columns]
-    lines = [
-        f"| {' | '.join(map(_escaped, (table.corner, *titles)))} |",
-        f"|---|{'---:|' * len(titles)}",
-    ]
+    titles = [table.corner, *(f"{group} {title}".strip() for group, title in table.columns)]
+    lines = [f"| {' | '.join(map(_escaped, titles))} |", f"|---|{'---:|' * len(table.columns)}"]
     for row in table.rows:
         texts = [f"**{_escaped(e.text)}**" if e.mark == "best" else _escaped(e.text) for e in row.entries]
         lines.append(f"| {_escaped(row.head)} | {' | '.join(texts)} |")
@@ -308,19 +305,12 @@ def _by_cell(
     return Table(title, note, "method", columns, rows)
 
 
-def _numbers(values: Iterable[float | None]) -> tuple[Entry, ...]:
-    return tuple(Entry(_number(value)) for value in values)
-
-
-def _number(value: float | None) -> str:
+def _number(value: float | None) -> Entry:
     if value is None:
-        return DASH
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}"
+        return Entry(DASH)
+    style = "," if isinstance(value, int) else ",.3f" if abs(value) < 100 else ",.1f"
+    return Entry(format(value, style))
 
 
 def _escaped(text: str) -> str:
-    for sign in "\\|*_<>`[":
-        text = text.replace(sign, f"\\{sign}")
-    return text
+    return re.sub(r"[\\|*_<>`[]", r"\\\g<0>", text)

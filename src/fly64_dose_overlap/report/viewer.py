@@ -15,36 +15,24 @@ from PIL import Image
 
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.report.findings import by_interest
-from fly64_dose_overlap.report.picture import QUANTITIES, TRUTH, Limits, colour_limits, images, scale_bar
+from fly64_dose_overlap.report.picture import (
+    QUANTITIES,
+    TRUTH,
+    Limits,
+    Quantity,
+    colour_limits,
+    images,
+    scale_bar,
+)
 from fly64_dose_overlap.report.study import Cell, Run, Study
 from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, PHASE_PSNR
 from fly64_dose_overlap.scores.evaluation import pixel_nm
-from fly64_dose_overlap.scores.region import Region
 
 MOST_METHODS = 6
 MOST_SIDE_PX = 640
 """A larger region is shown smaller: all pictures of a cell stay below 4 MB."""
 _OUTSIDE = 255
 _GREY = (217, 217, 217)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One picture: what it shows of which method, as a data URI."""
-
-    quantity: str
-    method: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Colours of a quantity: name with unit, the ends of its range, and a bar as a data URI."""
-
-    quantity: str
-    low: str
-    high: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -57,8 +45,10 @@ class Viewer:
     right: str
     size_px: tuple[int, int]
     """Width and height."""
-    layers: tuple[Layer, ...]
-    scales: tuple[Scale, ...]
+    layers: list[tuple[str, str, str]]
+    """Quantity, method, and the picture as a data URI."""
+    scales: list[tuple[Quantity, str, str, str]]
+    """Quantity, the ends of its range, and a bar of its colours as a data URI."""
     bar_percent: float
     """Length of the scale bar, as part of the width."""
     bar_label: str
@@ -70,41 +60,34 @@ def viewer_of(study: Study, cell: Cell) -> Viewer | None:
     if run.reconstruction is None:
         return None
     with NpzReader(run.reconstruction) as reader:
-        names = [name for name in by_interest(study) if f"{run.key(name)}_aligned" in reader]
-        names = names[:MOST_METHODS]
+        found = [name for name in by_interest(study) if f"{run.key(name)}_aligned" in reader]
+        names = found[:MOST_METHODS]
         truth = reader.load("objectGuess")
         fields = {name: reader.load(f"{run.key(name)}_aligned") for name in names}
-        region = _region(run, reader.load("region").astype(bool))
+        mask = reader.load("region").astype(bool)
         record = json.loads(str(reader.load("_metadata"))) if "_metadata" in reader else {}
-    shown = images(truth, fields, region)
+    region = run.evaluation["conventions"]["region"]
+    rectangle = (slice(*region["rows"]), slice(*region["columns"]))
+    shown = images(truth, fields, mask, rectangle)
     limits = colour_limits(shown[TRUTH])
-    height, width = region.shape
+    height, width = mask[rectangle].shape
     length_px, label = scale_bar(width, pixel_nm(record))
-    factor = min(1.0, MOST_SIDE_PX / max(region.shape))
+    factor = min(1.0, MOST_SIDE_PX / max(height, width))
     size = round(width * factor), round(height * factor)
     layers = [
-        Layer(quantity.name, name, _picture(image, limit, quantity.colours, size))
+        (quantity.name, name, _picture(image, limit, quantity.colours, size))
         for name, each in shown.items()
         for quantity, image, limit in zip(QUANTITIES, each, limits, strict=True)
         if (name, quantity) != (TRUTH, QUANTITIES[-1])
     ]
     ramp = np.linspace(0, 1, _OUTSIDE)[None]
     scales = [
-        Scale(q.label, f"{low:.2f}", f"{high:.2f}", _picture(ramp, (0, 1), q.colours, (_OUTSIDE, 1)))
+        (q, f"{low:.2f}", f"{high:.2f}", _picture(ramp, (0, 1), q.colours, (_OUTSIDE, 1)))
         for q, (low, high) in zip(QUANTITIES, limits, strict=True)
     ]
     rival = names[1] if len(names) > 1 else TRUTH
     captions = {TRUTH: "what was simulated", **{name: _caption(run, name) for name in names}}
-    return Viewer(
-        captions, rival, names[0], size, tuple(layers), tuple(scales), 100 * length_px / width, label
-    )
-
-
-def _region(run: Run, mask: NDArray[np.bool_]) -> Region:
-    found = run.evaluation["conventions"]["region"]
-    rectangle = (slice(*found["rows"]), slice(*found["columns"]))
-    threshold, covered = found["illumination_threshold"], found["covered_fraction"]
-    return Region(mask, rectangle, found["pixels"], threshold, covered)
+    return Viewer(captions, rival, names[0], size, layers, scales, 100 * length_px / width, label)
 
 
 def _caption(run: Run, name: str) -> str:

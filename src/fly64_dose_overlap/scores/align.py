@@ -7,9 +7,8 @@ method; no phase is unwrapped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ _MAX_PASSES = 3
 _MAX_NEWTON_STEPS = 12
 
 Complex = NDArray[np.complex128]
+Real = NDArray[np.float64]
 Pair = tuple[float, float]
 
 
@@ -38,23 +38,16 @@ class Aligned:
 
     ``field = scale * exp(i (ramp_y y + ramp_x x)) * shifted prediction``, with (y, x)
     counted from the centre of the region's rectangle.
-
-    Attributes
-    ----------
-    field : (y, x) complex128
-        The aligned prediction inside the region's rectangle, zero outside it.
-    shift_px : (dy, dx) float, pixels
-        Translation that was applied to the prediction; (0, 0) means its samples are untouched.
-    ramp_rad_per_px : (ky, kx) float, rad per pixel
-        Phase ramp that was multiplied on.
-    scale : complex
-        Factor that was multiplied on.
     """
 
     field: Complex
+    """(y, x), the aligned prediction inside the region's rectangle, zero outside it."""
     shift_px: Pair
+    """(dy, dx), translation of the prediction; (0, 0) means its samples are untouched."""
     ramp_rad_per_px: Pair
+    """(ky, kx), phase ramp that was multiplied on."""
     scale: complex
+    """Factor that was multiplied on."""
     beyond_px: Pair | None = None
     """A translation farther than `MAX_SHIFT_PX` that fits far better; it was not applied."""
 
@@ -74,8 +67,7 @@ class Aligned:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class _Fit:
+class _Fit(NamedTuple):
     """The best ``scale * exp(i ramp . r)`` for a pair, and the squared residual it leaves."""
 
     scale: complex
@@ -83,8 +75,7 @@ class _Fit:
     residual: float
 
 
-@dataclass(frozen=True, eq=False)
-class _Registered:
+class _Registered(NamedTuple):
     """Samples of the prediction, shifted after ``first_ramp`` was multiplied on, and their fit."""
 
     samples: Complex
@@ -144,15 +135,11 @@ def _check_field(name: str, field: NDArray[Any], region: Region) -> None:
     region.require_shape(name, field)
     if not np.iscomplexobj(field):
         raise StudyError(name, f"must be a complex field, got {field.dtype}")
-    bad = int(np.count_nonzero(~np.isfinite(field)))
-    if bad:
+    if bad := int(np.count_nonzero(~np.isfinite(field))):
         raise StudyError(name, f"must be finite, got {bad} of {field.size} pixels NaN or infinite")
     if not np.any(field[region.mask]):
-        raise StudyError(
-            name,
-            f"is zero on all {region.pixels} pixels of the scored region",
-            "did the network collapse, or do its patches lie elsewhere?",
-        )
+        problem = f"is zero on all {region.pixels} pixels of the scored region"
+        raise StudyError(name, problem, "did the network collapse, or do its patches lie elsewhere?")
 
 
 def _register(target: Complex, prediction: Complex, region: Region, upsampling: int) -> _Registered:
@@ -183,16 +170,12 @@ def _sum(first: Pair, second: Pair) -> Pair:
     return first[0] + second[0], first[1] + second[1]
 
 
-def _coordinates(length: int, centre: float) -> NDArray[np.float64]:
-    return np.arange(length, dtype=np.float64) - centre
-
-
 def _ramp_on(shape: tuple[int, ...], ramp: Pair, box: tuple[slice, slice] | None = None) -> Complex:
     """Return exp(i ramp . r), with r from the centre of ``box`` or of the image itself."""
     phases: list[Complex] = []
     for axis, (length, rate) in enumerate(zip(shape, ramp, strict=True)):
         first, stop = (box[axis].start, box[axis].stop) if box else (0, length)
-        phases.append(np.exp(1j * rate * _coordinates(length, (first + stop - 1) / 2)))
+        phases.append(np.exp(1j * rate * (np.arange(length) - (first + stop - 1) / 2)))
     return phases[0][:, None] * phases[1][None, :]
 
 
@@ -200,47 +183,33 @@ def _fit_ramp(target: Complex, samples: Complex, mask: NDArray[np.bool_]) -> _Fi
     """Minimise sum over the mask of abs(target - c exp(i k . r) samples)^2 over c and k.
 
     With the best c inserted, this maximises abs(Z(k))^2, Z(k) = sum target conj(samples)
-    exp(-i k . r): the peak of a zero-padded periodogram, then Newton's method.
+    exp(-i k . r): the peak of a zero-padded periodogram, then Newton's method on its logarithm,
+    which is concave over the whole main lobe and so converges from any bin next to the top.
     """
     product = np.where(mask, target * samples.conj(), 0)
     if not product.any():
         return _Fit(0j, (0.0, 0.0), float(np.sum(np.abs(target[mask]) ** 2)))
-    height, width = product.shape
-    padded = (2 * height, 2 * width)
+    padded = (2 * product.shape[0], 2 * product.shape[1])
     peak = np.unravel_index(np.argmax(np.abs(np.fft.fft2(product, padded))), padded)
-    ramp = np.array([2 * np.pi * np.fft.fftfreq(n)[i] for n, i in zip(padded, peak, strict=True)])
-    y, x = _coordinates(height, (height - 1) / 2), _coordinates(width, (width - 1) / 2)
-    ramp, total = _refine_ramp(product, y, x, ramp)
+    ramp: Real = np.array([2 * np.pi * np.fft.fftfreq(n)[i] for n, i in zip(padded, peak, strict=True)])
+    total, gradient, hessian = _tone(product, ramp)
+    for _ in range(_MAX_NEWTON_STEPS):
+        if not np.any(gradient) or np.linalg.eigvalsh(hessian).max() >= 0:
+            break
+        trial = ramp - np.linalg.solve(hessian, gradient)
+        there = _tone(product, trial)
+        if abs(there[0]) <= abs(total):
+            break
+        ramp, (total, gradient, hessian) = trial, there
     scale = total / float(np.sum(np.abs(samples[mask]) ** 2))
     found = (float(ramp[0]), float(ramp[1]))
     model = scale * _ramp_on(product.shape, found) * samples
     return _Fit(scale, found, float(np.sum(np.abs(target[mask] - model[mask]) ** 2)))
 
 
-def _refine_ramp(
-    product: Complex, y: NDArray[np.float64], x: NDArray[np.float64], ramp: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], complex]:
-    """Climb log abs(Z(k))^2 from ``ramp``; return the top and Z there.
-
-    The logarithm is concave over the whole main lobe, so that Newton's method converges
-    from any bin of the periodogram next to the top.
-    """
-    total, gradient, hessian = _tone(product, y, x, ramp)
-    for _ in range(_MAX_NEWTON_STEPS):
-        if not np.any(gradient) or np.linalg.eigvalsh(hessian).max() >= 0:
-            break
-        trial = ramp - np.linalg.solve(hessian, gradient)
-        there = _tone(product, y, x, trial)
-        if abs(there[0]) <= abs(total):
-            break
-        ramp, (total, gradient, hessian) = trial, there
-    return ramp, total
-
-
-def _tone(
-    product: Complex, y: NDArray[np.float64], x: NDArray[np.float64], ramp: NDArray[np.float64]
-) -> tuple[complex, NDArray[np.float64], NDArray[np.float64]]:
+def _tone(product: Complex, ramp: Real) -> tuple[complex, Real, Real]:
     """Return Z at ``ramp``, and the gradient and Hessian of log abs(Z)^2 there."""
+    y, x = (np.arange(n) - (n - 1) / 2 for n in product.shape)
     rows = np.exp(-1j * ramp[0] * y) * np.stack([np.ones_like(y), y, y * y])
     columns = np.exp(-1j * ramp[1] * x) * np.stack([np.ones_like(x), x, x * x])
     moments = rows @ product @ columns.T
@@ -277,12 +246,11 @@ def _find_shift(target: Complex, padded: Complex, mask: NDArray[np.bool_], upsam
     mean = np.sum(weights * target) / np.sum(weights)
     template[_MARGIN_PX:-_MARGIN_PX, _MARGIN_PX:-_MARGIN_PX] = weights * (target - mean)
     spectrum = np.fft.fft2(template).conj() * np.fft.fft2(padded)
-    frequencies = [np.fft.fftfreq(n) for n in padded.shape]
     steps = np.arange(-MAX_SHIFT_PX, MAX_SHIFT_PX + 1, dtype=np.float64)
-    dy, dx = _best_on_grid(spectrum, frequencies, steps, steps)
+    dy, dx = _best_on_grid(spectrum, steps, steps)
     fine = np.arange(-upsampling, upsampling + 1) / upsampling
     if upsampling > 1:
-        dy, dx = _best_on_grid(spectrum, frequencies, dy + fine, dx + fine)
+        dy, dx = _best_on_grid(spectrum, dy + fine, dx + fine)
     limit = float(MAX_SHIFT_PX)
     return min(max(dy, -limit), limit), min(max(dx, -limit), limit)
 
@@ -304,14 +272,10 @@ def _find_beyond(reference: Complex, prediction: Complex, region: Region, residu
     return (float(shift[0]), float(shift[1])) if fit.residual < _FAR_LESS * residual else None
 
 
-def _best_on_grid(
-    spectrum: Complex,
-    frequencies: Sequence[NDArray[np.floating]],
-    dy: NDArray[np.float64],
-    dx: NDArray[np.float64],
-) -> Pair:
-    rows = np.exp(-2j * np.pi * np.outer(dy, frequencies[0]))
-    columns = np.exp(-2j * np.pi * np.outer(frequencies[1], dx))
+def _best_on_grid(spectrum: Complex, dy: Real, dx: Real) -> Pair:
+    along_y, along_x = (np.fft.fftfreq(n) for n in spectrum.shape)
+    rows = np.exp(-2j * np.pi * np.outer(dy, along_y))
+    columns = np.exp(-2j * np.pi * np.outer(along_x, dx))
     correlation = np.abs(rows @ spectrum @ columns)
     i, j = np.unravel_index(np.argmax(correlation), correlation.shape)
     return float(dy[i]), float(dx[j])

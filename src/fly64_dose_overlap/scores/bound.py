@@ -27,11 +27,12 @@ from fly64_dose_overlap.physics.fisher import FisherInformation
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scores.frc import WINDOW
 from fly64_dose_overlap.scores.lanczos import Field, Krylov, lanczos
 from fly64_dose_overlap.scores.limit import PARTS, Limit
 from fly64_dose_overlap.scores.region import Region, scan_region, with_phase
 from fly64_dose_overlap.scores.scores import phase_and_error
-from fly64_dose_overlap.scores.traces import WINDOW, AlignedError, Traces
+from fly64_dose_overlap.scores.traces import AlignedError, Traces
 from fly64_dose_overlap.seeding import generator
 
 Complex64 = NDArray[np.complex64]
@@ -53,13 +54,6 @@ class _Scaling:
 
     real: NDArray[np.float64]
     imaginary: NDArray[np.float64]
-
-    @classmethod
-    def by_fluence(cls, fluence: NDArray[np.float64]) -> _Scaling:
-        """Return what whitens the information's diagonal, about twice the fluence."""
-        lit = fluence > UNLIT * fluence.max()
-        factor = np.where(lit, 1 / np.sqrt(2 * np.where(lit, fluence, 1)), 0)
-        return cls(factor, factor)
 
     def __call__(self, field: Field) -> Field:
         return field.real * self.real + 1j * (field.imag * self.imaginary)
@@ -93,10 +87,17 @@ def find_limit(
     reached, window = replace(scan, probe=probe).cropped()
     fluence, truth = reached.illumination(), truth[window]
     region = scan_region(fluence, reached.positions_px, region_threshold)
-    prior = _prior_std(truth[region.mask])
+    inside = truth[region.mask]
+    variances = np.array([np.var(part, dtype=np.float64) for part in (inside.real, inside.imag)])
+    if not variances.any():
+        problem = "is constant over the scored region, so that no prior can be taken from it"
+        raise StudyError("object", problem)
+    prior = np.sqrt(np.maximum(variances, LEAST_PRIOR_SHARE * variances.sum())).tolist()
     solver = _Solver(reached.model, truth, region)
-    whitening = _Scaling.by_fluence(fluence)
-    scaling = _Scaling(*(np.full(truth.shape, std) for std in prior))
+    lit = fluence > UNLIT * fluence.max()
+    # The information's diagonal is about twice the fluence.
+    factor = np.where(lit, 1 / np.sqrt(2 * np.where(lit, fluence, 1)), 0)
+    whitening, scaling = _Scaling(factor, factor), _Scaling(*(np.full(truth.shape, std) for std in prior))
     unbiased: list[Krylov] = []
     bayesian: list[Krylov] = []
     for index in range(settings.vectors):
@@ -107,7 +108,7 @@ def find_limit(
     least = np.mean([run.functionals(np.inf) for run in unbiased], axis=0)
     by_dose = np.array([np.mean([run.functionals(dose) for run in bayesian], axis=0) for dose in DOSES])
     scored = with_phase(truth, region.mask)
-    phase, _ = phase_and_error(truth, truth, scored)
+    phase = phase_and_error(truth, truth, scored)[0][scored]
     rings = solver.traces.rings
     spectrum = rings.spectrum(solver.truth)
     return Limit(
@@ -115,10 +116,7 @@ def find_limit(
         doses=list(DOSES),
         bayesian={part: by_dose[:, index].tolist() for index, part in enumerate(PARTS)},
         prior={"std_real": prior[0], "std_imaginary": prior[1]},
-        peak={
-            "phase": float(np.ptp(phase[scored])),
-            "amplitude": float(np.ptp(np.abs(truth)[region.mask])),
-        },
+        peak={"phase": float(np.ptp(phase)), "amplitude": float(np.ptp(np.abs(truth)[region.mask]))},
         photons_per_pixel=float(fluence[region.mask].mean()),
         frequency=rings.frequency.tolist(),
         signal=rings.cross_power(spectrum, spectrum).tolist(),
@@ -154,25 +152,10 @@ class _Solver:
 
         start = np.zeros(self._obj.shape, np.complex128)
         start[self._box] = self._aligned(vector)
-        return lanczos(
-            product,
-            scaling(start),
-            see,
-            null=scaling.inverse(1j * self._obj.astype(np.complex128)),
-            dose=dose,
-            tolerance=settings.tolerance,
-            steps=track(range(settings.iterations), total=settings.iterations, label=label, unit="product"),
-        )
-
-
-def _prior_std(inside: NDArray[np.complexfloating]) -> tuple[float, float]:
-    variances = np.array([np.var(inside.real, dtype=np.float64), np.var(inside.imag, dtype=np.float64)])
-    if not variances.any():
-        raise StudyError(
-            "object", "is constant over the scored region, so that no prior can be taken from it"
-        )
-    real, imaginary = np.sqrt(np.maximum(variances, LEAST_PRIOR_SHARE * variances.sum())).tolist()
-    return real, imaginary
+        null = scaling.inverse(1j * self._obj.astype(np.complex128))
+        steps = track(range(settings.iterations), total=settings.iterations, label=label, unit="product")
+        tolerance = settings.tolerance
+        return lanczos(product, scaling(start), see, null=null, dose=dose, tolerance=tolerance, steps=steps)
 
 
 def _record(settings: LimitParams, unbiased: list[Krylov], bayesian: list[Krylov]) -> dict[str, Any]:
@@ -180,15 +163,10 @@ def _record(settings: LimitParams, unbiased: list[Krylov], bayesian: list[Krylov
     errors = [None] * len(PARTS)
     if len(values) > 1:
         errors = (values.std(axis=0, ddof=1) / len(values) ** 0.5 / values.mean(axis=0)).tolist()
+    figures = ("iterations", "converged", "residual")
     return {
         **settings.model_dump(),
         "relative_standard_error": dict(zip(PARTS, errors, strict=True)),
-        **{
-            name: {
-                "iterations": [run.iterations for run in runs],
-                "converged": [run.converged for run in runs],
-                "residual": [run.residual for run in runs],
-            }
-            for name, runs in (("unbiased", unbiased), ("bayesian", bayesian))
-        },
+        "unbiased": {name: [getattr(run, name) for run in unbiased] for name in figures},
+        "bayesian": {name: [getattr(run, name) for run in bayesian] for name in figures},
     }

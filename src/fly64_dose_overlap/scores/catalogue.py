@@ -10,32 +10,22 @@ MISSING = "-"
 
 @dataclass(frozen=True)
 class Score:
-    """A score of a method.
-
-    Attributes
-    ----------
-    key : str
-        Its name in tables for machines, with the unit.
-    name, unit : str
-        Its name for readers; the unit is empty for a pure number.
-    path : tuple of str
-        Keys that lead to it in the scores of a method.
-    style : str
-        Format of a value.
-    limit : str
-        Its key in the physical limit, if that has one.
-    delta_style : str
-        Format of a difference, if that needs more digits; the sign is added.
-    """
+    """A score of a method."""
 
     key: str
+    """Its name in tables for machines, with the unit."""
     name: str
     unit: str
+    """Empty for a pure number."""
     path: tuple[str, ...]
+    """Keys that lead to it in the scores of a method."""
     style: str
+    """Format of a value."""
     higher_is_better: bool
     limit: str = ""
+    """Its key in the physical limit, if that has one."""
     delta_style: str = ""
+    """Format of a difference, if that needs more digits; the sign is added."""
 
     @property
     def label(self) -> str:

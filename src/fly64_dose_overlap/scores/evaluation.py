@@ -37,22 +37,14 @@ FRC_THRESHOLDS: dict[ThresholdName, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of all methods on one test half.
-
-    Attributes
-    ----------
-    metrics : dict
-        JSON-able; see `evaluate`.
-    aligned : dict of (y, x) complex128
-        Every method, by its short name, after alignment, on disk; zero outside the region's
-        rectangle.
-    curves : dict of FrcCurve
-        By short name.
-    """
+    """Scores of all methods on one test half."""
 
     metrics: dict[str, Any]
+    """JSON-able; see `evaluate`."""
     aligned: dict[str, DiskArray]
+    """Every method by its short name after alignment, (y, x) complex128, zero outside the rectangle."""
     curves: dict[str, FrcCurve]
+    """By short name."""
     region: Region
 
 
@@ -94,10 +86,25 @@ def evaluate(
         If a reconstruction lies on another grid, or the limit is that of another region.
     """
     region = scan_region(scan.illumination(), scan.positions_px, params.region_threshold)
-    _require_same_region(limit, region)
+    keys = ("pixels", "rows", "columns")
+    known, scored = (tuple(each[key] for key in keys) for each in (limit.region, region.described()))
+    if known != scored:
+        problem = f"was computed for the region {known}, scored is {scored}"
+        raise StudyError("limit", problem, "dvc repro limit")
     inside = truth[region.rectangle]
     nanometres = None if scan.optics is None else scan.optics.object_pixel_m * 1e9
-    everything = chain(reconstructions, [_flat_object(scan)])
+    empty = Reconstruction(
+        method=FLAT_OBJECT,
+        label=FLAT_OBJECT_LABEL,
+        kind="reference",
+        obj=np.ones(scan.object_shape, np.complex64),
+        probe=scan.probe,
+        positions_px=scan.positions_px,
+        loss=np.zeros(0),
+        settings={},
+        record=scan.record,
+    )
+    everything = chain(reconstructions, [empty])
     methods: dict[str, Any] = {}
     aligned: dict[str, DiskArray] = {}
     curves: dict[str, FrcCurve] = {}
@@ -161,20 +168,6 @@ def warn_of_limit(label: str, aligned: Aligned, stacklevel: int = 2) -> None:
         )
 
 
-def _flat_object(scan: Scan) -> Reconstruction:
-    return Reconstruction(
-        method=FLAT_OBJECT,
-        label=FLAT_OBJECT_LABEL,
-        kind="reference",
-        obj=np.ones(scan.object_shape, np.complex64),
-        probe=scan.probe,
-        positions_px=scan.positions_px,
-        loss=np.zeros(0),
-        settings={},
-        record=scan.record,
-    )
-
-
 def limit_at(limit: Limit, dose: int) -> dict[str, Any]:
     """Return the bounds at a dose, without and with a prior."""
 
@@ -194,15 +187,6 @@ def limit_at(limit: Limit, dose: int) -> dict[str, Any]:
     }
 
 
-def _require_same_region(limit: Limit, region: Region) -> None:
-    keys = ("pixels", "rows", "columns")
-    found, expected = (tuple(each[key] for key in keys) for each in (limit.region, region.described()))
-    if found != expected:
-        raise StudyError(
-            "limit", f"was computed for the region {found}, scored is {expected}", "dvc repro limit"
-        )
-
-
 def pixel_nm(record: dict[str, Any]) -> float | None:
     """Return the side of an object pixel from the record of a dataset, None where it is not known."""
     pixel_m = record.get("physics_parameters", {}).get("object_pixel_m")
@@ -213,7 +197,6 @@ def _cutoffs(curve: FrcCurve, pixel_nm: float | None) -> dict[str, float | None]
     """Return each cutoff as a fraction of Nyquist and as a half period in nanometres."""
     found: dict[str, float | None] = {}
     for threshold, name in FRC_THRESHOLDS.items():
-        fraction = cutoff(curve, threshold)
-        found[name] = fraction
+        found[name] = fraction = cutoff(curve, threshold)
         found[f"{name}_nm"] = pixel_nm / fraction if pixel_nm and fraction > 0 else None
     return found

@@ -16,11 +16,12 @@ NYQUIST = 0.5
 """Highest spatial frequency of the object's grid, cycles per pixel."""
 
 WindowName = Literal["hann", "tukey", "none"]
+WINDOW: WindowName = "hann"
 ThresholdName = Literal["half", "one-seventh", "half-bit", "one-bit"]
 
 _CONSTANT = {"half": 0.5, "one-seventh": 1 / 7}
 _BIT_SNR = {"half-bit": 0.2071, "one-bit": 0.5}
-_FADED = {"hann": 0.5, "tukey": 0.125}
+_FADED = {"hann": 0.5, "tukey": 0.125, "none": 0.0}
 _NO_POWER = 1e-20
 _LEAST_LEAK = 1e-4
 
@@ -76,7 +77,7 @@ def fourier_ring_correlation(
     reference: NDArray[np.complexfloating],
     prediction: NDArray[np.complexfloating],
     *,
-    window: WindowName = "hann",
+    window: WindowName = WINDOW,
 ) -> FrcCurve:
     """Correlate two complex images ring by ring in Fourier space.
 
@@ -105,20 +106,22 @@ def fourier_ring_correlation(
         If the images are not 2-D, finite and of one shape of at least 4 x 4, the reference
         is constant, or the window is unknown.
     """
-    _check(reference, prediction)
-    weights = apodisation(reference.shape, window)
-    first, second = (windowed_spectrum(image, weights) for image in (reference, prediction))
-    ring, rings = ring_index(reference.shape)
-    cross = ring_sums((first * second.conj()).real, ring, rings)
-    powers = [ring_sums(np.abs(spectrum) ** 2, ring, rings) for spectrum in (first, second)]
+    if reference.ndim != 2 or reference.shape != prediction.shape or min(reference.shape) < 4:
+        found = f"{reference.shape} and {prediction.shape}"
+        raise StudyError("FRC", f"needs two images of one shape, at least 4 x 4, got {found}")
+    for name, image in (("reference", reference), ("prediction", prediction)):
+        if not np.all(np.isfinite(image)):
+            raise StudyError(f"FRC {name}", "must be finite")
+    rings = Rings(reference.shape, window)
+    first, second = (rings.spectrum(image) for image in (reference, prediction))
+    cross = rings.sums((first * second.conj()).real)
+    powers = [rings.sums(np.abs(spectrum) ** 2) for spectrum in (first, second)]
     floors = [_NO_POWER * float(np.sum(np.abs(image) ** 2)) * image.size for image in (reference, prediction)]
     if np.all(powers[0] <= floors[0]):
         raise StudyError("FRC reference", "must not be constant")
     alive = (powers[0] > floors[0]) & (powers[1] > floors[1])
     norm = np.sqrt(np.where(alive, powers[0] * powers[1], 1))
-    pixels = _independent_pixels(ring, rings, weights)
-    frequency = np.arange(1, rings + 1) / min(reference.shape)
-    return FrcCurve(frequency, np.where(alive, cross / norm, 0.0), pixels)
+    return FrcCurve(rings.frequency, np.where(alive, cross / norm, 0.0), rings.independent_pixels())
 
 
 def cutoff(curve: FrcCurve, threshold: ThresholdName | float = "half") -> float:
@@ -132,11 +135,9 @@ def cutoff(curve: FrcCurve, threshold: ThresholdName | float = "half") -> float:
     """
     level = curve.threshold(threshold) if isinstance(threshold, str) else np.full(len(curve.frc), threshold)
     index = first_crossing(curve.frc - level, 0.0)
-    if np.isnan(index) or index >= len(curve.frc):
-        return float("nan") if np.isnan(index) else 1.0
     if index == 0 and curve.frc[0] < level[0]:
         return 0.0
-    return float(np.interp(index, np.arange(len(curve.frc)), curve.nyquist_fraction))
+    return float(np.interp(index, np.arange(len(curve.frc)), curve.nyquist_fraction, right=1.0))
 
 
 def first_crossing(values: NDArray[np.floating], threshold: float) -> float:
@@ -171,61 +172,59 @@ def first_crossing(values: NDArray[np.floating], threshold: float) -> float:
     return float(before + fraction * (after - before))
 
 
-def apodisation(shape: tuple[int, ...], name: WindowName) -> NDArray[np.float64]:
-    """Return the weights (y, x) of a window."""
-    if name == "none":
-        return np.ones(shape)
-    if name not in _FADED:
-        raise StudyError("FRC window", f"must be hann, tukey or none, got {name!r}")
-    return np.outer(*(edge_taper(n, _FADED[name] * n) for n in shape))
+class Rings:
+    """Windowed images in Fourier space, summed over rings that are one step of the shorter side wide.
 
-
-def windowed_spectrum(
-    image: NDArray[np.complexfloating], weights: NDArray[np.float64]
-) -> NDArray[np.complex128]:
-    """Return the Fourier transform of an image about its weighted mean, under a window."""
-    mean = np.sum(weights * image) / np.sum(weights)
-    return np.fft.fft2(weights * (image - mean)).astype(np.complex128)
-
-
-def _independent_pixels(ring: NDArray[np.intp], rings: int, weights: NDArray[np.float64]) -> Curve:
-    """Return how many independent Fourier pixels each ring holds.
-
-    A window correlates Fourier pixels at lag l by rho(l), the normalised transform of its
-    square. The sum over a ring then scatters as that of n^2 / sum abs(rho(q - q'))^2
-    independent pixels, the sum running over all pairs in the ring.
+    Parameters
+    ----------
+    shape : (int, int)
+        Sides of the images.
+    window : {"hann", "tukey", "none"}
     """
-    leak = np.abs(np.fft.fft2(weights**2)) ** 2
-    leak /= leak[0, 0]
-    pairs = np.zeros(rings + 2)
-    for lag in np.argwhere(leak > _LEAST_LEAK):
-        same = ring == np.roll(ring, lag, axis=(0, 1))
-        pairs += leak[tuple(lag)] * np.bincount(ring[same], minlength=rings + 2)
-    return ring_sums(None, ring, rings) ** 2 / pairs[1 : rings + 1]
 
+    def __init__(self, shape: tuple[int, ...], window: WindowName = WINDOW) -> None:
+        if window not in _FADED:
+            raise StudyError("FRC window", f"must be hann, tukey or none, got {window!r}")
+        shorter = min(shape)
+        self._rings = shorter // 2
+        self.frequency: Curve = np.arange(1, self._rings + 1) / shorter
+        """(ring,) cycles per pixel, the centres."""
+        faded = _FADED[window]
+        self._weights = np.outer(*(edge_taper(n, faded * n) for n in shape)) if faded else np.ones(shape)
+        radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
+        ring = np.rint(radius * shorter).astype(np.intp)
+        self._ring = np.where((radius > NYQUIST) | (ring > self._rings), self._rings + 1, ring)
 
-def ring_index(shape: tuple[int, ...]) -> tuple[NDArray[np.intp], int]:
-    """Return each Fourier pixel's ring, and the last ring; pixels beyond Nyquist get the next one."""
-    shorter = min(shape)
-    rings = shorter // 2
-    radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"))
-    index = np.rint(radius * shorter).astype(np.intp)
-    return np.where((radius > NYQUIST) | (index > rings), rings + 1, index), rings
+    def spectrum(self, image: NDArray[np.complexfloating]) -> NDArray[np.complex128]:
+        """Return the transform of an image about its weighted mean, under the window."""
+        mean = np.sum(self._weights * image) / np.sum(self._weights)
+        return np.fft.fft2(self._weights * (image - mean)).astype(np.complex128)
 
+    def sums(self, values: Curve | None = None) -> Curve:
+        """Return the sum of values (y, x) over each ring; without values, its pixels."""
+        weights = None if values is None else values.ravel()
+        sums = np.bincount(self._ring.ravel(), weights=weights, minlength=self._rings + 2)
+        return sums[1 : self._rings + 1].astype(np.float64)
 
-def ring_sums(values: NDArray[np.float64] | None, ring: NDArray[np.intp], rings: int) -> Curve:
-    """Return the sum of values in each ring; without values, its pixels."""
-    weights = None if values is None else values.ravel()
-    sums = np.bincount(ring.ravel(), weights=weights, minlength=rings + 2)
-    return sums[1 : rings + 1].astype(np.float64)
+    def cross_power(self, first: NDArray[np.complex128], second: NDArray[np.complex128]) -> Curve:
+        """Return Re conj(F1) F2 of two spectra per pixel of the image, averaged over each ring.
 
+        Of white noise with itself it is the variance.
+        """
+        sums = self.sums((first.conj() * second).real)
+        return sums / np.maximum(self.sums(), 1) / float(np.sum(self._weights**2))
 
-def _check(reference: NDArray[np.complexfloating], prediction: NDArray[np.complexfloating]) -> None:
-    if reference.ndim != 2 or reference.shape != prediction.shape or min(reference.shape) < 4:
-        raise StudyError(
-            "FRC",
-            f"needs two images of one shape, at least 4 x 4, got {reference.shape} and {prediction.shape}",
-        )
-    for name, image in (("reference", reference), ("prediction", prediction)):
-        if not np.all(np.isfinite(image)):
-            raise StudyError(f"FRC {name}", "must be finite")
+    def independent_pixels(self) -> Curve:
+        """Return how many independent Fourier pixels each ring holds.
+
+        A window correlates Fourier pixels at lag l by rho(l), the normalised transform of its
+        square. The sum over a ring then scatters as that of n^2 / sum abs(rho(q - q'))^2
+        independent pixels, the sum running over all pairs in the ring.
+        """
+        leak = np.abs(np.fft.fft2(self._weights**2)) ** 2
+        leak /= leak[0, 0]
+        pairs = np.zeros(self._rings + 2)
+        for lag in np.argwhere(leak > _LEAST_LEAK):
+            same = self._ring == np.roll(self._ring, lag, axis=(0, 1))
+            pairs += leak[tuple(lag)] * np.bincount(self._ring[same], minlength=self._rings + 2)
+        return self.sums() ** 2 / pairs[1 : self._rings + 1]

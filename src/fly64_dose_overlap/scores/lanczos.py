@@ -21,27 +21,18 @@ def real_dot(first: NDArray[np.complexfloating], second: NDArray[np.complexfloat
 
 @dataclass(frozen=True, eq=False)
 class Krylov:
-    """What Lanczos iterations leave: a small matrix, and the basis as functionals see it.
-
-    Attributes
-    ----------
-    tridiagonal : (k, k) float64
-        K in the Krylov basis.
-    seen : (k, functional) float64
-        Functionals of the basis vectors.
-    start_norm : float
-        Norm of s.
-    residual : float
-        Norm of what the solution leaves of s at the dose of the run, over that of s.
-    converged : bool
-        Whether the tolerance was reached before the iterations ran out.
-    """
+    """What Lanczos iterations leave: a small matrix, and the basis as functionals see it."""
 
     tridiagonal: NDArray[np.float64]
+    """(k, k), K in the Krylov basis."""
     seen: NDArray[np.float64]
+    """(k, functional), functionals of the basis vectors."""
     start_norm: float
+    """Norm of s."""
     residual: float
+    """Norm of what the solution leaves of s at the dose of the run, over that of s."""
     converged: bool
+    """Whether the tolerance was reached before the iterations ran out."""
 
     @property
     def iterations(self) -> int:

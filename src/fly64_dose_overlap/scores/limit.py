@@ -35,26 +35,20 @@ Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
-class _Region(BaseModel):
+class _Region(BaseModel, strict=True):
     """What `Limit.region` must hold at least."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     pixels: Annotated[int, Field(ge=1)]
     rows: Annotated[list[int], Field(min_length=2, max_length=2)]
     columns: Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
-class _Solved(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
+class _Solved(BaseModel, strict=True):
     converged: Annotated[list[bool], Field(min_length=1)]
 
 
-class _Solver(BaseModel):
+class _Solver(BaseModel, strict=True):
     """What `Limit.solver` must hold at least."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     unbiased: _Solved
 
@@ -139,10 +133,9 @@ class Limit(Brief):
         _require_positive(dose)
         if not prior:
             return self.unbiased[part] / dose
-        first, last = self.doses[0], self.doses[-1]
-        if not first <= dose <= last:
-            problem = f"is tabulated from {first:g} to {last:g} photons per frame, got {dose:g}"
-            raise StudyError("Bayesian bound", problem)
+        if not self.doses[0] <= dose <= self.doses[-1]:
+            span = f"{self.doses[0]:g} to {self.doses[-1]:g}"
+            raise StudyError("Bayesian bound", f"is tabulated from {span} photons per frame, got {dose:g}")
         return float(np.exp(np.interp(np.log(dose), np.log(self.doses), np.log(self.bayesian[part]))))
 
     def psnr_db(
@@ -152,11 +145,10 @@ class Limit(Brief):
 
         None where the truth is flat in that part and PSNR has no peak.
         """
-        peak = self.peak[part]
-        if peak <= LEAST_PEAK:
+        if self.peak[part] <= LEAST_PEAK:
             return None
         error = self.mean_squared_error(part, dose, prior=prior)
-        return min(10 * float(np.log10(peak**2 / error)), PSNR_CEILING_DB)
+        return min(10 * float(np.log10(self.peak[part] ** 2 / error)), PSNR_CEILING_DB)
 
     def nrmse(self, dose: float, *, prior: bool = False) -> float:
         """Return the least complex NRMSE at a dose."""
@@ -226,8 +218,7 @@ def read_limit(path: Path | str) -> Limit:
         _Solver.model_validate(limit.solver)
     except ValidationError as error:
         raise StudyError(where, f"is no limit ({first_problem(error)})", REMAKE) from None
-    problem = _contradiction(limit, kappa)
-    if problem:
+    if problem := _contradiction(limit, kappa):
         raise StudyError(where, f"is no limit ({problem})", REMAKE)
     return limit
 

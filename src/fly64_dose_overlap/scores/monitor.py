@@ -22,15 +22,8 @@ class TruthMonitor:
     """Compares images of a scan with its true object, where some of its frames lie.
 
     A network without ground truth is watched by it and never sees it: what it returns is
-    logged and nothing else.
-
-    Parameters
-    ----------
-    path : Path
-        Dataset with the truth.
-    scan : Scan
-        Of that dataset, on the part ``window`` of the object's grid.
-    window : (slice, slice)
+    logged and nothing else. The scan is that of the dataset ``path``, on the part ``window``
+    of the object's grid.
     """
 
     def __init__(self, path: Path, scan: Scan, window: tuple[slice, slice]) -> None:
@@ -41,14 +34,9 @@ class TruthMonitor:
     def __call__(self, image: NDArray[np.complex64], frames: NDArray[np.int64]) -> dict[str, float]:
         """Return PSNR and SSIM of the phase, as ``val/psnr`` and ``val/ssim``.
 
-        Frames with no lit pixel between them, a strip narrower than the window of SSIM, a
-        phase without contrast in the truth and an image that is not finite have no scores.
-
-        Parameters
-        ----------
-        image : (y, x) complex64
-        frames : (frame,) int64
-            Frames in whose bounding box the image is scored.
+        The image, (y, x), is scored in the bounding box of the frames. Frames with no lit pixel
+        between them, a strip narrower than the window of SSIM, a phase without contrast in the
+        truth and an image that is not finite have no scores.
         """
         try:
             region = scan_region(self._illumination, self._scan.positions_px[frames], REGION_THRESHOLD)

@@ -18,27 +18,18 @@ LEAST_MODULUS = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Pixels over which every method is aligned and scored.
-
-    Attributes
-    ----------
-    mask : (y, x) bool
-        The scored pixels, on the grid of the whole object.
-    rectangle : (slice, slice)
-        Rows and columns of the smallest rectangle that holds the mask.
-    pixels : int
-        Number of pixels in the mask.
-    threshold : float
-        Fraction of the largest illumination in the scan's box that a pixel must exceed.
-    covered_fraction : float
-        Part of the scan's box that the mask covers.
-    """
+    """Pixels over which every method is aligned and scored."""
 
     mask: NDArray[np.bool_]
+    """(y, x), the scored pixels on the grid of the whole object."""
     rectangle: tuple[slice, slice]
+    """Rows and columns of the smallest rectangle that holds the mask."""
     pixels: int
+    """Number of pixels in the mask."""
     threshold: float
+    """Fraction of the largest illumination in the scan's box that a pixel must exceed."""
     covered_fraction: float
+    """Part of the scan's box that the mask covers."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,7 +81,14 @@ def scan_region(illumination: NDArray[Any], positions_px: NDArray[np.float64], t
     StudyError
         If the input is malformed, or no pixel remains.
     """
-    _check(illumination, positions_px, threshold)
+    if illumination.ndim != 2 or np.iscomplexobj(illumination):
+        found = f"{illumination.dtype} {illumination.shape}"
+        raise StudyError("illumination", f"must be real (y, x), got {found}")
+    if not np.all(np.isfinite(illumination)) or np.any(illumination < 0):
+        raise StudyError("illumination", "must be finite and not negative")
+    require_positions(positions_px)
+    if not 0 <= threshold < 1:
+        raise StudyError("region threshold", f"must be in [0, 1), got {threshold}")
     lowest, highest = positions_px.min(axis=0), positions_px.max(axis=0)
     first = np.maximum(np.ceil(lowest), 0).astype(int)
     stop = np.minimum(np.floor(highest) + 1, illumination.shape).astype(int)
@@ -140,15 +138,3 @@ def edge_taper(length: int, fade_px: float) -> NDArray[np.float64]:
     from_edge = np.arange(length, dtype=np.float64) + 0.5
     from_edge = np.minimum(from_edge, length - from_edge)
     return np.sin(np.pi / 2 * np.minimum(from_edge / fade_px, 1)) ** 2
-
-
-def _check(illumination: NDArray[Any], positions_px: NDArray[np.float64], threshold: float) -> None:
-    if illumination.ndim != 2 or np.iscomplexobj(illumination):
-        raise StudyError(
-            "illumination", f"must be real (y, x), got {illumination.dtype} {illumination.shape}"
-        )
-    if not np.all(np.isfinite(illumination)) or np.any(illumination < 0):
-        raise StudyError("illumination", "must be finite and not negative")
-    require_positions(positions_px)
-    if not 0 <= threshold < 1:
-        raise StudyError("region threshold", f"must be in [0, 1), got {threshold}")

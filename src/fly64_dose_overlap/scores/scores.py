@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,17 @@ def score(
         If shapes differ, the prediction is not finite on the mask, the reference is zero
         all over it, or the rectangle is smaller than the SSIM window.
     """
-    _check(reference, aligned, region)
+    region.require_shape("reference", reference)
+    region.require_shape("prediction", aligned)
+    if bad := int(np.count_nonzero(~np.isfinite(aligned[region.mask]))):
+        problem = f"must be finite, got {bad} of {region.pixels} scored pixels NaN or infinite"
+        raise StudyError("prediction", problem)
+    if not np.any(reference[region.mask]):
+        raise StudyError("reference", f"is zero on all {region.pixels} pixels of the scored region")
+    if min(region.shape) < WINDOW_TAPS:
+        found = f"{region.shape[0]} x {region.shape[1]}"
+        problem = f"must be at least {WINDOW_TAPS} pixels high and wide, got {found}"
+        raise StudyError("scoring region", problem)
     box = region.rectangle
     mask = region.mask[box]
     truth = reference[box].astype(np.complex128)
@@ -142,31 +152,16 @@ def _score_image(
     if peak <= _FLAT * max(1.0, float(np.abs(image[mask]).max())):
         return {"psnr_db": None, "ssim": None, "ms_ssim": None, "mae": mae}
     predicted = image + error
-    local = _ssim_map(image, predicted, peak)
+    ratio = float(np.sqrt(np.mean(error[mask] ** 2))) / peak
+    window = {"gaussian_weights": True, "sigma": WINDOW_SIGMA_PX, "use_sample_covariance": False}
+    similarity: Any = structural_similarity
+    local: Image = similarity(image, predicted, data_range=peak, full=True, **window)[1]
     return {
-        "psnr_db": _psnr_db(error[mask], peak),
+        "psnr_db": -20 * float(np.log10(max(ratio, 10 ** (-PSNR_CEILING_DB / 20)))),
         "ssim": float(local[_ssim_support(mask)].mean()),
         "ms_ssim": _ms_ssim(image, predicted, mask, peak, betas),
         "mae": mae,
     }
-
-
-def _psnr_db(error: Image, peak: float) -> float:
-    ratio = float(np.sqrt(np.mean(error**2))) / peak
-    return -20 * float(np.log10(max(ratio, 10 ** (-PSNR_CEILING_DB / 20))))
-
-
-def _ssim_map(image: Image, predicted: Image, peak: float) -> Image:
-    local = cast(Any, structural_similarity)(
-        image,
-        predicted,
-        data_range=peak,
-        gaussian_weights=True,
-        sigma=WINDOW_SIGMA_PX,
-        use_sample_covariance=False,
-        full=True,
-    )[1]
-    return np.asarray(local, dtype=np.float64)
 
 
 def _ms_ssim(
@@ -227,22 +222,3 @@ def _ratio(sums: Image, weights: Image) -> Image:
 def _ssim_support(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     interior = np.asarray(minimum_filter(mask, WINDOW_TAPS, mode="constant"), dtype=np.bool_)
     return interior if interior.sum() >= _LEAST_INTERIOR * mask.sum() else mask
-
-
-def _check(
-    reference: NDArray[np.complexfloating], aligned: NDArray[np.complexfloating], region: Region
-) -> None:
-    region.require_shape("reference", reference)
-    region.require_shape("prediction", aligned)
-    bad = int(np.count_nonzero(~np.isfinite(aligned[region.mask])))
-    if bad:
-        raise StudyError(
-            "prediction", f"must be finite, got {bad} of {region.pixels} scored pixels NaN or infinite"
-        )
-    if not np.any(reference[region.mask]):
-        raise StudyError("reference", f"is zero on all {region.pixels} pixels of the scored region")
-    if min(region.shape) < WINDOW_TAPS:
-        raise StudyError(
-            "scoring region",
-            f"must be at least {WINDOW_TAPS} pixels high and wide, got {region.shape[0]} x {region.shape[1]}",
-        )

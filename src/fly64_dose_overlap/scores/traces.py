@@ -7,12 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.scores.frc import WindowName, apodisation, ring_index, ring_sums, windowed_spectrum
+from fly64_dose_overlap.scores.frc import Rings
 from fly64_dose_overlap.scores.lanczos import Field, real_dot
 from fly64_dose_overlap.scores.region import Region, with_phase
-
-WINDOW: WindowName = "hann"
-"""The default of `fourier_ring_correlation`, with which methods are scored."""
 
 
 class AlignedError:
@@ -42,35 +39,6 @@ class AlignedError:
         for vector in self._basis:
             left = left - real_dot(vector, left) * vector
         return left
-
-
-class Rings:
-    """Powers in the rings of `fourier_ring_correlation`, per pixel of the image.
-
-    Parameters
-    ----------
-    shape : (int, int)
-        Sides of the region's rectangle.
-    """
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self._weights = apodisation(shape, WINDOW)
-        self._ring, self._rings = ring_index(shape)
-        self.frequency: NDArray[np.float64] = np.arange(1, self._rings + 1) / min(shape)
-        """(ring,) cycles per pixel."""
-
-    def spectrum(self, field: Field) -> Field:
-        """Return the transform of a field about its mean under the window."""
-        return windowed_spectrum(field, self._weights)
-
-    def cross_power(self, first: Field, second: Field) -> NDArray[np.float64]:
-        """Return Re conj(F1) F2 of two spectra, averaged over each ring.
-
-        Of white noise with itself it is the variance.
-        """
-        sums = ring_sums((first.conj() * second).real, self._ring, self._rings)
-        pixels = np.maximum(ring_sums(None, self._ring, self._rings), 1)
-        return sums / pixels / float(np.sum(self._weights**2))
 
 
 class Traces:

@@ -49,36 +49,20 @@ def make_synthetic_base(params: BaseParams) -> BaseSet:
         return make_star_bench("baseline", params.seed)
     if not params.is_synthetic:
         raise StudyError("base.source", f"must be 'synthetic' to make a base set, got {params.source!r}")
-    optics = ZonePlate()
+    optics, side, seed, kind = ZonePlate(), params.frame_side_px, params.seed, params.object_kind
     defocus_m = params.defocus_um * 1e-6
-    probe = zone_plate_probe(params.frame_side_px, defocus_m, optics)
-    side_px = object_side_px(params.field_px, params.frame_side_px)
-    draw = {"star": siemens_star, "texture": texture}[params.object_kind]
+    probe = zone_plate_probe(side, defocus_m, optics)
+    side_px = object_side_px(params.field_px, side)
+    draw = {"star": siemens_star, "texture": texture}[kind]
     origin_px = (side_px - params.field_px) / 2
-    positions_px = raster_scan(
-        params.field_px,
-        params.step_px,
-        params.jitter_px,
-        generator(params.seed, "base", "scan"),
-        origin_px=(origin_px, origin_px),
-    )
-    physics = optics.described(
-        params.frame_side_px,
-        pupil_apodisation_fraction=optics.apodisation,
-        defocus_m=defocus_m,
-        field_px=params.field_px,
-        step_px=params.step_px,
-        jitter_px=params.jitter_px,
-    )
-    record = new_record(
-        "base",
-        physics=physics,
-        source=params.source,
-        seed=params.seed,
-        object_kind=params.object_kind,
-    )
+    lengths = {"field_px": params.field_px, "step_px": params.step_px, "jitter_px": params.jitter_px}
+    rng = generator(seed, "base", "scan")
+    positions_px = raster_scan(**lengths, rng=rng, origin_px=(origin_px, origin_px))
+    pupil = {"pupil_apodisation_fraction": optics.apodisation}
+    physics = optics.described(side, **pupil, defocus_m=defocus_m, **lengths)
+    record = new_record("base", physics=physics, source=params.source, seed=seed, object_kind=kind)
     return BaseSet(
-        obj=draw((side_px, side_px), generator(params.seed, "base", "object")),
+        obj=draw((side_px, side_px), generator(seed, "base", "object")),
         probe=probe[None],
         positions_px=positions_px,
         scan_index=np.arange(len(positions_px), dtype=np.int64),

@@ -42,13 +42,10 @@ def with_calibration_errors(scan: Scan, params: CalibrationParams, *, where: str
         return scan
     probe = scan.probe.astype(np.complex128)
     if params.defocus_error_um:
-        if scan.optics is None:
-            raise StudyError(
-                where,
-                "calibration.defocus_error_um needs energy_ev and object_pixel_m, which the provenance lacks",
-                "set calibration.defocus_error_um to 0",
-            )
-        optics = scan.optics
+        if (optics := scan.optics) is None:
+            key = "calibration.defocus_error_um"
+            problem = f"{key} needs energy_ev and object_pixel_m, which the provenance lacks"
+            raise StudyError(where, problem, f"set {key} to 0")
         probe = propagate(probe, params.defocus_error_um * 1e-6, optics.wavelength_m, optics.object_pixel_m)
     probe *= math.sqrt(1 + params.photon_scale_error)
     rng = generator(params.seed, "calibration", "positions", *map(int, scan.scan_index[:1]))

@@ -85,9 +85,8 @@ class Simulation:
         mean = sum(in_parts(self._power, self.blocks())) / self._model.frames
         if not 0 < mean < math.inf:
             problem = f"the exit waves have a mean power of {mean:g}"
-            raise StudyError(
-                "base set", problem, "no dose can be reached; is the object zero under the probe?"
-            )
+            hint = "no dose can be reached; is the object zero under the probe?"
+            raise StudyError("base set", problem, hint)
         factor = float(f"{math.sqrt(photons_per_frame / mean):.{FACTOR_DIGITS}g}")
         probe = (self._base.probe.astype(np.complex128) * factor).astype(np.complex64)
         return replace(self._base, probe=probe, amplitude=None), factor

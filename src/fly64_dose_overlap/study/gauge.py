@@ -64,13 +64,11 @@ def gauged_truth(scan: Scan, truth: NDArray[np.complexfloating]) -> tuple[Scan, 
         If the truth is not complex, finite and of the size of the object's grid.
     """
     if np.shape(truth) != scan.object_shape:
-        raise StudyError(
-            "truth", f"has the shape {np.shape(truth)}, but the object's grid is {scan.object_shape}"
-        )
+        problem = f"has the shape {np.shape(truth)}, but the object's grid is {scan.object_shape}"
+        raise StudyError("truth", problem)
     if not np.iscomplexobj(truth) or not np.isfinite(truth).all():
-        raise StudyError(
-            "truth", "must be complex and finite", "give the transmission, not its modulus or phase"
-        )
+        hint = "give the transmission, not its modulus or phase"
+        raise StudyError("truth", "must be complex and finite", hint)
     found = _gauged(truth, scan.probe, scan.positions_px)
     return (scan, truth.astype(np.complex64)) if found is None else (replace(scan, probe=found[1]), found[0])
 
@@ -95,7 +93,10 @@ def _gauged(
     modulus = float(np.abs(obj[lit]).mean())
     if not modulus > 0:
         return None
-    slopes = [_mean_phase_step(obj, lit, axis) for axis in (0, 1)]
+    slopes: list[float] = []
+    for ahead, behind in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        steps = obj[ahead] * np.conj(obj[behind]) * (lit[ahead] & lit[behind])
+        slopes.append(float(np.angle(steps.sum())))
     side = probe.shape[-1]
     obj = obj * np.conj(_ramp(slopes, (given.shape[0], given.shape[1]), (0, 0)))
     phase = float(np.angle(obj[lit].sum()))
@@ -107,13 +108,6 @@ def _gauged(
         "ramp_rad_per_px": [float(f"{slope:.6g}") for slope in slopes],
     }
     return obj.astype(np.complex64), turned.astype(np.complex64), parameters
-
-
-def _mean_phase_step(obj: NDArray[np.complex128], lit: NDArray[np.bool_], axis: int) -> float:
-    """Return the mean phase difference of neighbours along an axis, radians per pixel."""
-    ahead, behind = (np.s_[1:], np.s_[:-1]) if axis == 0 else (np.s_[:, 1:], np.s_[:, :-1])
-    steps = obj[ahead] * np.conj(obj[behind]) * (lit[ahead] & lit[behind])
-    return float(np.angle(steps.sum()))
 
 
 def _ramp(slopes: list[float], shape: tuple[int, int], zero: tuple[int, int]) -> NDArray[np.complex128]:

@@ -135,25 +135,14 @@ def radial_profile(probe: NDArray[np.inexact]) -> tuple[NDArray[np.float64], NDA
 
 
 def resolve_diameter(probe: NDArray[np.inexact], override_px: float | None) -> tuple[float, str]:
-    """Return the diameter D for the overlap metrics and where it comes from.
+    """Return the diameter D of a probe (mode, y, x) for the overlap metrics, and where it comes from.
 
-    Parameters
-    ----------
-    probe : (mode, y, x) complex
-    override_px : float or None
-        A diameter that the user chose.
-
-    Returns
-    -------
-    diameter_px : float
-    source : str
-        ``parameter``, ``full width at half maximum`` or ``0.6 N``.
+    That is ``parameter``, if the user chose one, ``full width at half maximum`` or ``0.6 N``.
     """
     if override_px is not None:
         require_diameter(override_px)
         return override_px, "parameter"
-    measured = probe_fwhm_px(probe)
-    if measured is not None:
+    if (measured := probe_fwhm_px(probe)) is not None:
         return round(measured, DIAMETER_DECIMALS), "full width at half maximum"
     return DEFAULT_DIAMETER_FRACTION * probe.shape[-1], DEFAULT_SOURCE
 
@@ -182,26 +171,20 @@ def nearest_neighbours(
     total = len(positions_px)
     wanted = min(count, total)
     candidates = min(total, wanted + TIE_CANDIDATES)
-    index = np.empty((total, wanted), dtype=np.int32)
-    distance = np.empty((total, wanted), dtype=np.float64)
+    nearest = np.empty((total, wanted), dtype=np.int32)
+    distances = np.empty((total, wanted), dtype=np.float64)
     tree: Any = KDTree(positions_px)
     block = max(1, BLOCK_ELEMENTS // candidates)
     for first in range(0, total, block):
         own = np.arange(first, min(first + block, total))
-        index[own], distance[own] = _nearest_block(tree, own, wanted, candidates)
-    return index, distance
-
-
-def _nearest_block(
-    tree: Any, own: NDArray[np.integer], wanted: int, candidates: int
-) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
-    points = np.asarray(tree.data)[own]
-    distance, index = tree.query(points, k=np.arange(1, candidates + 1))
-    distance = np.where(index == own[:, None], np.inf, distance)
-    # With many coincident points the search may not list the point itself.
-    distance = np.column_stack([np.zeros(len(own)), distance])
-    index = np.column_stack([own, index])
-    ticks = np.round(distance / TIE_TOLERANCE_PX)
-    ticks[:, 0] = -1
-    order = np.lexsort((index, ticks), axis=-1)[:, :wanted]
-    return np.take_along_axis(index, order, axis=1), np.take_along_axis(distance, order, axis=1)
+        distance, index = tree.query(positions_px[own], k=np.arange(1, candidates + 1))
+        distance = np.where(index == own[:, None], np.inf, distance)
+        # With many coincident points the search may not list the point itself.
+        distance = np.column_stack([np.zeros(len(own)), distance])
+        index = np.column_stack([own, index])
+        ticks = np.round(distance / TIE_TOLERANCE_PX)
+        ticks[:, 0] = -1
+        order = np.lexsort((index, ticks), axis=-1)[:, :wanted]
+        nearest[own] = np.take_along_axis(index, order, axis=1)
+        distances[own] = np.take_along_axis(distance, order, axis=1)
+    return nearest, distances

@@ -90,11 +90,20 @@ def make_groups(
     per_group = gridsize**2
     n_frames = len(positions_px)
     wanted = n_frames if n_groups is None else n_groups
-    _require_groups(wanted, per_group, neighbor_count, n_frames)
-    if wanted > n_frames and per_group == 1:
-        warnings.warn(
-            f"{wanted} groups of one frame wanted from {n_frames} frames; making {n_frames}", stacklevel=2
+    if wanted < 1:
+        raise StudyError("overlap", f"n_groups must be >= 1, got {wanted}")
+    if n_frames < per_group:
+        raise StudyError("overlap", f"a group needs {per_group} frames, found {n_frames}", "keep more frames")
+    if per_group > 1 and neighbor_count < per_group:
+        raise StudyError(
+            "overlap",
+            f"neighbor_count={neighbor_count} < C={per_group}: a pool of {neighbor_count} frames"
+            f" cannot fill a group (OVERSAMPLING-001)",
+            f"set neighbor_count to {per_group} or more",
         )
+    if wanted > n_frames and per_group == 1:
+        told = f"{wanted} groups of one frame wanted from {n_frames} frames; making {n_frames}"
+        warnings.warn(told, stacklevel=2)
         wanted = n_frames
     if wanted > n_frames and not enable_oversampling:
         raise StudyError(
@@ -108,20 +117,6 @@ def make_groups(
         return seeds.astype(np.int32)[:, None]
     neighbours, _ = nearest_neighbours(positions_px, pool_size)
     return np.sort(neighbours[seeds[:, None], subset_of_rank(ranks, per_group)], axis=1)
-
-
-def _require_groups(wanted: int, per_group: int, neighbor_count: int, n_frames: int) -> None:
-    if wanted < 1:
-        raise StudyError("overlap", f"n_groups must be >= 1, got {wanted}")
-    if n_frames < per_group:
-        raise StudyError("overlap", f"a group needs {per_group} frames, found {n_frames}", "keep more frames")
-    if per_group > 1 and neighbor_count < per_group:
-        raise StudyError(
-            "overlap",
-            f"neighbor_count={neighbor_count} < C={per_group}: a pool of {neighbor_count} frames"
-            f" cannot fill a group (OVERSAMPLING-001)",
-            f"set neighbor_count to {per_group} or more",
-        )
 
 
 def _draw_subsets(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import compress, product
 
 import numpy as np
 import torch
@@ -37,32 +37,27 @@ Roots = Float[NDArray[np.float32], "frame y x"]
 
 @dataclass(frozen=True, eq=False)
 class Orientation:
-    """How well the file's own object explains its frames once some facts are turned.
-
-    Attributes
-    ----------
-    changes : tuple of str
-        What is turned; empty for the file as it is.
-    misfit : float
-        Sum over frames and pixels of (sqrt(n) - sqrt(I))^2, over that of the mean of the other
-        frames in place of I: an object that explains nothing of what differs from frame to frame
-        has 1 at best, and noise alone up to 1 where photons are few.
-    by_frame : (frame,) float64
-        The same of each frame, in photons.
-    """
+    """How well the file's own object explains its frames once some facts are turned."""
 
     changes: tuple[str, ...]
+    """What is turned; empty for the file as it is."""
     misfit: float
+    """Sum over frames and pixels of (sqrt(n) - sqrt(I))^2, over that of the mean of the other frames in
+    place of I: an object that explains nothing of what differs from frame to frame has 1 at best, and
+    noise alone up to 1 where photons are few."""
     by_frame: NDArray[np.float64]
+    """(frame,), the same of each frame, in photons."""
 
 
-def measured_scan(base: BaseSet, where: str) -> Scan:
-    """Return the scan of a base set's measured frames, counts (frame, y, x) in memory, photons.
+def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan, list[str]]:
+    """Return the scan of measured frames, and what speaks against it, each in one line.
+
+    Its counts (frame, y, x), photons, are in memory.
 
     Raises
     ------
     StudyError
-        If the base set, which ``where`` names, has none.
+        If the base set, which ``where`` names, has no frames, or as `defects`.
     """
     if base.amplitude is None:
         raise StudyError(where, "has no frames", "add them as counts or diffraction")
@@ -71,7 +66,7 @@ def measured_scan(base: BaseSet, where: str) -> Scan:
         block = slice(first, first + FRAMES_PER_BLOCK)
         np.rint(np.square(base.amplitude[block]), out=counts[block])
     height, width = base.obj.shape
-    return Scan(
+    scan = Scan(
         counts,
         base.probe,
         base.positions_px,
@@ -80,17 +75,6 @@ def measured_scan(base: BaseSet, where: str) -> Scan:
         optics=optics_of(base.record),
         record=base.record,
     )
-
-
-def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan, list[str]]:
-    """Return the scan of measured frames, and what speaks against it, each in one line.
-
-    Raises
-    ------
-    StudyError
-        As `measured_scan` and `defects`.
-    """
-    scan = measured_scan(base, where)
     doubt = orientation_doubt(scan, base.obj)
     return scan, [*defects(scan, probe_in_photons=probe_in_photons), *([doubt] if doubt else [])]
 
@@ -104,10 +88,7 @@ def halves(scan: Scan, rng: np.random.Generator) -> Iterator[tuple[str, tuple[Sc
 
 
 def orientation_doubt(scan: Scan, obj: NDArray[np.complex64]) -> str:
-    """Return in one line why the frames of a file may not be those of its own object, or an empty string.
-
-    An object that is constant, a stand-in for its grid, tells nothing.
-    """
+    """Return in one line why the frames of a file may not be those of its own object, or an empty string."""
     if not tells_orientation(scan, obj):
         return ""
     found = orientations(scan, obj)
@@ -144,11 +125,9 @@ def require_truth(
     expected = float((light * np.abs(truth) ** 2).sum()) / len(scan)
     counted = scan.photons_per_frame
     if abs(expected - counted) > TRUTH_TOLERANCE * counted:
-        raise StudyError(
-            "truth",
-            f"probe and truth give {expected:.4g} photons per frame, but {counted:.4g} are counted",
-            "give the truth and the probe in the gauge in which the scan was simulated",
-        )
+        problem = f"probe and truth give {expected:.4g} photons per frame, but {counted:.4g} are counted"
+        hint = "give the truth and the probe in the gauge in which the scan was simulated"
+        raise StudyError("truth", problem, hint)
     require_sound(scan, stacklevel=5)
     warn_of_truth(scan, truth, stacklevel=5)
     return scan, truth
@@ -161,7 +140,7 @@ def warn_of_truth(scan: Scan, truth: NDArray[np.complex64], stacklevel: int) -> 
 
 
 def tells_orientation(scan: Scan, obj: NDArray[np.complex64]) -> bool:
-    """Return whether there are frames to be told apart, and an object that is more than a stand-in."""
+    """Return whether there are frames to be told apart, and an object that is no constant stand-in."""
     return len(scan) > 1 and bool(np.ptp(np.abs(obj)) + np.ptp(np.angle(obj)) > 0)
 
 
@@ -185,13 +164,8 @@ def orientations(scan: Scan, obj: NDArray[np.complex64]) -> list[Orientation]:
 
     Tried are positions with axes swapped and inverted, the probe's conjugate, frames
     transposed, flipped and shifted by half their side, and positions of the frame before,
-    of the one after and in reverse, each with each other.
-
-    Parameters
-    ----------
-    scan : Scan
-        At least two frames; the power of its probe is of no account.
-    obj : (y, x) complex64
+    of the one after and in reverse, each with each other. There must be two frames at least;
+    the power of the probe is of no account.
     """
     few, many = FRAMES_COMPARED
     wanted = min(max(PIXELS_COMPARED // scan.probe.size, few), many)
@@ -208,9 +182,8 @@ def orientations(scan: Scan, obj: NDArray[np.complex64]) -> list[Orientation]:
         cross = np.matmul(roots, expected.reshape(len(chosen), -1, 1))[..., 0]
         misfit = photons + (expected**2).sum(axis=(1, 2))[:, None] - 2 * cross
         for (turned, _), by_frame in zip(seen, misfit.T.astype(np.float64), strict=True):
-            found.append(
-                Orientation((*changes, *turned), float(by_frame.sum()) / max(reference, 1e-30), by_frame)
-            )
+            part = float(by_frame.sum()) / max(reference, 1e-30)
+            found.append(Orientation((*changes, *turned), part, by_frame))
     return found
 
 
@@ -220,17 +193,13 @@ def _frames(
     """Yield the roots of some frames in every layout, and those of other frames as they are."""
     roots = np.sqrt(counts[chosen])
     half = roots.shape[-1] // 2
-    for transposed, y, x, shifted in product((False, True), repeat=4):
+    names = ("transposed", "flipped along y", "flipped along x", "shifted by N/2")
+    for turns in product((False, True), repeat=4):
+        transposed, y, x, shifted = turns
         turned = roots.transpose(0, 2, 1) if transposed else roots
         turned = turned[:, :: -1 if y else 1, :: -1 if x else 1]
         turned = np.roll(turned, (half, half), axis=(1, 2)) if shifted else turned
-        names = (
-            "frames transposed",
-            "frames flipped along y",
-            "frames flipped along x",
-            "frames shifted by N/2",
-        )
-        yield [name for name, on in zip(names, (transposed, y, x, shifted), strict=True) if on], turned
+        yield [f"frames {name}" for name in compress(names, turns)], turned
     for name, rows in (
         ("frames one place earlier", (chosen + 1) % len(counts)),
         ("frames one place later", chosen - 1),
@@ -244,7 +213,8 @@ def _expected(
 ) -> Iterator[tuple[list[str], Roots]]:
     """Yield the roots of expected frames for every orientation of positions and probe that fits the grid."""
     names = ("x and y of the positions swapped", "y inverted", "x inverted", "the probe conjugated")
-    for swapped, y, x, conjugated in product((False, True), repeat=4):
+    for turns in product((False, True), repeat=4):
+        swapped, y, x, conjugated = turns
         positions = scan.positions_px[:, ::-1] if swapped else scan.positions_px
         middle = positions.min(axis=0) + positions.max(axis=0)
         positions = np.where([y, x], middle - positions, positions)[chosen]
@@ -255,4 +225,4 @@ def _expected(
             continue
         with torch.no_grad():
             expected = model.expected(torch.from_numpy(obj), slice(0, len(chosen))).sqrt().numpy()
-        yield [name for name, on in zip(names, (swapped, y, x, conjugated), strict=True) if on], expected
+        yield [*compress(names, turns)], expected

@@ -77,10 +77,9 @@ def siemens_star(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np
         for column, kind in enumerate(rng.permutation(kinds)):
             centre = ((row + 0.5) * height, (column + 0.5) * width)
             _fill_cell(thickness, centre, radius, int(kind), rng)
-    for row in range(rows + 1):
-        for column in range(columns + 1):
-            spokes = int(rng.choice(CORNER_SPOKE_COUNTS))
-            _add_star(thickness, (row * height, column * width), corner_radius, spokes, rng)
+    for row, column in np.ndindex(rows + 1, columns + 1):
+        spokes = int(rng.choice(CORNER_SPOKE_COUNTS))
+        _add_star(thickness, (row * height, column * width), corner_radius, spokes, rng)
     return _transmission(thickness, thickness, rng)
 
 
@@ -140,13 +139,10 @@ def _add_star(thickness: Field, centre: Point, radius: float, spokes: int, rng: 
     angle = rng.uniform(0, 2 * math.pi)
     height = rng.uniform(LEAST_THICKNESS, 1.0)
     y_start, x_start = (max(0, math.floor(c - radius - 2)) for c in centre)
-    window = thickness[
-        y_start : math.ceil(centre[0] + radius + 2), x_start : math.ceil(centre[1] + radius + 2)
-    ]
-    rows = np.arange(window.shape[0], dtype=np.float64)
-    columns = np.arange(window.shape[1], dtype=np.float64)
-    y = rows[:, None] + (y_start - centre[0])
-    x = columns[None, :] + (x_start - centre[1])
+    y_stop, x_stop = (math.ceil(c + radius + 2) for c in centre)
+    window = thickness[y_start:y_stop, x_start:x_stop]
+    y = np.arange(window.shape[0])[:, None] + (y_start - centre[0])
+    x = np.arange(window.shape[1]) + (x_start - centre[1])
     r = np.hypot(y, x)
     hub = spokes * FINEST_PERIOD_PX / (2 * math.pi)
     edge_distance = r * np.arcsin(np.cos(spokes * np.arctan2(y, x) + angle)) / spokes

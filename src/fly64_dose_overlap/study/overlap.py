@@ -65,9 +65,8 @@ def measure_overlap(
     kept_px = positions_px[frames]
     groups = metric_groups(kept_px, sampling)
     members_px = kept_px[groups]
-    inner = None
-    if sampling.gridsize > 1:
-        inner = group_based_overlap(members_px, probe_diameter_px, neighbor_count)
+    grouped = sampling.gridsize > 1
+    inner = group_based_overlap(members_px, probe_diameter_px, neighbor_count) if grouped else None
     bound = geometry_acceptance_bound(kept_px, probe_diameter_px)
     return {
         "metrics_version": METRICS_VERSION,
@@ -175,21 +174,16 @@ def group_to_group_overlap(centres_px: NDArray[np.float64], diameter_px: float) 
     while first < len(centres_px):
         done = int(ends[first - 1]) if first else 0
         last = max(first + 1, int(np.searchsorted(ends, done + BLOCK_PAIRS, side="right")))
-        total += _neighbour_means(tree, centres_px[first:last], first, diameter_px)
+        block: Any = KDTree(centres_px[first:last])
+        pairs = block.sparse_distance_matrix(tree, diameter_px, output_type="ndarray")
+        own, other, distance = pairs["i"], pairs["j"], pairs["v"]
+        near = (own + first != other) & (distance < diameter_px)
+        fraction = disc_overlap(distance[near], diameter_px)
+        neighbours = np.bincount(own[near], minlength=last - first)
+        sums = np.bincount(own[near], weights=fraction, minlength=last - first)
+        total += float((sums / np.maximum(neighbours, 1)).sum())
         first = last
     return total / len(centres_px)
-
-
-def _neighbour_means(tree: Any, block: NDArray[np.float64], first: int, diameter_px: float) -> float:
-    block_tree: Any = KDTree(block)
-    pairs = block_tree.sparse_distance_matrix(tree, diameter_px, output_type="ndarray")
-    own, other, distance = pairs["i"], pairs["j"], pairs["v"]
-    near = (own + first != other) & (distance < diameter_px)
-    own = own[near]
-    fraction = disc_overlap(distance[near], diameter_px)
-    neighbours = np.bincount(own, minlength=len(block))
-    sums = np.bincount(own, weights=fraction, minlength=len(block))
-    return float((sums / np.maximum(neighbours, 1)).sum())
 
 
 def geometry_acceptance_bound(positions_px: NDArray[np.float64], diameter_px: float) -> float:
@@ -197,6 +191,5 @@ def geometry_acceptance_bound(positions_px: NDArray[np.float64], diameter_px: fl
 
     The area of the positions' bounding box over the area of all discs.
     """
-    height, width = positions_px.max(axis=0) - positions_px.min(axis=0)
-    area = float(height * width)
+    area = float(np.prod(np.ptp(positions_px, axis=0)))
     return min(MAX_ACCEPTANCE, area / (len(positions_px) * np.pi * (diameter_px / 2) ** 2))

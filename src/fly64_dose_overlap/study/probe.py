@@ -46,15 +46,12 @@ class ZonePlate:
     """Width over which aperture and stop fade, fraction of the aperture radius; at least one sample."""
 
     def __post_init__(self) -> None:
-        """Refuse optics that cannot exist."""
         for name, value in vars(self).items():
             if not (value > 0 or (value == 0 and name in ("central_stop_m", "rim_width"))):
                 raise StudyError(f"ZonePlate.{name}", f"must be positive, got {value}")
         if self.central_stop_m >= self.diameter_m:
-            raise StudyError(
-                "ZonePlate.central_stop_m",
-                f"must be below the diameter {self.diameter_m} m, got {self.central_stop_m}",
-            )
+            problem = f"must be below the diameter {self.diameter_m} m, got {self.central_stop_m}"
+            raise StudyError("ZonePlate.central_stop_m", problem)
 
     @property
     def wavelength_m(self) -> float:
@@ -129,7 +126,17 @@ def zone_plate_probe(
     if frame_side_px < 8 or frame_side_px % 2:
         raise StudyError("frame_side_px", f"must be even and at least 8, got {frame_side_px}")
     pixel_m = optics.object_pixel_m(frame_side_px)
-    _require_fit(frame_side_px, defocus_m, optics)
+    highest = min(optics.cutoff_per_m, math.sqrt(0.5) / pixel_m)
+    if highest <= optics.cutoff_per_m * optics.central_stop_m / optics.diameter_m:
+        problem = f"{frame_side_px} detector pixels lie in the shadow of the central stop"
+        raise StudyError("frame_side_px", problem, "use a larger frame, such as 64")
+    cone_px = 2 * optics.wavelength_m * abs(defocus_m) * highest / pixel_m
+    if not cone_px < frame_side_px:
+        raise StudyError(
+            "defocus_um",
+            f"{defocus_m * 1e6:.0f} um spreads the beam over {cone_px:.0f} px of a {frame_side_px} px frame",
+            f"stay below {1e6 * abs(defocus_m) * frame_side_px / cone_px:.0f} um",
+        )
     grid_side_px = PADDING * frame_side_px
     frequency = np.fft.fftfreq(grid_side_px, pixel_m)
     radial_frequency = np.hypot(frequency[:, None], frequency[None, :])
@@ -150,22 +157,3 @@ def _pupil(radial_frequency: NDArray[np.float64], step: float, optics: ZonePlate
         stop = rim * optics.central_stop_m / optics.diameter_m
         amplitude *= np.clip(0.5 + (radial_frequency - stop) / width, 0.0, 1.0)
     return amplitude
-
-
-def _require_fit(frame_side_px: int, defocus_m: float, optics: ZonePlate) -> None:
-    pixel_m = optics.object_pixel_m(frame_side_px)
-    highest = min(optics.cutoff_per_m, math.sqrt(0.5) / pixel_m)
-    if highest <= optics.cutoff_per_m * optics.central_stop_m / optics.diameter_m:
-        raise StudyError(
-            "frame_side_px",
-            f"{frame_side_px} detector pixels lie in the shadow of the central stop",
-            "use a larger frame, such as 64",
-        )
-    cone_px = 2 * optics.wavelength_m * abs(defocus_m) * highest / pixel_m
-    if not cone_px < frame_side_px:
-        limit_um = 1e6 * abs(defocus_m) * frame_side_px / cone_px
-        raise StudyError(
-            "defocus_um",
-            f"{defocus_m * 1e6:.0f} um spreads the beam over {cone_px:.0f} px of a {frame_side_px} px frame",
-            f"stay below {limit_um:.0f} um",
-        )

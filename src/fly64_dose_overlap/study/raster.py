@@ -47,7 +47,11 @@ def raster_scan(
     StudyError
         If a length is out of range.
     """
-    _require_lengths(field_px, step_px, jitter_px)
+    if not 0 < step_px <= field_px:
+        raise StudyError("step_px", f"must be positive and at most field_px={field_px}, got {step_px}")
+    if not 0 <= jitter_px <= field_px / (2 * JITTER_LIMIT_SIGMAS):
+        problem = f"must lie between 0 and a sixth of field_px={field_px}, got {jitter_px}"
+        raise StudyError("jitter_px", problem)
     lines = math.floor(field_px / step_px) + 1
     axis = np.arange(lines, dtype=np.float64) * step_px
     axis += (field_px - axis[-1]) / 2
@@ -61,13 +65,3 @@ def raster_scan(
     positions = np.abs(positions)
     positions = field_px - np.abs(field_px - positions)
     return positions + np.asarray(origin_px, dtype=np.float64)
-
-
-def _require_lengths(field_px: float, step_px: float, jitter_px: float) -> None:
-    if not 0 < step_px <= field_px:
-        raise StudyError("step_px", f"must be positive and at most field_px={field_px}, got {step_px}")
-    limit = field_px / (2 * JITTER_LIMIT_SIGMAS)
-    if not 0 <= jitter_px <= limit:
-        raise StudyError(
-            "jitter_px", f"must lie between 0 and a sixth of field_px={field_px}, got {jitter_px}"
-        )

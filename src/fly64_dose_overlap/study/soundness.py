@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -36,26 +36,15 @@ CHANCE = 1e-6
 """That a scan of Poisson counts is refused since a pixel counted the same in every frame."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Photons:
-    """What one pass over the frames finds.
-
-    Attributes
-    ----------
-    by_frame : (frame,) float64
-    by_pixel : (y, x) float64
-        Sums of the counts.
-    low, high : (y, x) float32
-        Least and largest count of each pixel.
-    divisor : int
-        Greatest common divisor of all counts.
-    """
+class _Photons(NamedTuple):
+    """What one pass over the frames finds: sums of the counts, the least and the largest of each pixel."""
 
     by_frame: Float[NDArray[np.float64], " frame"]
     by_pixel: Float[NDArray[np.float64], "y x"]
     low: Float[NDArray[np.float32], "y x"]
     high: Float[NDArray[np.float32], "y x"]
     divisor: int
+    """Greatest common divisor of all counts."""
 
 
 def require_sound(scan: Scan, *, stacklevel: int = 4) -> None:
@@ -87,10 +76,19 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
     """
     photons = _add_up(scan)
     if not photons.by_frame.any():
-        raise StudyError(
-            "counts", f"there is no photon in {len(scan)} frames", "nothing can be reconstructed"
-        )
-    _refuse_constant(photons, len(scan))
+        problem = f"there is no photon in {len(scan)} frames"
+        raise StudyError("counts", problem, "nothing can be reconstructed")
+    # No number is a count of more than a part 0.4 / sqrt(n) of all frames: that of the mode of a
+    # Poisson variable of mean n.
+    constant = (photons.low == photons.high) & (photons.low > 0)
+    chance = len(scan) * np.log(0.4 / np.sqrt(np.maximum(photons.low, 1)))
+    stuck = np.argwhere(constant & (chance < np.log(CHANCE / constant.size)))
+    if len(stuck):
+        y, x = stuck[0]
+        problem = f"{len(stuck)} pixels hold the same value in all {len(scan)} frames"
+        example = f"such as [{y}, {x}] with {photons.low[y, x]:.10g}: a mask?"
+        hint = "set the pixels of a mask to 0 in every frame"
+        raise StudyError("counts", f"{problem}, {example}", hint)
     found = [*_odd_pixels(scan, photons.by_pixel), *off_centre(scan.probe)]
     powers = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
     if not powers.all():
@@ -133,8 +131,7 @@ def remarks_on_object(base: BaseSet) -> list[str]:
 
     lit = lit_pixels(base.probe, base.positions_px, base.obj.shape)
     largest = float(np.abs(base.obj[lit]).max())
-    unwrapped = unwrap_phase(np.ma.array(np.angle(base.obj), mask=~lit))
-    span = float(np.ptp(unwrapped[lit]))
+    span = float(np.ptp(unwrap_phase(np.ma.array(np.angle(base.obj), mask=~lit))[lit]))
     found: list[str] = []
     if largest > 1 + 1e-3:
         found.append(
@@ -161,12 +158,10 @@ def _add_up(scan: Scan) -> _Photons:
             ("whole numbers", block != np.rint(block)),
         ):
             if bad.any():
-                frame, y, x = (int(index) for index in np.argwhere(bad)[0])
-                raise StudyError(
-                    "counts",
-                    f"must be {rule}, but frame {first + frame} has {block[frame, y, x]} at [{y}, {x}]",
-                    "give counted photons: the likelihood and the division of photons rest on them",
-                )
+                frame, y, x = np.argwhere(bad)[0]
+                found = f"frame {first + frame} has {block[frame, y, x]} at [{y}, {x}]"
+                hint = "give counted photons: the likelihood and the division of photons rest on them"
+                raise StudyError("counts", f"must be {rule}, but {found}", hint)
         first += len(block)
         by_frame.append(block.sum(axis=(1, 2), dtype=np.float64))
         by_pixel += block.sum(axis=0, dtype=np.float64)
@@ -174,25 +169,6 @@ def _add_up(scan: Scan) -> _Photons:
         if divisor != 1:
             divisor = int(np.gcd.reduce(block.astype(np.int64), axis=None, initial=divisor))
     return _Photons(np.concatenate(by_frame), by_pixel, low, high, divisor)
-
-
-def _refuse_constant(found: _Photons, frames: int) -> None:
-    """Refuse pixels that count the same in every frame, where photons would not by chance.
-
-    No number is a count of more than a part 0.4 / sqrt(n) of all frames: that of the mode of a
-    Poisson variable of mean n.
-    """
-    constant = (found.low == found.high) & (found.low > 0)
-    chance = frames * np.log(0.4 / np.sqrt(np.maximum(found.low, 1)))
-    stuck = np.argwhere(constant & (chance < np.log(CHANCE / constant.size)))
-    if len(stuck):
-        y, x = (int(index) for index in stuck[0])
-        raise StudyError(
-            "counts",
-            f"{len(stuck)} pixels hold the same value in all {frames} frames, such as [{y}, {x}] with "
-            f"{found.low[y, x]:.10g}: a mask?",
-            "set the pixels of a mask to 0 in every frame",
-        )
 
 
 def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
@@ -222,12 +198,7 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
 
 
 def off_centre(probe: NDArray[np.complex64]) -> Iterator[str]:
-    """Tell, for each axis, of a probe whose power lies at the edge of its frame rather than in the middle.
-
-    Parameters
-    ----------
-    probe : (mode, y, x) complex, any unit
-    """
+    """Tell, for each axis, of a probe (mode, y, x) whose power lies at the edge of its frame."""
     power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
     side = len(power)
     inwards = np.cos(2 * np.pi * (np.arange(side) - side // 2) / side)

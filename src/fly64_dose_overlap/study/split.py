@@ -15,25 +15,16 @@ AXIS = "y"
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The two halves of a scan.
-
-    Attributes
-    ----------
-    train, test : (selected,) int64
-        Frame numbers, ascending.
-    dropped : int
-        Frames in the gap, in neither half.
-    cut_px : float, object pixels
-        Where the scan is cut, in the middle of the gap.
-    guard_gap_px : float, object pixels
-        Width of the strip without frames.
-    """
+    """The two halves of a scan, each the numbers of its frames, (selected,), ascending."""
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     dropped: int
+    """Frames in the gap, in neither half."""
     cut_px: float
+    """Where the scan is cut, in the middle of the gap, object pixels."""
     guard_gap_px: float
+    """Width of the strip without frames, object pixels."""
 
 
 def closed_gap_px(frame_side_px: int) -> int:
@@ -76,12 +67,9 @@ def split_scan(positions_px: NDArray[np.float64], *, fraction: float, guard_gap_
     y_px = positions_px[:, 0]
     low, high = float(y_px.min()), float(y_px.max())
     cut_px = low + fraction * (high - low)
-    train = np.flatnonzero(y_px < cut_px - guard_gap_px / 2)
-    test = np.flatnonzero(y_px >= cut_px + guard_gap_px / 2)
-    for name, half, limit in (
-        ("training", train, f"< {cut_px - guard_gap_px / 2:g}"),
-        ("test", test, f">= {cut_px + guard_gap_px / 2:g}"),
-    ):
+    below, above = cut_px - guard_gap_px / 2, cut_px + guard_gap_px / 2
+    train, test = np.flatnonzero(y_px < below), np.flatnonzero(y_px >= above)
+    for name, half, limit in (("training", train, f"< {below:g}"), ("test", test, f">= {above:g}")):
         if half.size == 0:
             hint = "use a smaller simulate.guard_gap_px or a larger scan"
             if low == high:

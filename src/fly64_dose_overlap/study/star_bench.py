@@ -76,22 +76,12 @@ def make_star_bench(view: str, seed: int) -> BaseSet:
     if view not in RASTERS:
         raise StudyError("star bench", f"view must be one of {', '.join(RASTERS)}, got {view!r}")
     origin_px = (OBJECT_SIDE_PX - FIELD_PX) / 2
-    scan_px = raster_scan(
-        FIELD_PX,
-        RASTERS["baseline"][1],
-        JITTER_PX,
-        generator(seed, STAR_BENCH, "scan"),
-        origin_px=(origin_px, origin_px),
-    )
+    lengths = {"field_px": FIELD_PX, "step_px": RASTERS["baseline"][1], "jitter_px": JITTER_PX}
+    rng = generator(seed, STAR_BENCH, "scan")
+    scan_px = raster_scan(**lengths, rng=rng, origin_px=(origin_px, origin_px))
     frames = _nearest_frames(scan_px, *RASTERS[view]) if view != "baseline" else np.arange(len(scan_px))
-    physics = OPTICS.described(
-        FRAME_SIDE_PX,
-        pupil_rim_width_fraction=OPTICS.rim_width,
-        defocus_m=DEFOCUS_M,
-        field_px=FIELD_PX,
-        step_px=RASTERS["baseline"][1],
-        jitter_px=JITTER_PX,
-    )
+    pupil = {"pupil_rim_width_fraction": OPTICS.rim_width}
+    physics = OPTICS.described(FRAME_SIDE_PX, **pupil, defocus_m=DEFOCUS_M, **lengths)
     record = new_record("base", physics=physics, source=STAR_BENCH, seed=seed, object_kind="star")
     return BaseSet(
         obj=bench_star(OBJECT_SIDE_PX),

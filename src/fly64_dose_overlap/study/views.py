@@ -15,8 +15,6 @@ from fly64_dose_overlap.study.geometry import resolve_diameter
 from fly64_dose_overlap.study.grouping import make_groups, subsample
 from fly64_dose_overlap.study.overlap import measure_overlap
 
-__all__ = ["VIEW_MAPPING_VERSION", "make_view", "subsample"]
-
 VIEW_MAPPING_VERSION = "1"
 """Version of the mapping from view names to sampling, described in docs/design/views.md."""
 
