@@ -83,13 +83,7 @@ class OpenFile:
         weakref.finalize(self, os.close, descriptor)
 
     def read_into(self, target: AnyArray, offset: int) -> None:
-        """Fill a contiguous array with the bytes from ``offset`` on.
-
-        Raises
-        ------
-        StudyError
-            If the file ends before, or cannot be read.
-        """
+        """Fill a contiguous array with the bytes from ``offset`` on; a file that ends before is refused."""
         view = target.reshape(-1).view(np.uint8).data
         done = 0
         while done < len(view):
@@ -108,16 +102,10 @@ class DiskArray:
     """An array in a file, of which only rows that are asked for come into memory.
 
     Rows are read anew each time, safely from several threads at once: whoever reads them may
-    overwrite them.
+    overwrite them. A file that is shorter than it was, or cannot be read, is a `StudyError`.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape in the file, in C order; at least one axis.
-    dtype : dtype-like
-        The machine's own byte order.
-    rows : (row,) int64, optional
-        Numbers of the rows that this array consists of; all if not given.
+    The file holds ``shape`` in C order, one axis at least, in the machine's own byte order;
+    of it the array has the ``rows`` with these numbers, (row,), or all.
     """
 
     def __init__(
@@ -132,7 +120,6 @@ class DiskArray:
         self._rows = rows
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.shape: tuple[int, ...] = shape if rows is None else (len(rows), *shape[1:])
-        self._row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -153,38 +140,19 @@ class DiskArray:
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def __getitem__(self, key: int | slice | NDArray[np.integer[Any]] | Sequence[int]) -> AnyArray:
-        """Return rows of the first axis in memory.
+        """Return rows of the first axis in memory: one, those of a slice, or of (row,) int in any order.
 
-        Parameters
-        ----------
-        key : int, slice or (row,) int
-            In any order; repeats and negative numbers as in NumPy.
-
-        Raises
-        ------
-        IndexError
-            If there is no such row.
-        StudyError
-            If the file cannot be read, or is shorter than it was.
+        Repeats and negative numbers are as in NumPy, and so is the IndexError of a row that is not there.
         """
         if isinstance(key, slice):
-            chosen = range(len(self))[key]
-            if self._rows is None and chosen.step == 1:
-                return self._read([(chosen.start, len(chosen))], len(chosen))
-            return self._gather(np.arange(chosen.start, chosen.stop, chosen.step))
+            key = np.arange(*key.indices(len(self)))
         numbers = np.asarray(key)
         if numbers.dtype.kind not in "iu" or numbers.ndim > 1:
             raise IndexError(f"rows are chosen by integers, got {numbers.dtype} of shape {numbers.shape}")
         return self._gather(self._counted(numbers.reshape(-1)))[0 if numbers.ndim == 0 else slice(None)]
 
     def select_rows(self, rows: NDArray[np.integer[Any]]) -> DiskArray:
-        """Return the array of some rows, which stay on disk.
-
-        Parameters
-        ----------
-        rows : (row,) int
-            In the order wanted.
-        """
+        """Return the array of some rows, (row,) int in the order wanted, which stay on disk."""
         chosen = self._counted(np.asarray(rows))
         stored = chosen if self._rows is None else self._rows[chosen]
         return DiskArray(self._file, self._stored, self.dtype, stored)
@@ -192,17 +160,8 @@ class DiskArray:
     def blocks(self, axis: int = 0, rows: int | None = None) -> Iterator[AnyArray]:
         """Yield consecutive blocks along an axis, which becomes the first one.
 
-        Parameters
-        ----------
-        axis : int
-            Any but the first is for arrays of which no rows were selected.
-        rows : int, optional
-            Length of a block along that axis; some MiB if not given.
-
-        Raises
-        ------
-        ValueError
-            If rows were selected and another axis than the first is asked for.
+        Any axis but the first is for arrays of which no rows were selected. A block has ``rows`` along it,
+        or some MiB.
         """
         if axis != 0 and self._rows is not None:
             raise ValueError(f"blocks along axis {axis} of selected rows cannot be read")
@@ -221,21 +180,13 @@ class DiskArray:
         return np.where(numbers < 0, numbers + count, numbers)
 
     def _gather(self, numbers: NDArray[np.int64]) -> AnyArray:
+        """Return rows from 0 up; those that follow each other in the file are read together."""
         if self._rows is not None:
             numbers = self._rows[numbers]
+        out = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
-        lengths = np.diff(starts, append=len(numbers))
-        return self._read(zip(numbers[starts].tolist(), lengths.tolist(), strict=True), len(numbers))
-
-    def _read(self, runs: Iterable[tuple[int, int]], count: int) -> AnyArray:
-        """Read runs of rows, each given by its first row and its length, one after the other."""
-        out = np.empty((count, *self.shape[1:]), self.dtype)
-        done = 0
-        for first, length in runs:
-            if length and self._row_bytes:
-                target = out[done : done + length]
-                self._file.read_into(target, first * self._row_bytes)
-            done += length
+        for run, first in zip(np.split(out, starts[1:]), numbers[starts].tolist(), strict=False):
+            self._file.read_into(run, first * out.strides[0])
         return out
 
     def _across(self, axis: int, start: int, stop: int) -> AnyArray:
@@ -272,12 +223,9 @@ def described(value: Any) -> str:
 
 
 class Spool:
-    """A temporary file that an array is written to; it has no name and vanishes with its last user.
+    """A temporary file that an array of at least one axis is written to.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of the whole, at least one axis.
+    It has no name and vanishes with its last user. A disk that is full is refused by a `StudyError`.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
@@ -297,13 +245,7 @@ class Spool:
         return self._filled
 
     def append(self, rows: AnyArray) -> None:
-        """Write the next rows, converted to the array's type.
-
-        Raises
-        ------
-        StudyError
-            If the disk is full, or may not be written.
-        """
+        """Write the next rows, converted to the array's type."""
         if rows.shape[1:] != self._shape[1:] or self._filled + len(rows) > self._shape[0]:
             raise ValueError(f"rows of shape {rows.shape} follow {self._filled} rows of {self._shape}")
         data = np.ascontiguousarray(rows, dtype=self._dtype).reshape(-1).view(np.uint8).data

@@ -133,9 +133,8 @@ class Scan(Brief):
             if name == "groups" and found is None:
                 continue
             if isinstance(found, np.ma.MaskedArray):
-                raise StudyError(
-                    "scan", f"{name} are masked, and no method heeds a mask", "leave such frames out"
-                )
+                problem = f"{name} are masked, and no method heeds a mask"
+                raise StudyError("scan", problem, "leave such frames out")
             is_array = isinstance(found, np.ndarray | DiskArray) and not isinstance(found, np.matrix)
             is_array = is_array and found.dtype.isnative and found.dtype.char not in "gG"
             if not is_array or found.dtype.kind not in kinds or found.ndim != len(axes.split(", ")):
