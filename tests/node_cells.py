@@ -54,9 +54,8 @@ class Nodes:
             overrides=overrides,
             git_url=str(self.folder / "hub.git"),
             revision=self.study.git("rev-parse", "HEAD").strip(),
-            remote_config=(("core.remote", "store"), ("remote.store.url", str(self.folder / "remote"))),
+            dvc_config=(("core.remote", "store"), ("remote.store.url", str(self.folder / "remote"))),
             scratch=str(self.scratch),
-            cache=None,
         )
 
     def matrix(self) -> list[CellJob]:
@@ -192,7 +191,7 @@ def main(engine: str, given: str, *texts: str) -> None:
     for text in texts:
         fields = json.loads(text)
         fields["overrides"] = tuple(fields["overrides"])
-        fields["remote_config"] = tuple(map(tuple, fields["remote_config"]))
+        fields["dvc_config"] = tuple(map(tuple, fields["dvc_config"]))
         jobs.append(CellJob(**fields))
     options = json.loads(given)
     if engine == "dask":

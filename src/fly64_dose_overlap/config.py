@@ -32,10 +32,8 @@ def _text_in_yaml(name: str) -> str:
     raise ValueError(f"{name} is {found} in YAML; choose another name")
 
 
-ViewName = Annotated[
-    str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100), AfterValidator(_text_in_yaml)
-]
 MethodName = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
+ViewName = Annotated[MethodName, AfterValidator(_text_in_yaml)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Dose = Annotated[int, Field(ge=10, le=10**7)]
 """Photons per frame at which the Bayesian limit is tabulated."""

@@ -62,9 +62,7 @@ NO_ROOM = {
 
 _REMEDIES = {
     **NO_ROOM,
-    errno.EACCES: "mend that and repeat the command",
-    errno.EPERM: "mend that and repeat the command",
-    errno.EROFS: "mend that and repeat the command",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "mend that and repeat the command"),
     errno.EIO: "check the disk and repeat the command",
 }
 _ROOM = "free some space, or raise the limit on the size of files (ulimit -f), and repeat the command"

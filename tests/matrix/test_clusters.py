@@ -13,7 +13,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.matrix import on_dask, slurm
 from fly64_dose_overlap.pipeline.matrix.node import CellJob
 
-JOB = CellJob("1000-dense", (), "/git", "0" * 40, (), "/scratch", None)
+JOB = CellJob("1000-dense", (), "/git", "0" * 40, (), "/scratch")
 
 
 def test_tasks_that_wait_are_seen_whatever_a_user_has_squeue_show(

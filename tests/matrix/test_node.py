@@ -22,6 +22,6 @@ def test_the_clone_pushes_to_origin_whatever_git_calls_a_remote(
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "clone.defaultRemoteName")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "upstream")
-    job = CellJob("1000-dense", (), str(study.root), commit, (), str(tmp_path), None)
+    job = CellJob("1000-dense", (), str(study.root), commit, (), str(tmp_path))
     node._clone(job)
     assert StudyCopy(job.study).git("remote") == "origin\n"

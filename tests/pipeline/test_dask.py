@@ -129,7 +129,7 @@ def test_a_failed_cell_is_reported_and_not_run_again(nodes: Nodes) -> None:
 
 def test_a_cell_that_was_pushed_is_not_run_again(nodes: Nodes, tmp_path: Path) -> None:
     job = nodes.job("1000-sparse", "dose=1000", "view=sparse", "methods.refined.learning_rate=2e-3")
-    job = replace(job, cache=str(tmp_path / "cache"))
+    job = replace(job, dvc_config=(*job.dvc_config, ("cache.dir", str(tmp_path / "cache"))))
     run_cell(job)
     assert any((tmp_path / "cache").rglob("*"))
     told = nodes.log(job)

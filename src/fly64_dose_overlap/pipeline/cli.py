@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,8 @@ from fly64_dose_overlap.config import PARAMS_FILE
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.pipeline.cells import REPORTS
 from fly64_dose_overlap.pipeline.matrix import dvc_queue, history
-from fly64_dose_overlap.pipeline.matrix.cluster import Outcome, cluster_jobs, collect
+from fly64_dose_overlap.pipeline.matrix.cluster import Engine, cluster_jobs, collect
 from fly64_dose_overlap.pipeline.matrix.data import restore
-from fly64_dose_overlap.pipeline.matrix.node import CellJob
 from fly64_dose_overlap.pipeline.matrix.on_dask import run_on_dask
 from fly64_dose_overlap.pipeline.matrix.plan import TARGET, Experiment, Selection, parse_dose, plan
 from fly64_dose_overlap.pipeline.matrix.results import print_table, write_record
@@ -198,8 +197,7 @@ def report(
     for study in studies:
         say(f"{study.title}: {study.status}")
     print(f"report: {output / 'index.html'}")
-    failed = [run.name for study in studies for run in study.runs if run.state == "failed"]
-    if failed:
+    if failed := [run.name for study in studies for run in study.runs if run.state == "failed"]:
         raise StudyError("report", f"{len(failed)} experiments failed: {', '.join(failed)}", "it lists them")
 
 
@@ -266,20 +264,18 @@ class _Matrix:
 
     def __init__(
         self,
-        dose: Sequence[str] | None,
-        view: Sequence[str] | None,
-        gridsize: Sequence[int] | None,
+        dose: DoseOption,
+        view: ViewOption,
+        gridsize: GridsizeOption,
         seeds: int,
-        overrides: Sequence[str] | None,
+        overrides: OverridesOption,
     ) -> None:
-        params = load_study()
+        methods = all_methods(load_study())
         self.commit = history.baseline()
         doses = [parse_dose(text) for text in dose or ()]
         selection = Selection(doses, view or (), gridsize or (), seeds, overrides or ())
         committed, change = history.committed_params(), history.code_change()
-        self.experiments = plan(
-            selection, committed=committed, code_change=change, methods=all_methods(params)
-        )
+        self.experiments = plan(selection, committed=committed, code_change=change, methods=methods)
         self._done = history.existing(self.commit).keys() & {each.name for each in self.experiments}
 
     @property
@@ -293,12 +289,7 @@ class _Matrix:
         print(f"cells: {len(self.experiments)}, {len(self.missing)} of them to run")
 
     def run_on_cluster(
-        self,
-        engine: Callable[[Sequence[CellJob]], Generator[Outcome]],
-        scratch: Path,
-        cache: Path | None,
-        git_remote: str,
-        dry_run: bool,
+        self, engine: Engine, scratch: Path, cache: Path | None, git_remote: str, dry_run: bool
     ) -> None:
         if dry_run:
             return self.print()
@@ -311,8 +302,7 @@ class _Matrix:
     def report(self, lines: Sequence[Line]) -> None:
         print_table(self.experiments, lines, self.commit)
         say(write_record(self.experiments, lines, self.commit))
-        failed = [line for line in lines if line.state == FAILED]
-        if failed:
+        if failed := [line for line in lines if line.state == FAILED]:
             logs = ", ".join(f"{line.name} ({line.log or f'dvc queue logs {line.name}'})" for line in failed)
             raise StudyError("matrix", f"{len(failed)} of {len(lines)} cells failed, see {logs}")
 

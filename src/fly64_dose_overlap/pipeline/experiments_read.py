@@ -259,8 +259,7 @@ def experiments_of(repository: _Repository, commit: str) -> Iterator[tuple[str, 
 
 def variant_of(source: Source, commit: Source) -> str:
     """Return what tells the study of an experiment from the plain one, empty for that."""
-    named = _NAME_WITH_DIGEST.fullmatch(source.name)
-    if named:
+    if named := _NAME_WITH_DIGEST.fullmatch(source.name):
         return named[1]
     own = settings(source.params)
     if own == settings(commit.params):
@@ -303,18 +302,19 @@ def state_of(source: Source) -> str:
     recorded = {out.path: out.md5 for out in lock[TARGET].outs}
     if recorded.get(EVALUATION) != hashlib.md5(texts[EVALUATION].encode(), usedforsecurity=False).hexdigest():
         return STALE
-    return SUCCESS if _of_parameters(lock, TARGET, source.params) else STALE
+    return SUCCESS if _of_parameters(source, TARGET) else STALE
 
 
-def _of_parameters(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -> bool:
-    """Whether a stage and those before it ran with these parameters."""
-    used = (lock[stage].params.get(PARAMS_FILE.name, {}) for stage in _upstream(lock, last, params))
+def _of_parameters(source: Source, last: str) -> bool:
+    """Whether a stage and those before it ran with the source's own parameters."""
+    used = (stage.params.get(PARAMS_FILE.name, {}) for stage in _upstream(source, last))
     items = (item for each in used for item in each.items())
-    return all(at(params, key) == value for key, value in items if key != "doses")
+    return all(at(source.params, key) == value for key, value in items if key != "doses")
 
 
-def _upstream(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -> set[str]:
+def _upstream(source: Source, last: str) -> list[LockedStage]:
     """Return a stage and those that made what it read, of a folder the results of the cell's methods."""
+    lock, params = source.lock, source.params
     makers = {out.path: name for name, stage in lock.items() for out in stage.outs}
     methods = {*params.get("learned", ()), *params.get("iterative", ())}
     inside = {path: Path(path).parent.as_posix() for path in makers if Path(path).name in methods}
@@ -325,7 +325,7 @@ def _upstream(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -
         found.add(stage)
         read = {dependency.path for dependency in lock[stage].deps}
         waiting |= {name for path, name in makers.items() if {path, inside.get(path)} & read} - found
-    return found
+    return [lock[stage] for stage in found]
 
 
 def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, str], Bounds]:
@@ -334,10 +334,10 @@ def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, 
     for source in sources:
         if source.state != SUCCESS:
             continue
-        lock = source.lock
-        for stage, view in ((name, name.partition("@")[2]) for name in lock if name.startswith("limit@")):
-            text = source.texts.get(cells.limit_file(view).as_posix())
-            if text is None or (doses[0], view) in found or not _is_current(lock, stage, source.params):
+        for stage in source.lock:
+            kind, _, view = stage.partition("@")
+            text = source.texts.get(cells.limit_file(view).as_posix()) if kind == "limit" else None
+            if text is None or (doses[0], view) in found or not _is_current(source, stage):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"{view}.json"
@@ -347,11 +347,11 @@ def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, 
     return found
 
 
-def _is_current(lock: dict[str, LockedStage], last: str, params: dict[str, Any]) -> bool:
+def _is_current(source: Source, last: str) -> bool:
     """Whether a stage read what the stages before it make now: an experiment runs those of one cell only."""
-    made = {out.path: out.md5 for stage in lock.values() for out in stage.outs}
-    read = [dependency for stage in _upstream(lock, last, params) for dependency in lock[stage].deps]
-    return _of_parameters(lock, last, params) and all(made.get(d.path, d.md5) == d.md5 for d in read)
+    made = {out.path: out.md5 for stage in source.lock.values() for out in stage.outs}
+    read = [dependency for stage in _upstream(source, last) for dependency in stage.deps]
+    return _of_parameters(source, last) and all(made.get(d.path, d.md5) == d.md5 for d in read)
 
 
 def settings(params: dict[str, Any]) -> dict[str, Any]:
@@ -383,9 +383,8 @@ def columns_of(source: Source, path: str, delimiter: str) -> dict[str, list[floa
         rows = list(table)
         return {key: [float(row[key] or "nan") for row in rows] for key in table.fieldnames or ()}
     except (ValueError, csv.Error) as error:
-        raise StudyError(
-            source.where(path), f"is no table of numbers ({error})", "evaluate it again"
-        ) from None
+        problem = f"is no table of numbers ({error})"
+        raise StudyError(source.where(path), problem, "evaluate it again") from None
 
 
 def curves_of(source: Source) -> dict[str, Curve]:

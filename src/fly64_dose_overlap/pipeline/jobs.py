@@ -198,8 +198,8 @@ def _run(
         say(f"{job.name}: interrupted")
         return {"status": "interrupted", "returncode": status, "reason": "interrupted"}
     if status:
-        said = job.log.read_bytes()[-2000:].decode(errors="replace").split("\n")
-        reason = next((line.strip() for line in reversed(said) if line.strip()), "no word yet")
+        said = job.log.read_bytes()[-2000:].decode(errors="replace")
+        reason = said.strip().rpartition("\n")[2].strip()
         say(f"{job.name}: failed, status {status}: {reason}")
         return {"status": "failed", "returncode": status, "reason": reason}
     result = read_json(job.folder / "result.json")
@@ -270,21 +270,17 @@ def one(
             gridsize=gridsize,
             neighbor_count=params.overlap.neighbor_count,
         ) as outcome:
-            _write_result(result_file, {"key": key, "bundle": BUNDLE, **outcome})
+            result = {"key": key, "bundle": BUNDLE, **outcome, "files": _files_made(folder)}
+            write_json_atomic(result_file, result)
     else:
         reconstruct_by(made, data, folder, stops=params.stops, calibration=params.calibration, bundle=model)
-        _write_result(result_file, {"key": key})
-
-
-def _write_result(path: Path, result: dict[str, Any]) -> None:
-    write_json_atomic(path, {**result, "files": _files_made(path.parent)})
+        write_json_atomic(result_file, {"key": key, "files": _files_made(folder)})
 
 
 def _files_made(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of the models and reconstructions in a folder."""
-    return {
-        path.name: sha256_of(path) for path in folder.iterdir() if path.suffix in (".safetensors", ".npz")
-    }
+    made = (path for path in folder.iterdir() if path.suffix in (".safetensors", ".npz"))
+    return {path.name: sha256_of(path) for path in made}
 
 
 def main(

@@ -16,14 +16,8 @@ def repository_root(start: Path) -> Path:
     Without a repository it is ``start`` itself.
     """
     start = start.resolve()
-    for folder in (start, *start.parents):
-        if (folder / ".dvc").is_dir():
-            parts = folder.parts
-            for index in range(1, len(parts) - 2):
-                if parts[index : index + 3] == (".dvc", "tmp", "exps"):
-                    return Path(*parts[:index])
-            return folder
-    return start
+    root = next((folder for folder in (start, *start.parents) if (folder / ".dvc").is_dir()), start)
+    return Path(str(root).partition("/.dvc/tmp/exps/")[0])
 
 
 def work_key(*parts: Any) -> str:

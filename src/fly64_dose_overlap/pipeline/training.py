@@ -37,10 +37,8 @@ def train_method(
     """Train a learned method on a dataset, or go on where that was interrupted; see `Learned.train`.
 
     What came of it is for the block to write down: checkpoints go only when that has ended well.
-    Checkpoints lie under ``.dvc/tmp``, outside the pipeline's outputs, which DVC removes
-    before a stage runs. The folder's name depends on everything that the training does: a
-    checkpoint never leaks into another cell, and a copy of the repository that DVC's queue
-    works in finds its own again.
+    The name of their folder depends on everything that the training does: none leaks into
+    another cell, and a copy of the repository that DVC's queue works in finds its own again.
 
     The dataset must have groups of ``gridsize`` and ``neighbor_count``; ``calibration`` are the
     errors of what the method is told, ``bundle`` is the file of the model and ``curves`` the

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ class Rot(NamedTuple):
     """A file that does not have the checksum it is known by: of the cache or of the working tree."""
 
     path: Path
-    uses: tuple[Use, ...]
+    uses: list[Use]
     problem: str
 
     def describe(self) -> str:
@@ -54,7 +55,7 @@ class Verified(NamedTuple):
     rotten: tuple[Rot, ...]
 
 
-Uses = dict[str, tuple[Use, ...]]
+Uses = defaultdict[str, list[Use]]
 """Objects of the cache, by checksum."""
 
 
@@ -82,8 +83,11 @@ def verify_cache(root: Path) -> Verified:
     with repo:
         cache = Path(repo.cache.local.path)
         for checksum, uses in list(objects.items()):
-            for name, inside in _members(cache, checksum, uses):
-                objects[name] = (*objects.get(name, ()), *inside)
+            path = object_path(cache, checksum)
+            if checksum.endswith(FOLDER_SUFFIX) and path.is_file() and not _compare(path, checksum, uses):
+                for member in json.loads(path.read_bytes()):
+                    inside = [use._replace(path=f"{use.path}/{member['relpath']}") for use in uses]
+                    objects[member["md5"]] += inside
         files = [(object_path(cache, checksum), checksum, uses) for checksum, uses in objects.items()]
         files = [entry for entry in files if entry[0].is_file()]
         files += _believed_unchanged(repo, root, objects)
@@ -94,44 +98,29 @@ def verify_cache(root: Path) -> Verified:
 
 def named_objects(root: Path) -> Uses:
     """Return what each dvc.lock names, by checksum: those of the tree, the commit and the experiments."""
-    found: Uses = {}
-    for revision, text in _locks(root):
+    found: Uses = defaultdict(list)
+    for text, revision in _locks(root).items():
         for stage, locked in parse_lock(text, where=f"{LOCK_NAME} of {revision}").items():
             for out in locked.outs:
                 if out.md5:
-                    found[out.md5] = (*found.get(out.md5, ()), Use(out.path, stage, revision))
+                    found[out.md5].append(Use(out.path, stage, revision))
     return found
 
 
-def _locks(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield every different dvc.lock with the name of the first revision that has it."""
-    own = read_lock(root / LOCK_NAME)
-    yield TREE, own
+def _locks(root: Path) -> dict[str, str]:
+    """Return every different dvc.lock with the name of the first revision that has it."""
+    found = {read_lock(root / LOCK_NAME): TREE}
     listing = run_command("git", "for-each-ref", "--format=%(refname)", "refs/exps", root=root)
     experiments = [name for name in listing.split() if not name.startswith(_DVCS_OWN)]
-    seen = {own}
     for reference in ("HEAD", *experiments):
-        if not run_command("git", "ls-tree", reference, "--", LOCK_NAME, root=root):
-            continue
-        text = run_command("git", "show", f"{reference}:./{LOCK_NAME}", root=root)
-        if text not in seen:
-            seen.add(text)
-            yield (
-                "the last commit" if reference == "HEAD" else f"experiment {reference.rpartition('/')[2]}",
-                text,
-            )
+        if run_command("git", "ls-tree", reference, "--", LOCK_NAME, root=root):
+            text = run_command("git", "show", f"{reference}:./{LOCK_NAME}", root=root)
+            name = f"experiment {reference.rpartition('/')[2]}"
+            found.setdefault(text, "the last commit" if reference == "HEAD" else name)
+    return found
 
 
-def _members(cache: Path, checksum: str, uses: tuple[Use, ...]) -> Iterator[tuple[str, list[Use]]]:
-    """Yield the files of a folder whose list is whole; nothing if it is none."""
-    path = object_path(cache, checksum)
-    if checksum.endswith(FOLDER_SUFFIX) and path.is_file() and not _compare(path, checksum, uses):
-        for member in json.loads(path.read_bytes()):
-            inside = [Use(f"{use.path}/{member['relpath']}", use.stage, use.revision) for use in uses]
-            yield member["md5"], inside
-
-
-def _believed_unchanged(repo: Any, root: Path, objects: Uses) -> Iterable[tuple[Path, str, tuple[Use, ...]]]:
+def _believed_unchanged(repo: Any, root: Path, objects: Uses) -> Iterator[tuple[Path, str, list[Use]]]:
     """Yield files of the working tree that DVC takes for an object because of their time and size."""
     for checksum, uses in objects.items():
         for use in uses:
@@ -139,10 +128,10 @@ def _believed_unchanged(repo: Any, root: Path, objects: Uses) -> Iterable[tuple[
             if use.revision == TREE and path.is_file():
                 _, known = repo.state.get(str(path.absolute()), repo.fs)
                 if known is not None and known.value == checksum:
-                    yield path.relative_to(root), checksum, (use,)
+                    yield path.relative_to(root), checksum, [use]
 
 
-def _compare(path: Path, checksum: str, uses: tuple[Use, ...]) -> Rot | None:
+def _compare(path: Path, checksum: str, uses: list[Use]) -> Rot | None:
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "md5").hexdigest()

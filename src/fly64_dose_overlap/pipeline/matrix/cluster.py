@@ -9,7 +9,7 @@ not. When the consumer stops early, what is still running is cancelled: hold the
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fly64_dose_overlap.progress import say
 
 Outcome = tuple[CellJob, str | None]
 """A job with None, or with one line that says why it failed."""
+Engine = Callable[[Sequence[CellJob]], Generator[Outcome]]
 
 RETRIES = 2
 INPUTS = ("dvc.yaml", "dvc.lock", "params.yaml", "src")
@@ -66,42 +67,37 @@ def cluster_jobs(
     StudyError
         If files that cells depend on are not committed, or a remote is missing.
     """
-    changed = run_command("git", "status", "--porcelain", "--", *INPUTS).splitlines()
-    if changed:
-        raise StudyError(
-            changed[0][3:], "differs from the commit, which is all that nodes see", "commit and push it"
-        )
+    if changed := run_command("git", "status", "--porcelain", "--", *INPUTS).splitlines():
+        problem = "differs from the commit, which is all that nodes see"
+        raise StudyError(changed[0][3:], problem, "commit and push it")
     url = run_command("git", "remote", "get-url", git_remote).strip()
     subfolder = run_command("git", "rev-parse", "--show-prefix").strip()
-    settings = _remote_settings()
+    settings = [*_remote_settings(), *([("cache.dir", str(cache.absolute()))] if cache else [])]
     return [
         CellJob(
             name=each.name,
             overrides=each.overrides,
             git_url=str(Path(url).resolve()) if Path(url).exists() else url,
             revision=commit,
-            remote_config=settings,
+            dvc_config=tuple(settings),
             scratch=str(scratch.absolute()),
-            cache=None if cache is None else str(cache.absolute()),
             subfolder=subfolder,
         )
         for each in experiments
     ]
 
 
-def _remote_settings() -> tuple[tuple[str, str], ...]:
+def _remote_settings() -> list[tuple[str, str]]:
     """Return DVC's settings of the default remote storage, credentials included."""
     from dvc.repo import Repo
 
     with Repo() as repo:
-        name: str | None = repo.config["core"].get("remote")
-        section: Mapping[str, Any] = repo.config["remote"].get(name, {})
-    if not name or not section:
-        raise StudyError(
-            "remote storage", "none is set, and nodes get their data there", "see docs/remotes.md"
-        )
-    settings = ((f"remote.{name}.{key}", str(value)) for key, value in section.items())
-    return (("core.remote", name), *settings)
+        name = repo.config["core"].get("remote")
+        section = repo.config["remote"].get(name)
+    if not section:
+        problem = "none is set, and nodes get their data there"
+        raise StudyError("remote storage", problem, "see docs/remotes.md")
+    return [("core.remote", name), *((f"remote.{name}.{key}", str(value)) for key, value in section.items())]
 
 
 def collect(

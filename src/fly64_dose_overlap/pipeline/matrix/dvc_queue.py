@@ -88,11 +88,9 @@ def queued_states() -> dict[str, str]:
 
 def clear(names: Sequence[str], states: dict[str, str]) -> None:
     """Take entries out of the queue whose jobs have ended, were lost, or have not started."""
-    lost = [name for name in names if states.get(name) == "Running"]
-    if lost:
+    if lost := [name for name in names if states.get(name) == "Running"]:
         run_command("dvc", "queue", "kill", "--force", *lost)
-    entries = [name for name in names if states.get(name) in ("Queued", "Running", "Failed")]
-    if entries:
+    if entries := [name for name in names if states.get(name) in ("Queued", "Running", "Failed")]:
         run_command("dvc", "queue", "remove", *entries)
 
 

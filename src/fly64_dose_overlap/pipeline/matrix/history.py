@@ -68,8 +68,7 @@ def code_change() -> str:
 
     It has the SHA-256 of each file and not git's patch, which depends on the user's settings of git.
     """
-    untracked = run_command("git", "ls-files", "--others", "--exclude-standard", "--", *CODE)
-    if untracked:
+    if untracked := run_command("git", "ls-files", "--others", "--exclude-standard", "--", *CODE):
         first = untracked.split("\n")[0]
         raise StudyError(first, "is not known to git, so that jobs would lack it", "git add it")
     listing = ("git", "diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD", "--", *CODE)

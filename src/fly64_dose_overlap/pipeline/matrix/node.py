@@ -50,12 +50,11 @@ class CellJob:
     """Absolute path or URL of the git repository to clone, and to push the experiment to."""
     revision: str
     """Full name of the commit to run; a branch or tag of ``git_url`` must contain it."""
-    remote_config: tuple[tuple[str, str], ...]
-    """DVC's settings on the node, such as ``("core.remote", "storage")``."""
+    dvc_config: tuple[tuple[str, str], ...]
+    """DVC's settings on the node, such as ``("core.remote", "storage")``; with ``cache.dir``
+    nodes share a cache, without it every cell has one of its own."""
     scratch: str
     """Folder on the node for the clone, which is removed, and the log, which is kept."""
-    cache: str | None
-    """DVC cache that the nodes share; None gives every cell a cache of its own."""
     subfolder: str = ""
     """Of the study in the git repository; empty if it is the whole of it."""
 
@@ -99,12 +98,13 @@ def run_cell(job: CellJob) -> None:
         os.makedirs(job.scratch, exist_ok=True)
     except OSError as error:
         raise StudyError(job.scratch, f"cannot be made on {os.uname().nodename} ({error.strerror})") from None
-    line = [sys.executable, "-P", "-m", __name__, str(os.getpid())]
+    package = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, package)), "GIT_TERMINAL_PROMPT": "0"}
     with job.log_path.open("ab") as log:
         process = subprocess.Popen(
-            line,
+            [sys.executable, "-P", "-m", __name__, str(os.getpid())],
             cwd=job.scratch,
-            env=_environment(),
+            env=activated() | own,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -130,12 +130,6 @@ def stop_cells(jobs: Iterable[CellJob]) -> None:
     for job in jobs:
         if job in _running:
             kill_group(_running[job].pid)
-
-
-def _environment() -> dict[str, str]:
-    package = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
-    own = {"PYTHONPATH": os.pathsep.join(filter(None, package)), "GIT_TERMINAL_PROMPT": "0"}
-    return activated() | own
 
 
 def main(parent: int) -> None:
@@ -172,10 +166,8 @@ def _attempt(job: CellJob) -> None:
 def _run(job: CellJob, *line: str, cwd: Path | None = None) -> None:
     """Run a command in the clone; its output goes to the log."""
     print("$", *line, file=sys.stderr, flush=True)
-    status = subprocess.run(
-        line, cwd=cwd or job.study, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
-    ).returncode
-    if status != 0:
+    status = subprocess.call(line, cwd=cwd or job.study, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    if status:
         problem = f"'{' '.join(line[:3])}' ended with status {status}"
         raise StudyError(f"cell {job.name}", problem, _told(job))
 
@@ -192,11 +184,10 @@ def _clone(job: CellJob) -> None:
     _retire(job)
     job.folder.mkdir(exist_ok=True)
     clone = job.folder / "clone"
-    options = ("--quiet", "--origin=origin", "--no-checkout")
-    _run(job, "git", "clone", *options, job.git_url, str(clone), cwd=job.folder)
+    options = ("--quiet", "--origin=origin", "--no-checkout", job.git_url, str(clone))
+    _run(job, "git", "clone", *options, cwd=job.folder)
     _run(job, "git", "checkout", "--quiet", "--detach", job.revision, cwd=clone)
-    shared = () if job.cache is None else (("cache.dir", job.cache),)
-    for key, value in (*job.remote_config, *shared):
+    for key, value in job.dvc_config:
         _run(job, "dvc", "config", "--quiet", "--local", key, value)
     _move(job.folder / "checkpoints", job.study / CHECKPOINTS)
 
@@ -241,23 +232,21 @@ def _is_pushed(job: CellJob) -> bool:
     _run(job, "git", "fetch", "--quiet", "--no-tags", "origin", pattern)
     if not run_command("git", "for-each-ref", FETCHED, root=job.study):
         return False
-    pushed = _params_of(job, FETCHED)
+    pushed, committed = (
+        run_command("git", "show", f"{revision}:./params.yaml", root=job.study)
+        for revision in (FETCHED, job.revision)
+    )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"
-        file.write_text(_params_of(job, job.revision), encoding="utf-8")
+        file.write_text(committed, encoding="utf-8")
         apply_overrides(file, list(job.overrides))
         expected = file.read_text(encoding="utf-8")
     theirs, ours = (parse_yaml(text, where="params.yaml") for text in (pushed, expected))
-    other = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
-    if other:
+    if other := [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]:
         hint = f"choose another name, or remove it: dvc exp remove --git-remote {job.git_url} {job.name}"
         problem = f"was pushed before with another {' and '.join(other)}"
         raise StudyError(f"experiment {job.name}", problem, hint)
     return True
-
-
-def _params_of(job: CellJob, revision: str) -> str:
-    return run_command("git", "show", f"{revision}:./params.yaml", root=job.study)
 
 
 if __name__ == "__main__":

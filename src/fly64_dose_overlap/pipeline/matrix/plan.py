@@ -18,7 +18,6 @@ from fly64_dose_overlap.provenance import dumps
 
 TARGET = "evaluate"
 """The last stage of a cell, named so that DVC leaves the data of other cells alone."""
-SEED, ITERATIVE = "seed", "iterative"
 DIGEST_DIGITS = 6
 OPTIONS = {"dose": "--dose", "doses": "--dose", "view": "--view"}
 """Parameters that make the cells, and what sets them."""
@@ -113,7 +112,7 @@ def plan(
     for cell in chosen:
         overrides = (*common, *_own(cell, params, selection.doses))
         found = overridden(params_file, overrides)
-        settings = _settings(found, {SEED: params.seed, ITERATIVE: params.iterative})
+        settings = _settings(found, {"seed": params.seed, "iterative": params.iterative})
         changed = code_change or settings != usual
         repeat = "" if cell.seed == params.seed else f"-seed{cell.seed}"
         digest = hashlib.sha256((settings + code_change).encode()).hexdigest()[:DIGEST_DIGITS]
@@ -129,9 +128,9 @@ def _own(cell: Cell, params: Params, doses: Sequence[int]) -> list[str]:
         listed = [*params.doses, *sorted({*doses}.difference(params.doses))]
         own.insert(0, f"doses=[{','.join(map(str, listed))}]")
     if cell.seed != params.seed:
-        own.append(f"{SEED}={cell.seed}")
+        own.append(f"seed={cell.seed}")
         if params.learned:  # the others do not depend on it
-            own.append(f"{ITERATIVE}=[]")
+            own.append("iterative=[]")
     return own
 
 

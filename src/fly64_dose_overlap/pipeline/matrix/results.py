@@ -35,10 +35,9 @@ def print_table(experiments: Sequence[Experiment], lines: Sequence[Line], commit
         title="phase PSNR (dB) on the test half; SSIM (phase) and complex NRMSE: refined, else network",
         caption="best pty-chi: the highest of its methods and stops; all methods: dose-overlap report",
     )
-    for title in ("experiment", "state", "dose", "view"):
-        table.add_column(title, justify="right" if title == "dose" else "left")
-    for title in (*methods, "best pty-chi", "limit", "SSIM", "NRMSE"):
-        table.add_column(title, justify="right")
+    scored = (*methods, "best pty-chi", "limit", "SSIM", "NRMSE")
+    for title in ("experiment", "state", "dose", "view", *scored):
+        table.add_column(title, justify="right" if title in ("dose", *scored) else "left")
     for each, line in zip(experiments, lines, strict=True):
         values = _values(scores[line.name], methods) if line.name in scores else []
         table.add_row(line.name, line.state, str(each.cell.dose), each.cell.view, *values)

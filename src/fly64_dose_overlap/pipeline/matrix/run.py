@@ -79,11 +79,10 @@ class _Queue:
     def fill(self, flags: Sequence[str]) -> None:
         """Queue what neither has a result nor is on its way."""
         states = dvc_queue.queued_states() if dvc_queue.WORKERS.exists() else {}
-        on_the_way: set[str] = set()
-        if dvc_queue.worker_pids():
-            on_the_way = {name for name in self.pending if states.get(name) in ("Queued", "Running")}
-        else:
+        working = ("Queued", "Running") if dvc_queue.worker_pids() else ()
+        if not working:
             dvc_queue.stop_orphans()
+        on_the_way = {name for name in self.pending if states.get(name) in working}
         self._known = dvc_queue.job_folders()
         self._ended.clear()
         dvc_queue.clear(sorted(set(self.pending) - on_the_way), states)
@@ -91,9 +90,8 @@ class _Queue:
             if name not in on_the_way:
                 dvc_queue.add(experiment, flags)
                 say(f"queued {name}")
-        if others := [
-            name for name, state in states.items() if state == "Queued" and name not in self.pending
-        ]:
+        others = [name for name, state in states.items() if state == "Queued" and name not in self.pending]
+        if others:
             say(f"other experiments are in DVC's queue and run first: {', '.join(others)}")
 
     def wait(self, display: Display) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fly64_dose_overlap.commands import reason_in
@@ -117,17 +117,13 @@ def _submit(executor: Any, jobs: Sequence[CellJob]) -> dict[CellJob, Any]:
     try:
         return dict(zip(jobs, executor.map_array(_in_a_task, jobs), strict=True))
     except (RuntimeError, subprocess.CalledProcessError) as error:
-        problem = f"has refused {len(jobs)} tasks ({reason_in(str(error))})"
-        raise StudyError("sbatch", problem) from None
+        reason = reason_in(str(error))
+        raise StudyError("sbatch", f"has refused {len(jobs)} tasks ({reason})") from None
 
 
 def _in_a_task(job: CellJob) -> str | None:
     """Run a cell in a task; SIGTERM, which submitit would ignore, ends it at once."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     return attempt(job)
 
 

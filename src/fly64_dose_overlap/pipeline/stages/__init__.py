@@ -1,4 +1,8 @@
-"""One thin module per DVC stage: parse, load the parameters, call, write."""
+"""One thin module per DVC stage: parse, load the parameters, call, write.
+
+SciPy, torch and matplotlib take seconds to import, which --help and refused arguments need not
+wait for: what brings them is imported in ``main``.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,6 @@ DoseOption = Annotated[
     int,
     typer.Option("--dose", metavar="PHOTONS", help="Photons per frame; one of `doses` in the parameters."),
 ]
-
 ViewOption = Annotated[
     str, typer.Option("--view", metavar="NAME", help="Of the sampling in overlap.views of the parameters.")
 ]
@@ -51,13 +50,7 @@ LEAST_ADDRESS_SPACE_MIB = 1024
 
 
 def require_listed(dose: int, doses: list[int]) -> None:
-    """Refuse a dose that ``params.yaml`` does not name, for which DVC has no stage.
-
-    Raises
-    ------
-    StudyError
-        If it is not among them.
-    """
+    """Refuse a dose that ``params.yaml`` does not name, for which DVC has no stage."""
     if dose not in doses:
         problem = f"{dose} is not among doses {doses} of the parameters"
         raise StudyError("--dose", problem, "add it there; it is a whole number of photons per frame")
@@ -87,19 +80,13 @@ def run(main: Callable[..., None]) -> None:
             # All is written, and only the interpreter is left to end.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if end.code == EXIT_INTERRUPTED:
-            _end_at_once()
+            # Without the seconds that the interpreter takes to free everything, while no thread
+            # can watch the time; exit functions still run.
+            atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage] - no public way to run them first
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(EXIT_INTERRUPTED)
         raise
-
-
-def _end_at_once() -> None:
-    """End an interrupted process without the seconds that the interpreter takes to free everything.
-
-    No thread can watch the time while it does; exit functions still run.
-    """
-    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage] - no public way to run them first
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(EXIT_INTERRUPTED)
 
 
 def command(main: Callable[..., None]) -> typer.Typer:
@@ -144,9 +131,8 @@ def _require_own_code() -> None:
     running = Path(fly64_dose_overlap.__file__).parent
     if expected.is_dir() and not expected.samefile(running):
         problem = f"is not the code that would run, which is {running}"
-        raise StudyError(
-            str(expected), problem, f"repeat with: env PYTHONPATH=src {Path(sys.executable).name} -m ..."
-        )
+        hint = f"repeat with: env PYTHONPATH=src {Path(sys.executable).name} -m ..."
+        raise StudyError(str(expected), problem, hint)
 
 
 def _prepare_for_limited_memory() -> None:

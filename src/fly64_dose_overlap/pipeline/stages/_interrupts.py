@@ -97,7 +97,4 @@ def _watch(reader: int) -> None:
 
 def _interrupted(signals: Any) -> bool:
     """Wait for Ctrl-C; return False if the watch is to end."""
-    while received := signals.read(1):
-        if received[0] == signal.SIGINT:
-            return True
-    return False
+    return any(received[0] == signal.SIGINT for received in iter(lambda: signals.read(1), b""))

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 def method_of(name: str, sections: Mapping[str, Any], params_file: Path) -> Method:
     """Return a method with its settings from the parameters."""
-    # Methods bring torch, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.methods.registry import make_method
 
     if name not in sections:

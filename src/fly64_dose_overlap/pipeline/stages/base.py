@@ -18,7 +18,6 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     are a fixed test case, of which `base.seed` draws the jitter; otherwise they come from the
     NPZ file that `base.source` names.
     """
-    # SciPy takes a second to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
     from fly64_dose_overlap.files.dataset import write_base
     from fly64_dose_overlap.files.own_npz import read_user_base

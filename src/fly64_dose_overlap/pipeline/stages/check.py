@@ -17,7 +17,6 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     `view`, and removes old results, before it starts a stage; without this one a mistyped
     dose would be a missing file to it, and cost the results.
     """
-    # Methods bring torch, which --help need not wait for.
     from fly64_dose_overlap.pipeline.code import code_of_method
     from fly64_dose_overlap.pipeline.study import load_study
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.pipeline import cells
@@ -13,7 +11,6 @@ from fly64_dose_overlap.progress import say
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     """Write metrics/evaluation.json, metrics/frc.csv and reports/ for the cell of `dose` and `view`."""
-    # torch and matplotlib take seconds to import, which --help need not wait for.
     from fly64_dose_overlap.files.atomic import sha256_of
     from fly64_dose_overlap.files.dataset import read_scan, read_truth
     from fly64_dose_overlap.files.reconstruction import MANIFEST, read_reconstructions
@@ -28,7 +25,10 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     scan, truth = read_scan(data), read_truth(data)
     limit = read_limit(cells.limit_file(view))
     folders = [cells.reconstruction_folder(name) for name in (*params.learned, *params.iterative)]
-    _bring_back([folder for folder in folders if not (folder / MANIFEST).is_file()])
+    # A queued experiment starts without data, and DVC, told to allow that, leaves the outputs of
+    # unchanged stages away; it does not see that this stage needs the folders in its dependency.
+    if missing := [str(folder) for folder in folders if not (folder / MANIFEST).is_file()]:
+        run_command("dvc", "pull", *missing, where="reconstructions")
     digests = {path.stem: sha256_of(path) for folder in folders for path in sorted(folder.glob("*.npz"))}
     found = read_reconstructions(*folders)
     with one_torch_thread(), refusals_of(f"view {view}, test half of {len(scan)} frames"):
@@ -38,16 +38,6 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     picture = write_report(evaluation, truth, scan.record, limit, dose, title, **where)
     print_table(evaluation.metrics, title)
     say(f"picture: {picture}")
-
-
-def _bring_back(missing: list[Path]) -> None:
-    """Have DVC restore reconstructions that it did not need to make, from its cache or remote storage.
-
-    A queued experiment starts without data, and DVC, told to allow that, leaves the outputs of
-    unchanged stages away; it does not see that this stage needs the folders in its dependency.
-    """
-    if missing:
-        run_command("dvc", "pull", *map(str, missing), where="reconstructions")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ def main(view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     The bounds depend on the dose by a known law, so the view's data of the first of
     `doses` serve. An interrupted run starts again.
     """
-    # torch takes seconds to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.files.dataset import read_scan, read_truth
     from fly64_dose_overlap.scores.bound import find_limit
     from fly64_dose_overlap.scores.limit import write_limit

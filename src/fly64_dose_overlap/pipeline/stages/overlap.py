@@ -19,7 +19,6 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
     A view keeps a part of the frames and groups them; its overlap is measured and
     reported, and never a condition.
     """
-    # SciPy takes a second to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.files.dataset import read_scan, read_truth, write_scan
     from fly64_dose_overlap.study.geometry import DEFAULT_SOURCE
     from fly64_dose_overlap.study.views import make_view
@@ -42,14 +41,14 @@ def main(dose: DoseOption, view: ViewOption, params_file: ParamsOption = PARAMS_
         path = cells.view_file(dose, view, half)
         write_scan(path, kept, read_truth(source))
         read_scan(path, gridsize=sampling.gridsize, neighbor_count=overlap.neighbor_count)
-        frames, groups = metrics[half]["n_images_subsampled"], metrics[half]["n_training_groups"]
-        measured = metrics[half]["metric_2_image_based_avg"]
+        found = metrics[half]
+        frames, groups = found["n_images_subsampled"], found["n_training_groups"]
+        measured = found["metric_2_image_based_avg"]
         say(f"overlap: {path} has {frames} frames in {groups} groups, measured overlap {measured:.3f}")
-        diameter, origin = metrics[half]["probe_diameter_px"], metrics[half]["probe_diameter_source"]
-        if origin == DEFAULT_SOURCE:
+        if (origin := found["probe_diameter_source"]) == DEFAULT_SOURCE:
             warnings.warn(
                 f"overlap: the probe has no width at half maximum in its frame, taken is {origin} = "
-                f"{diameter:g} px; set overlap.probe_diameter_px",
+                f"{found['probe_diameter_px']:g} px; set overlap.probe_diameter_px",
                 stacklevel=2,
             )
     write_json_atomic(cells.overlap_metrics(dose, view), metrics)

@@ -14,7 +14,6 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     An iterative method starts from an empty object; a learned one takes up models/METHOD,
     trained on the other half.
     """
-    # torch takes seconds to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.pipeline.reconstruction import reconstruct_by
 
     params = load_params(params_file)

@@ -33,7 +33,6 @@ def main(dose: DoseOption, params_file: ParamsOption = PARAMS_FILE) -> None:
 
 def simulate(dose: int, params: SimulateParams) -> None:
     """Draw the scan's counts once and write them as two halves."""
-    # Torch takes seconds to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.files.dataset import read_base, write_scan
     from fly64_dose_overlap.scan import Scan
     from fly64_dose_overlap.study.dose import Simulation

@@ -13,7 +13,6 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
 
     Repeated after an interruption, it goes on from the last finished epoch.
     """
-    # torch takes seconds to import, which --help and refused arguments need not wait for.
     from fly64_dose_overlap.files.atomic import write_json_atomic
     from fly64_dose_overlap.pipeline.training import train_method
 
