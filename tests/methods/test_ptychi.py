@@ -109,13 +109,33 @@ def test_its_forward_model_is_ours_where_positions_are_rounded(offset: float, si
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_probe_of_several_modes_is_refused(name: str) -> None:
+def test_every_mode_of_a_probe_is_at_the_fractional_position(name: str) -> None:
+    scan, truth = case()
+    second = 0.4 * np.roll(scan.probe, (3, -2), axis=(1, 2)) * np.exp(0.3j * np.arange(SIDE))
+    modes = with_frames_of(
+        replace(scan, probe=np.concatenate([scan.probe, second]).astype(np.complex64)), truth
+    )
+    assert residual(name, modes, truth) < 1e-4
+    assert residual(name, replace(modes, probe=modes.probe[:1]), truth) > 0.01
+
+
+@one_of_each_model
+def test_pixels_that_do_not_count_have_no_part(name: str) -> None:
     scan, _ = case()
-    modes = replace(scan, probe=np.concatenate([scan.probe, 0.1 * scan.probe]).astype(np.complex64))
-    label = method(name).label
-    hint = r"it takes one, which read_scan\(file, modes='strongest'\) keeps"
-    with pytest.raises(StudyError, match=rf"^{label}: the probe has 2 modes; {hint}$"):
-        next(method(name).run(modes, 1))
+    masks = np.random.default_rng(2).random(scan.counts.shape) > 0.01
+    always = masks.all(axis=0)
+    found: list[Tensor] = []
+    for mask, gap in ((always, 0.0), (always, 1e5), (masks, 1e5)):
+        counts = np.where(always, scan.counts[:], gap).astype(np.float32)
+        found.append(next(islice(objects(name, replace(scan, counts=counts, mask=mask)), 2, None)))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_a_background_is_said_to_be_ignored() -> None:
+    scan = replace(case()[0], background=np.ones((SIDE, SIDE), np.float32))
+    with pytest.warns(UserWarning, match="^LSQML: pty-chi knows no background, and takes it for light that"):
+        next(objects("lsqml", scan))
 
 
 @pytest.mark.parametrize(

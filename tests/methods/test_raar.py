@@ -7,6 +7,7 @@ from itertools import islice
 import torch
 
 import fly64_dose_overlap as fdo
+from fly64_dose_overlap.physics.detector import Pixels
 from fly64_dose_overlap.methods.raar import RelaxedReflections, with_amplitudes
 from fly64_dose_overlap.scan import Scan
 
@@ -41,7 +42,7 @@ def test_an_epoch_is_that_of_the_paper() -> None:
     waves = model.exit_waves(torch.ones(scan.object_shape, dtype=torch.complex64), frames)
     lit = light > 0.1 * light.max()
     for obj in found:
-        measured = with_amplitudes(waves, counts)
+        measured = with_amplitudes(waves, counts, Pixels())
         torch.testing.assert_close(obj[lit], common_object(measured)[lit], rtol=0.02, atol=0.02)
         reflected = 2 * measured - waves
         common = model.exit_waves(common_object(reflected), frames)
@@ -52,7 +53,7 @@ def test_amplitudes_are_those_of_the_counts_and_phases_stay() -> None:
     scan, truth = small_scan(1e7)
     frames = slice(0, 3)
     waves = scan.model.exit_waves(truth, frames)
-    assert float((with_amplitudes(waves, scan.model.expected(truth, frames)) - waves).abs().max()) < 1e-3
+    assert float((with_amplitudes(waves, scan.model.expected(truth, frames), Pixels()) - waves).abs().max()) < 1e-3
 
 
 def test_many_photons_give_the_object() -> None:

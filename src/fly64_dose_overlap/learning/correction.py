@@ -174,7 +174,8 @@ class CorrectionTask:
 
     def _score(self, network: nn.Module, crop: examples.Crop) -> Tensor:
         loss = poisson_deviance if self._settings.loss == "poisson" else amplitude_error
-        return loss(crop.predict(network, self._coarse_photons), crop.target)
+        expected = crop.predict(network, self._coarse_photons)
+        return loss(expected, crop.model.pixels.filled(crop.target, expected))
 
     def loss(self, network: nn.Module, rng: np.random.Generator) -> Tensor:
         """Return the loss of a random crop of a random realisation."""

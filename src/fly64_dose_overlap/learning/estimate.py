@@ -102,6 +102,7 @@ def grouped_scan(scan: Scan, device: torch.device, support_side: int | None = No
     groups = covering_groups(scan.groups.astype(np.int64))
     model = scan.model
     if device.type != "cpu":
-        model = ScanModel(torch.from_numpy(scan.probe).to(device), scan.positions_px, scan.object_shape)
+        probe = torch.from_numpy(scan.probe).to(device)
+        model = ScanModel(probe, scan.positions_px, scan.object_shape, scan.detector)
     geometry = group_geometry(scan.positions_px, groups, support_side)
     return GroupedScan(scan, model, groups, geometry, scan.illumination())

@@ -146,7 +146,8 @@ class CropSampler:
         frames = self._frames[inside]
         probes = self._grouped.model.probes(frames)[None] * realisation.target_fraction**0.5
         corners = (self._corners[inside] - origin)[None]
-        model = GroupModel(probes, corners, self._support, self._side)
+        pixels = self._grouped.model.pixels(frames, realisation.target_fraction).in_groups((1, len(frames)))
+        model = GroupModel(probes, corners, self._support, self._side, pixels)
         (y, x), side = origin, self._side
         target = torch.from_numpy(realisation.target[frames]).to(probes.device)
         return Crop(realisation.planes[:, y : y + side, x : x + side], model, target[None], symmetry)

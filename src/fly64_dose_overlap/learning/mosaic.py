@@ -63,7 +63,9 @@ def _start_groups(
         batch = slice(first, first + grouped.groups_per_batch)
         frames = grouped.groups[batch]
         probes = grouped.model.probes(frames.ravel()).unflatten(0, frames.shape) * fraction**0.5
-        model = GroupModel(probes, geometry.corners_px[batch], geometry.support_side, geometry.canvas_side)
+        pixels = grouped.model.pixels(frames.ravel(), fraction).in_groups(frames.shape)
+        corners, support, canvas = geometry.corners_px[batch], geometry.support_side, geometry.canvas_side
+        model = GroupModel(probes, corners, support, canvas, pixels)
         seen = torch.from_numpy(counts[frames.ravel()]).unflatten(0, frames.shape).to(grouped.device)
         early, late = group_start(model, seen, iterations)
         return early, late, model.illumination

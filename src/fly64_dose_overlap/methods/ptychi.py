@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
@@ -25,6 +26,7 @@ _before = random.getstate()
 with torchvision_for_import():
     from ptychi import api, image_proc, maths
     from ptychi.api.task import PtychographyTask
+    from ptychi.forward_models import PlanarPtychographyForwardModel as ForwardModel
 # What pty-chi imports draws from the global generator.
 random.setstate(_before)
 
@@ -34,6 +36,7 @@ logging.getLogger("ptychi").setLevel(logging.ERROR)
 Algorithm = Literal["lsqml", "rpie", "epie", "autodiff"]
 
 _NEVER = 2**31
+_OWN_SHIFT = ForwardModel.shift_unique_probes
 
 
 class PtychiIteration(Iteration):
@@ -64,11 +67,12 @@ class PtychiIteration(Iteration):
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
         """Yield the object after every epoch, from an empty one; one that is not finite is refused.
 
-        Probes of several modes are refused: pty-chi shifts the first alone by parts of a pixel.
+        Of a mask, which pty-chi takes one of for all frames, pixels are left out that do not count
+        in some frame. It knows no background.
         """
-        if len(scan.probe) > 1:
-            hint = "it takes one, which read_scan(file, modes='strongest') keeps"
-            raise StudyError(self.label, f"the probe has {len(scan.probe)} modes", hint)
+        if scan.background is not None:
+            problem = "pty-chi knows no background, and takes it for light that the object scattered"
+            warnings.warn(f"{self.label}: {problem}", stacklevel=2)
         task_seed = torch_seed(seed, "ptychi", self.name)
         state = _GlobalState(task_seed)
         with state.swapped_in():
@@ -89,7 +93,7 @@ class _GlobalState:
 
     pty-chi draws from the global generators of random, numpy and torch. They, the default
     type and the gradient mode are the caller's again whenever pty-chi is not at work, and
-    its functions that `_polyfit` and `_fourier_shift` stand in for are its own again.
+    its functions that others stand in for are its own again.
     """
 
     def __init__(self, seed: int) -> None:
@@ -103,17 +107,18 @@ class _GlobalState:
     def swapped_in(self) -> Generator[None]:
         """Run the block under this state; keep what it changes for the next block."""
         before, dtype = _exchange_states(self._states), torch.get_default_dtype()
-        own = maths.polyfit, image_proc.fourier_shift
+        own = maths.polyfit, image_proc.fourier_shift, ForwardModel.shift_unique_probes
         # Naming the processor where it is the default would slow every call of torch.
         elsewhere = torch.get_default_device().type != "cpu"
         torch.set_default_dtype(torch.float32)
         maths.polyfit, image_proc.fourier_shift = _polyfit, _fourier_shift
+        ForwardModel.shift_unique_probes = _shift_all_modes
         try:
             with torch.device("cpu") if elsewhere else nullcontext(), torch.enable_grad():
                 yield
         finally:
             self._states = _exchange_states(before)
-            maths.polyfit, image_proc.fourier_shift = own
+            maths.polyfit, image_proc.fourier_shift, ForwardModel.shift_unique_probes = own
             torch.set_default_dtype(dtype)
 
 
@@ -144,6 +149,14 @@ def _fourier_shift(images: Tensor, shifts: Tensor) -> Tensor:
     return shifted if images.is_complex() else shifted.real
 
 
+def _shift_all_modes(
+    self: ForwardModel, indices: Tensor, unique_probes: Tensor, first_mode_only: bool = False
+) -> Tensor:
+    """Shift every mode of the probe: pty-chi shifts the first alone by parts of a pixel."""
+    del first_mode_only
+    return _OWN_SHIFT(self, indices, unique_probes, first_mode_only=False)
+
+
 def _exchange_states(states: tuple[Any, Any, Tensor]) -> tuple[Any, Any, Tensor]:
     """Give random's, numpy's and torch's global generators other states; return those that they had."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
@@ -163,6 +176,13 @@ class _Task(PtychographyTask):
         """Trust the data contract."""
 
 
+def _valid_pixels(scan: Scan) -> Tensor | None:
+    if scan.mask is None:
+        return None
+    always = scan.mask if scan.mask.ndim == 2 else scan.mask[:].all(axis=0)
+    return torch.fft.ifftshift(torch.from_numpy(np.asarray(always)))
+
+
 @torch.no_grad()
 def build_task(method: PtychiIteration, scan: Scan, seed: int) -> Any:
     """Return pty-chi's task, ready to run; it draws from the global generators.
@@ -178,6 +198,7 @@ def build_task(method: PtychiIteration, scan: Scan, seed: int) -> Any:
         probe_data=(torch.from_numpy(scan.probe) / scan.side)[None],
         probe_position_x_px=positions[:, 1],
         probe_position_y_px=positions[:, 0],
+        valid_pixel_mask=_valid_pixels(scan),
     )
     solver = task.reconstructor
     # Draws the random batches, and starts from one fixed number otherwise.

@@ -13,6 +13,7 @@ from fly64_dose_overlap.config import Epochs
 from fly64_dose_overlap.methods.base import Iteration, IterationSettings
 from fly64_dose_overlap.methods.posterior import flat_object
 from fly64_dose_overlap.methods.state import State
+from fly64_dose_overlap.physics.detector import Pixels
 from fly64_dose_overlap.physics.propagation import from_detector, intensity, to_detector
 from fly64_dose_overlap.scan import Scan
 
@@ -58,7 +59,7 @@ class RelaxedReflections(Iteration):
             total = floor * obj
             for frames in model.batches():
                 waves = rest[frames] + model.exit_waves(mixed, frames)
-                measured = with_amplitudes(waves, torch.from_numpy(scan.counts[frames]))
+                measured = with_amplitudes(waves, torch.from_numpy(scan.counts[frames]), model.pixels(frames))
                 model.place((measured * model.probes(frames).conj()).sum(dim=1), frames, total)
                 rest[frames] = beta * waves + (1 - 2 * beta) * measured
             before, obj = obj, total / (light + floor)
@@ -66,9 +67,13 @@ class RelaxedReflections(Iteration):
             yield State(obj)
 
 
-def with_amplitudes(waves: Tensor, counts: Tensor) -> Tensor:
-    """Return exit waves (frame, mode, y, x) with the counted photons in their far fields."""
+def with_amplitudes(waves: Tensor, counts: Tensor, pixels: Pixels) -> Tensor:
+    """Return exit waves (frame, mode, y, x) with the counted photons in their far fields.
+
+    Blind pixels keep theirs.
+    """
     field = to_detector(waves)
-    expected = intensity(field).sum(dim=1)
+    expected = pixels.expected(intensity(field).sum(dim=1))
+    counts = pixels.filled(counts, expected)
     ratio = ((counts + BACKGROUND_PHOTONS) / (expected + BACKGROUND_PHOTONS)).sqrt()
     return from_detector(field * ratio[:, None])

@@ -136,7 +136,8 @@ class SupervisedTask:
         side = self._info.support_side_px
         corners = whole_and_rest(scan.positions_px[frames], side)[0]
         windows = np.stack([self._truth[y : y + side, x : x + side] for y, x in corners.tolist()])
-        found = predict_patches(network, self._info, scan.counts[frames])
+        blind = scan.model.pixels(frames).blind
+        found = predict_patches(network, self._info, scan.counts[frames], blind)
         truth = torch.from_numpy(windows).to(self._device)
         return patch_errors(found, truth, _light(self._info, scan).to(self._device))
 
@@ -208,13 +209,19 @@ def build_supervised(info: ModelInfo, seed: int) -> SupervisedNetwork:
     return build_seeded(lambda: SupervisedNetwork(info.width, info.frame_side_px, info.support_side_px), seed)
 
 
-def predict_patches(network: nn.Module, info: ModelInfo, counts: NDArray[np.float32]) -> Tensor:
+def predict_patches(
+    network: nn.Module, info: ModelInfo, counts: NDArray[np.float32], blind: Tensor | None = None
+) -> Tensor:
     """Return amplitude and phase of the object in the probe's support, (frame, 2, side, side).
 
-    The network maps (frame, 1, N, N) to it; counts are (frame, N, N) photons as `Scan` has them.
+    The network maps (frame, 1, N, N) to it; counts are (frame, N, N) photons as `Scan` has them. In
+    ``blind`` pixels it sees the mean of the frames that it was trained on.
     """
     device = next(network.parameters()).device
-    frames = torch.from_numpy(scaled(info, np.sqrt(counts))).to(device)[:, None]
+    amplitude = torch.from_numpy(scaled(info, np.sqrt(counts))).to(device)
+    if blind is not None:
+        amplitude = torch.where(blind.to(device), network.get_buffer("mean_frame"), amplitude)
+    frames = amplitude[:, None]
     return network(frames.contiguous(memory_format=torch.channels_last)).float()
 
 
@@ -224,11 +231,16 @@ def scaled(info: ModelInfo, amplitude: NDArray[np.float32]) -> NDArray[np.float3
 
 
 def mean_amplitude(scan: Scan) -> NDArray[np.float32]:
-    """Return the mean square root of the counts of a scan, (y, x)."""
-    total = np.zeros((scan.side, scan.side))
+    """Return the mean square root of the counts of a scan, (y, x); 0 where a pixel never counts."""
+    total, times = np.zeros((2, scan.side, scan.side))
     for first in range(0, len(scan), FRAMES_PER_SUM):
-        total += np.sqrt(scan.counts[first : first + FRAMES_PER_SUM], dtype=np.float64).sum(axis=0)
-    return (total / len(scan)).astype(np.float32)
+        frames = slice(first, first + FRAMES_PER_SUM)
+        seen = np.sqrt(scan.counts[frames], dtype=np.float64)
+        blind = scan.model.pixels(frames).blind
+        counting = np.broadcast_to(True if blind is None else ~blind.numpy(), seen.shape)
+        total += np.where(counting, seen, 0).sum(axis=0)
+        times += counting.sum(axis=0)
+    return np.divide(total, times, out=np.zeros_like(total), where=times > 0).astype(np.float32)
 
 
 def _light(info: ModelInfo, scan: Scan) -> Float[Tensor, "y x"]:
@@ -269,8 +281,9 @@ def supervised_image(network: nn.Module, info: ModelInfo, scan: Scan) -> NDArray
     weight = np.zeros(scan.object_shape, np.float32)
     firsts = range(0, len(scan), FRAMES_PER_BATCH)
     for first in track(firsts, total=len(scan), label="predict frames", step=FRAMES_PER_BATCH):
-        counts = scan.counts[first : first + FRAMES_PER_BATCH]
-        amplitude, phase = predict_patches(network, info, counts).cpu().unbind(dim=1)
+        frames = slice(first, first + FRAMES_PER_BATCH)
+        found = predict_patches(network, info, scan.counts[frames], scan.model.pixels(frames).blind)
+        amplitude, phase = found.cpu().unbind(dim=1)
         patches = torch.polar(amplitude, phase).numpy() * light
         for (top, left), patch in zip(corners[first : first + FRAMES_PER_BATCH], patches, strict=True):
             here = np.s_[top : top + side, left : left + side]

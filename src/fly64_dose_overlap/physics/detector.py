@@ -36,6 +36,12 @@ class Pixels:
         """Return the expected photons: those of the light, and the background."""
         return light if self.background is None else light + self.background
 
+    def in_groups(self, shape: tuple[int, ...]) -> Pixels:
+        """Return the pixels of frames that are put in groups, of shape (group, frame)."""
+        if self.blind is None or self.blind.ndim == 2:
+            return self
+        return Pixels(self.blind.unflatten(0, shape), self.background)
+
     def filled(
         self, counts: Float[Tensor, "*frame y x"], expected: Float[Tensor, "*frame y x"]
     ) -> Float[Tensor, "*frame y x"]:

@@ -92,9 +92,9 @@ class ScanModel:
         shifted *= self._centring
         return torch.from_numpy(shifted).to(self.probe.device)
 
-    def pixels(self, frames: slice) -> Pixels:
-        """Return the detector pixels of some frames."""
-        return self.detector.pixels(frames, self.probe)
+    def pixels(self, frames: slice | Int[NDArray[np.int64], " frame"], fraction: float = 1.0) -> Pixels:
+        """Return the detector pixels of some frames, for a part of their photons."""
+        return self.detector.pixels(frames, self.probe, fraction)
 
     def patches(self, obj: Complex[Tensor, "h w"], frames: slice) -> Complex[Tensor, "frame y x"]:
         """Return the windows of the object that some frames see; `place` is the adjoint."""
