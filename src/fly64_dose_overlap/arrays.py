@@ -211,7 +211,7 @@ FrameArray: TypeAlias = NDArray[np.float32] | DiskArray
 """Frames in memory or on disk: both have a shape, a type, a length and rows."""
 
 
-def select_rows(frames: FrameArray, rows: NDArray[np.integer[Any]]) -> FrameArray:
+def select_rows(frames: AnyArray | DiskArray, rows: NDArray[np.integer[Any]]) -> Any:
     """Return some rows of an array; what is on disk stays there."""
     return frames.select_rows(rows) if isinstance(frames, DiskArray) else frames[rows]
 

@@ -7,8 +7,8 @@ from itertools import islice
 import torch
 
 import fly64_dose_overlap as fdo
-from fly64_dose_overlap.physics.detector import Pixels
 from fly64_dose_overlap.methods.raar import RelaxedReflections, with_amplitudes
+from fly64_dose_overlap.physics.detector import Pixels
 from fly64_dose_overlap.scan import Scan
 
 
@@ -53,7 +53,10 @@ def test_amplitudes_are_those_of_the_counts_and_phases_stay() -> None:
     scan, truth = small_scan(1e7)
     frames = slice(0, 3)
     waves = scan.model.exit_waves(truth, frames)
-    assert float((with_amplitudes(waves, scan.model.expected(truth, frames), Pixels()) - waves).abs().max()) < 1e-3
+    assert (
+        float((with_amplitudes(waves, scan.model.expected(truth, frames), Pixels()) - waves).abs().max())
+        < 1e-3
+    )
 
 
 def test_many_photons_give_the_object() -> None:

@@ -70,9 +70,11 @@ class Task(Protocol):
 
         ``network`` is ``self.network`` as the trainer wrapped it.
         """
+        ...
 
     def validate(self, network: nn.Module) -> Metrics:
         """Return ``val/loss``, which chooses the epoch that is kept, and metrics to log."""
+        ...
 
     def save(self, path: Path, outcome: dict[str, Any]) -> None:
         """Write the bundle of ``self.network``; ``outcome`` is what became of the training."""
