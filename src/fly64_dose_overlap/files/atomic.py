@@ -27,20 +27,11 @@ LEFTOVER_AGE_S = 86_400.0
 def atomic_path(path: Path | str) -> Generator[Path, None, None]:
     """Yield a temporary path that becomes ``path`` when the block ends without an exception.
 
-    The parent folder is created. The content is on the disk before the name is, so that a
-    power failure leaves the old file or the new one. On any failure, an interrupt included,
-    the temporary file goes and whatever stood at ``path`` stays as it was. What a killed
-    process left goes with the next writing of the same file, after a day.
-
-    Yields
-    ------
-    temporary : Path
-        An empty file in the same folder, to be overwritten.
-
-    Raises
-    ------
-    StudyError
-        If the folder or the file cannot be written, or the disk is full.
+    It is that of an empty file in the same folder, which is created. The content is on the disk
+    before the name is, so that a power failure leaves the old file or the new one. On any failure,
+    an interrupt included, the temporary file goes and whatever stood at ``path`` stays as it was.
+    What a killed process left goes with the next writing of the same file, after a day. A place
+    where nothing can be written, and a full disk, are a `StudyError`.
     """
     target = Path(path)
     # The suffix stays, because writers of pictures take the format from it.
@@ -59,13 +50,10 @@ def atomic_path(path: Path | str) -> Generator[Path, None, None]:
             raise StudyError(str(target), "cannot be written (it is a folder)")
         os.replace(temporary, target)
         _sync(target.parent)
-    except OSError as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise _refusal(target, error) from None
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -102,25 +90,18 @@ def write_text_atomic(path: Path | str, text: str) -> None:
 
 
 def write_json_atomic(path: Path | str, obj: Any) -> None:
-    """Write ``obj`` as JSON: sorted keys, two spaces, no NaN or infinity, a final newline.
+    """Write ``obj`` as JSON: sorted keys, two spaces, a final newline.
 
-    Raises
-    ------
-    ValueError
-        If ``obj`` holds NaN or infinity; nothing is written then.
+    NaN and infinity are refused by a ValueError; nothing is written then.
     """
     write_text_atomic(path, json.dumps(obj, sort_keys=True, indent=2, allow_nan=False) + "\n")
 
 
 def read_text(path: Path | str, most_bytes: int, *, missing: str = "", damaged: str = "") -> str:
-    """Return the content of a text file of some measure.
+    """Return the content of a text file of ``most_bytes`` at most.
 
-    Parameters
-    ----------
-    most_bytes : int
-        Length up to which it is read.
-    missing, damaged : str
-        What to do about a file that is not there, or is not one that the study wrote.
+    ``missing`` and ``damaged`` say what to do about a file that is not there, or is not one that the
+    study wrote.
 
     Raises
     ------
@@ -148,15 +129,7 @@ def read_text(path: Path | str, most_bytes: int, *, missing: str = "", damaged: 
 
 
 def read_json(path: Path | str, *, missing: str = "", damaged: str = "") -> Any:
-    """Return the content of a JSON file; see `read_text`.
-
-    Raises
-    ------
-    MissingFileError
-        If there is no such file.
-    StudyError
-        If it is no regular file, longer than `MAX_JSON_BYTES`, or not JSON.
-    """
+    """Return the content of a JSON file of `MAX_JSON_BYTES` at most, refuse what is none; see `read_text`."""
     text = read_text(path, MAX_JSON_BYTES, missing=missing, damaged=damaged)
     try:
         return json.loads(text)
@@ -165,13 +138,7 @@ def read_json(path: Path | str, *, missing: str = "", damaged: str = "") -> Any:
 
 
 def sha256_of(path: Path | str) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits.
-
-    Raises
-    ------
-    MissingFileError
-        If there is no such file.
-    """
+    """Return the SHA-256 of a file as 64 hexadecimal digits; `MissingFileError` if there is none."""
     try:
         with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,22 +175,15 @@ def read_record(reader: NpzReader) -> Record:
     if text.size != 1 or text.dtype.kind not in "US":
         raise StudyError(where, f"'{rules.METADATA}' must be one JSON text, got {text.dtype} {text.shape}")
     try:
-        content = text.item()
-        record = json.loads(content)
+        record: Any = json.loads(text.item())
         # Python reads NaN and 1e999, which no other JSON reader takes and we could not write.
         provenance.dumps(record)
     except (ValueError, RecursionError) as error:
         raise StudyError(where, f"'{rules.METADATA}' is not valid JSON ({error})") from None
-    if not _is_record(record):
+    steps = record.get("data_transformations", []) if isinstance(record, dict) else None
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise StudyError(where, f"'{rules.METADATA}' is JSON but not a provenance record")
     return record
-
-
-def _is_record(content: Any) -> TypeGuard[Record]:
-    if not isinstance(content, dict):
-        return False
-    steps = cast(Record, content).get("data_transformations", [])
-    return isinstance(steps, list) and all(isinstance(step, dict) for step in cast(list[Any], steps))
 
 
 def write_scan(path: Path | str, scan: Scan, obj: ComplexImage) -> None:
@@ -242,8 +235,7 @@ def _write(path: Path | str, scan: BaseSet, frames: ArrayStream | None, groups: 
     if frames is None:
         rules.check_base(arrays, where)
     else:
-        dtype = np.dtype(frames.dtype)
-        rules.check_layout(arrays, where, frames.shape, dtype, None)
+        rules.check_layout(arrays, where, frames.shape, np.dtype(frames.dtype), None)
         blocks = rules.checked_frames(where, frames.chunks)
         checked = (block.astype(np.float32, copy=False) for block in blocks)
         members = {rules.DIFFRACTION: ArrayStream(frames.shape, np.float32, checked), **members}

@@ -12,15 +12,12 @@ import os
 import re
 import struct
 import sys
-import tokenize
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -54,18 +51,9 @@ _DAMAGE = (
     RuntimeError,
     KeyError,
 )
-# The same for NumPy's header, which is parsed as a Python literal.
-_NOT_A_HEADER = (
-    ValueError,
-    TypeError,
-    KeyError,
-    SyntaxError,
-    RecursionError,
-    MemoryError,
-    tokenize.TokenError,
-)
 
-
+_Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+"""Shape, whether the first axis varies fastest, and type of an array."""
 _OTHERS = {
     b"\x89HDF": "it is HDF5, as CXI, NeXus and MATLAB 7.3 are: write its arrays with numpy.savez",
     b"\x93NUMPY": "it is a single array: write all of them to one file with numpy.savez",
@@ -80,18 +68,6 @@ def _hint_for(path: Path) -> str:
     with suppress(OSError), path.open("rb") as file:
         start = file.read(max(map(len, _OTHERS)))
     return next((hint for magic, hint in _OTHERS.items() if start.startswith(magic)), "")
-
-
-@dataclass(frozen=True)
-class _Header:
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran: bool
-    offset: int
-
-    @property
-    def data_bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class NpzReader:
@@ -132,9 +108,7 @@ class NpzReader:
     def __enter__(self) -> NpzReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._archive.close()
 
     def __iter__(self) -> Iterator[str]:
@@ -144,52 +118,47 @@ class NpzReader:
         return key in self._members
 
     def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Return shape and type of an array without reading its data.
+        """Return shape and type of an array, as the file has them, without reading its data.
 
-        The type is the file's own. The member's size has been compared with it.
-
-        Raises
-        ------
-        StudyError
-            If the member is absent, pickled, damaged or of another size than it declares.
+        A member that is absent, pickled, damaged or of another size than it declares is refused.
         """
         with self._open(key) as member:
-            found = self._header(key, member)
-        return found.shape, found.dtype
+            shape, _, dtype = self._header(key, member)
+        return shape, dtype
 
     def is_pickled(self, key: str) -> bool:
         """Tell whether a member holds pickled objects, which can never be loaded."""
         with self._open(key) as member:
-            return self._read_header(key, member).dtype.hasobject
+            return self._read_header(key, member)[2].hasobject
 
     def load(self, key: str) -> AnyArray:
         """Return a whole array; raises as `header`."""
         with self._open(key) as member:
-            header = self._header(key, member)
-            shape = header.shape[::-1] if header.fortran else header.shape
-            array = self._fill(key, member, shape, header.dtype)
+            shape, fortran, dtype = self._header(key, member)
+            array = self._fill(key, member, shape[::-1] if fortran else shape, dtype)
             self._finish(key, member)
-        return np.ascontiguousarray(array.T) if header.fortran else array
+        return np.ascontiguousarray(array.T) if fortran else array
 
-    def stream(self, key: str, rows: int) -> Iterator[AnyArray]:
-        """Yield consecutive blocks of at most ``rows`` rows of the first axis.
+    def stream(self, key: str, rows: int | None = None) -> Iterator[AnyArray]:
+        """Yield consecutive blocks of at most ``rows`` rows of the first axis, or of some MiB.
 
         One block is held at a time. The rows of a Fortran-ordered array lie scattered
         through the file, so it passes through a temporary file first. The checksum is
         known only after the last block.
         """
-        if rows < 1:
+        if rows is not None and rows < 1:
             raise StudyError(self._where, f"rows per block must be at least 1, got {rows}")
         with self._open(key) as member:
-            header = self._header(key, member)
-            if not header.shape:
+            shape, fortran, dtype = self._header(key, member)
+            if not shape:
                 raise StudyError(self._where, f"'{key}' is a scalar and has no rows to stream")
-            if not header.fortran:
-                yield from self._blocks(key, member, header.shape, header.dtype, rows)
+            rows = rows or rows_per_block(shape, dtype)
+            if not fortran:
+                yield from self._blocks(key, member, shape, dtype, rows)
                 return
-            shape = header.shape[::-1]
-            blocks = self._blocks(key, member, shape, header.dtype, rows_per_block(shape, header.dtype))
-            turned = spool(shape, header.dtype.newbyteorder("="), blocks)
+            shape = shape[::-1]
+            blocks = self._blocks(key, member, shape, dtype, rows_per_block(shape, dtype))
+            turned = spool(shape, dtype.newbyteorder("="), blocks)
         for block in turned.blocks(axis=len(shape) - 1, rows=rows):
             yield np.ascontiguousarray(block.transpose(0, *range(len(shape) - 1, 0, -1)))
 
@@ -197,28 +166,19 @@ class NpzReader:
         self,
         key: str,
         dtype: DTypeLike | None = None,
-        through: Callable[[Iterator[AnyArray]], Iterator[AnyArray]] | None = None,
+        through: Callable[[Iterator[AnyArray]], Iterator[AnyArray]] = iter,
     ) -> DiskArray:
         """Return an array as a temporary file, once its data are known to be sound.
 
-        Parameters
-        ----------
-        dtype : dtype-like, optional
-            Type wanted, the file's own if not given.
-        through : callable, optional
-            Passes the blocks on, perhaps changed, and refuses what it finds wrong with them.
-
-        Raises
-        ------
-        StudyError
-            If `stream` or ``through`` refuses the data, or the disk is full. Of data that are
-            both damaged and refused, the damage is reported.
+        It has the ``dtype``, or the file's own. ``through`` passes the blocks on, perhaps changed,
+        and refuses what it finds wrong with them; of data that are both damaged and refused, the
+        damage is reported.
         """
         shape, found = self.header(key)
-        blocks = self.stream(key, rows_per_block(shape, found))
+        blocks = self.stream(key)
         wanted = found.newbyteorder("=") if dtype is None else dtype
         try:
-            return spool(shape, wanted, blocks if through is None else through(blocks))
+            return spool(shape, wanted, through(blocks))
         except StudyError:
             for _ in blocks:
                 pass
@@ -274,6 +234,7 @@ class NpzReader:
         return data
 
     def _read_header(self, key: str, member: IO[bytes]) -> _Header:
+        """Return what the member declares, whether it can be read or not."""
         start = self._read(key, member, 8)
         version = start[6], start[7]
         if start[:6] != npy_format.MAGIC_PREFIX or version not in ((1, 0), (2, 0)):
@@ -288,15 +249,13 @@ class NpzReader:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 shape, fortran, dtype = parse(text)
-        except _NOT_A_HEADER:
+        except Exception:
             raise StudyError(self._where, f"'{key}' has a header that is not NumPy's") from None
-        fortran = fortran and len(shape) > 1
-        return _Header(shape, dtype, fortran, len(start) + len(length) + count)
+        return shape, fortran and len(shape) > 1, dtype
 
     def _header(self, key: str, member: IO[bytes]) -> _Header:
         """Return the header if the data can be read, and allocated, as it says."""
-        header = self._read_header(key, member)
-        shape, dtype = header.shape, header.dtype
+        shape, fortran, dtype = self._read_header(key, member)
         if dtype.hasobject:
             problem = f"'{key}' holds pickled objects, which are never loaded"
             raise StudyError(self._where, problem, "save it as a plain array or as JSON text")
@@ -307,21 +266,20 @@ class NpzReader:
         if negative or len(shape) > MAX_AXES or extent > MAX_TOTAL_BYTES:
             raise StudyError(self._where, f"'{key}' declares an impossible shape with {len(shape)} axes")
         info = self._members[key]
-        declared = info.file_size
-        if header.offset + header.data_bytes != declared:
-            needed = header.offset + header.data_bytes
+        declared, needed = info.file_size, member.tell() + math.prod(shape) * dtype.itemsize
+        if needed != declared:
             raise self._damaged(key, f"it has {declared} bytes, but {dtype} {shape} needs {needed}")
         if declared > MAX_DEFLATE_RATIO * info.compress_size + PIECE_BYTES:
             raise self._damaged(key, f"{info.compress_size} bytes cannot unpack to {declared}")
-        return header
+        return shape, fortran, dtype
 
     def _fill(self, key: str, member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
         """Read the next ``shape`` items, a piece at a time, into a native array."""
         try:
             array = np.empty(shape, dtype)
         except MemoryError:
-            needed = math.prod(shape) * dtype.itemsize
-            raise StudyError(self._where, f"'{key}' needs {needed / 2**30:.1f} GiB of memory") from None
+            needed = math.prod(shape) * dtype.itemsize / 2**30
+            raise StudyError(self._where, f"'{key}' needs {needed:.1f} GiB of memory") from None
         target = array.reshape(-1).view(np.uint8)
         for start in range(0, target.size, PIECE_BYTES):
             count = min(PIECE_BYTES, target.size - start)

@@ -24,13 +24,9 @@ def write_npz(path: Path | str, members: Mapping[str, ArrayLike | ArrayStream]) 
     """Write arrays, or streams of blocks, by key as a compressed NPZ, atomically and reproducibly.
 
     Equal members in equal order give equal bytes: the zip entries carry a fixed date, and
-    arrays are stored in C order and little endian. ``numpy.load`` reads the file.
-
-    Raises
-    ------
-    StudyError
-        If a key is not a plain name, an array would need pickle, or a stream's blocks do
-        not match its shape and type.
+    arrays are stored in C order and little endian. ``numpy.load`` reads the file. Refused are keys
+    that are no plain names, arrays that would need pickle, and streams whose blocks do not match
+    their shape and type.
     """
     with (
         atomic_path(path) as temporary,

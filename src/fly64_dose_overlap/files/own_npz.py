@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
-from fly64_dose_overlap.arrays import AnyArray, DiskArray, rows_per_block, spool
+from fly64_dose_overlap.arrays import AnyArray, DiskArray, spool
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
@@ -68,13 +68,7 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
     is taken; the frame axis in another place; trailing axes of length one; several probe
     modes; double precision; unknown keys, which are left out. Frames are optional: without
     them the probe gives N. Each change is one step of the record, and a record that the file
-    already carries is continued.
-
-    Parameters
-    ----------
-    path : Path or str
-    modes : {"strongest", "all"}
-        Probe modes that are kept.
+    already carries is continued. Of several probe modes the strongest is kept, or all.
 
     Raises
     ------
@@ -89,36 +83,37 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
     path = Path(path)
     where = str(path)
     with NpzReader(path) as reader:
-        keys = list(reader)
-        _require_scan(keys, where)
+        _require_scan(reader, where)
         work = _start(reader, path)
         for key in (rules.XCOORDS, rules.YCOORDS):
-            work.arrays[key] = _load_positions(work, key)
+            work.arrays[key] = positions = _load(work, key, axes=1)
+            if positions.ndim > 1:
+                problem = f"'{key}' must hold one position per frame, got shape {positions.shape}"
+                raise StudyError(where, problem, "ravel it in the order of the frames")
         work.arrays[rules.OBJECT] = _to_single(work, rules.OBJECT, _load(work, rules.OBJECT, axes=2))
         work.arrays[rules.PROBE] = _to_single(work, rules.PROBE, _load_probe(work, modes))
         _check_physics(work)
-        if rules.SCAN_INDEX in keys:
+        if rules.SCAN_INDEX in reader:
             work.arrays[rules.SCAN_INDEX] = _load(work, rules.SCAN_INDEX, axes=1)
-        source = next((key for key in FRAME_KEYS if key in keys), None)
+        source = next((key for key in FRAME_KEYS if key in reader), None)
         frames = None if source is None else _load_frames(work, source)
-        ignored = sorted(set(keys) - set(work.arrays) - {source, rules.METADATA})
+        ignored = sorted(set(reader) - set(work.arrays) - {source, rules.METADATA})
         if ignored:
             work.note("ignore_keys", keys=ignored)
         return base_from_arrays(work.arrays, work.record, where=where, frames=frames)
 
 
-def _require_scan(keys: list[str], where: str) -> None:
+def _require_scan(reader: NpzReader, where: str) -> None:
     image = "add it as a complex array (y, x)"
     vector = "add one number per frame, in object pixels"
-    needs = {
-        rules.OBJECT: ("it is simulated from, and its size is the object's grid", image),
-        rules.PROBE: ("a scan has a known probe", image),
-        rules.XCOORDS: ("a scan has known positions", vector),
-        rules.YCOORDS: ("a scan has known positions", vector),
-    }
-    for key, (reason, advice) in needs.items():
-        if key not in keys:
-            held = ", ".join(keys) or "nothing"
+    for key, reason, advice in (
+        (rules.OBJECT, "it is simulated from, and its size is the object's grid", image),
+        (rules.PROBE, "a scan has a known probe", image),
+        (rules.XCOORDS, "a scan has known positions", vector),
+        (rules.YCOORDS, "a scan has known positions", vector),
+    ):
+        if key not in reader:
+            held = ", ".join(reader) or "nothing"
             raise StudyError(where, f"has no {key}: {reason}", f"{advice}; the file holds {held}")
 
 
@@ -179,14 +174,6 @@ def _load(work: _Import, key: str, *, axes: int) -> AnyArray:
     return array
 
 
-def _load_positions(work: _Import, key: str) -> AnyArray:
-    positions = _load(work, key, axes=1)
-    if positions.ndim > 1:
-        problem = f"'{key}' must hold one position per frame, got shape {positions.shape}"
-        raise StudyError(work.where, problem, "ravel it in the order of the frames")
-    return positions
-
-
 def _to_single(work: _Import, key: str, array: AnyArray) -> AnyArray:
     if array.dtype.kind != "c" or array.dtype == np.complex64:
         return array
@@ -221,16 +208,8 @@ def strongest_mode(modes: NDArray[np.complexfloating[Any, Any]]) -> tuple[NDArra
     (Thibault and Menzel, Nature 494, 68 (2013)). The free global phase is set so that the
     result is in phase with the strongest mode given.
 
-    Parameters
-    ----------
-    modes : (mode, y, x) complex
-
-    Returns
-    -------
-    mode : (y, x) complex128
-        In the units of ``modes``; its power is that of the mode, not of the sum.
-    fraction : float
-        Its part of the power of all modes, 0 to 1.
+    Of modes (mode, y, x) returns one, (y, x) complex128 in their units, of which the power is its own
+    and not that of the sum; and its part of the power of all modes, 0 to 1.
     """
     flat = modes.reshape(len(modes), -1).astype(np.complex128)
     power = np.sum(np.abs(flat) ** 2, axis=1)
@@ -269,7 +248,7 @@ def _load_frames(work: _Import, source: str) -> DiskArray:
 def _are_counts(work: _Import, source: str) -> bool:
     """Return whether floats are whole numbers, which square roots of counts are not, and say so."""
     brightest = 0.0
-    for block in work.reader.stream(source, rows_per_block(*work.reader.header(source))):
+    for block in work.reader.stream(source):
         if not np.array_equal(block, np.rint(block)):
             return False
         brightest = max(brightest, float(block.max(initial=0)))
@@ -313,8 +292,7 @@ def _amplitudes(work: _Import, source: str, axis: int, intensity: bool) -> Itera
 
 def _frame_blocks(work: _Import, source: str, axis: int) -> Iterator[AnyArray]:
     shape, dtype = work.reader.header(source)
-    rows = work.reader.stream(source, rows_per_block(shape, dtype))
-    images = (block.reshape(len(block), *shape[1:3]) for block in rows)
+    images = (block.reshape(len(block), *shape[1:3]) for block in work.reader.stream(source))
     if axis == 0:
         return images
     return spool(shape[:3], dtype.newbyteorder("="), images).blocks(axis)
@@ -327,7 +305,7 @@ def _frame_axis(work: _Import, source: str, shape: tuple[int, ...]) -> int:
         trimmed = trimmed[:-1]
     if trimmed != shape:
         work.note("squeeze", key=source, from_shape=list(shape), to_shape=list(trimmed))
-    positions = len(work.arrays[rules.XCOORDS]) if work.arrays[rules.XCOORDS].ndim else 1
+    positions = work.arrays[rules.XCOORDS].size
     if len(trimmed) != 3:
         raise StudyError(work.where, f"'{source}' must have axes (frame, y, x), got shape {shape}")
     matching = [axis for axis, length in enumerate(trimmed) if length == positions]

@@ -29,18 +29,17 @@ class Optics(TypedDict):
     """What a product must say of the experiment."""
 
     pixel_m: float
+    """Side of an object pixel."""
     photon_energy_ev: float
     detector_distance_m: float
+    """From object to detector."""
 
 
 def recorded_optics(record: Record, *, where: str) -> Optics:
-    """Return the optics that the provenance of a dataset or a reconstruction states.
+    """Return the optics that the provenance of a dataset or a reconstruction states, or refuse it.
 
-    Raises
-    ------
-    StudyError
-        If one is not recorded, which is usual for a base set of one's own. ptychodus reads
-        no product without them, and invented values would give wrong lengths.
+    That one is not recorded is usual for a base set of one's own. ptychodus reads no product without
+    them, and invented values would give wrong lengths.
     """
     physics: Any = record.get("physics_parameters")
     known = cast(dict[str, Any], physics) if isinstance(physics, dict) else {}
@@ -59,19 +58,8 @@ def write_product(path: Path | str, reconstruction: Reconstruction, optics: Opti
     The position of a frame in a product is the middle of its window, ``(N - 1) / 2``, from
     the middle of the object, ``(M - 1) / 2``: for even N, ``(x - M / 2) * pixel_m`` where x
     is the object pixel under patch pixel N / 2. Frames are numbered from 0 in the dataset's
-    order, as ptychodus numbers patterns that carry no index.
-
-    Parameters
-    ----------
-    optics : dict
-        ``pixel_m``, the side of an object pixel; ``photon_energy_ev``;
-        ``detector_distance_m``, from object to detector.
-
-    Raises
-    ------
-    StudyError
-        If a length or the energy is not positive, or the reconstruction is not sound; nothing
-        is written then.
+    order, as ptychodus numbers patterns that carry no index. If a length or the energy is not
+    positive, or the reconstruction is not sound, it is refused, and nothing is written.
     """
     where = str(path)
     for name, value in optics.items():
@@ -85,8 +73,19 @@ def write_product(path: Path | str, reconstruction: Reconstruction, optics: Opti
     # In memory first: on a full disk the HDF5 library ends the process by a segmentation fault.
     content = io.BytesIO()
     with h5py.File(content, "w", libver=_FORMAT) as file:
-        file.attrs.update(_root_attributes(r, optics))
+        # The reader has defaults for the rest: exposure, tilt, absorption.
+        file.attrs.update(
+            {
+                "name": r.label,
+                "comments": r.metadata(),
+                "photon_energy_eV": optics["photon_energy_ev"],
+                "detector_object_distance_m": optics["detector_distance_m"],
+                "probe_photon_count": float(np.sum(np.abs(r.probe.astype(np.complex128)) ** 2)),
+                "far_field": True,
+            }
+        )
         # Axes (layer, y, x), and (mode of the variation along the scan, incoherent mode, y, x).
+        # Kept open, which decides where the library puts the rest.
         obj = _dataset(file, "object", r.obj[None])
         obj.attrs.update({**pixel, "center_x_m": 0.0, "center_y_m": 0.0})
         _dataset(file, "probe", r.probe[None]).attrs.update(pixel)
@@ -112,18 +111,6 @@ def write_products(folder: Path) -> None:
         except StudyError:
             return
         write_product(path, reconstruction, optics)
-
-
-def _root_attributes(r: Reconstruction, optics: Optics) -> dict[str, str | float | bool]:
-    """Return what is known; the reader has defaults for the rest (exposure, tilt, absorption)."""
-    return {
-        "name": r.label,
-        "comments": r.metadata(),
-        "photon_energy_eV": optics["photon_energy_ev"],
-        "detector_object_distance_m": optics["detector_distance_m"],
-        "probe_photon_count": float(np.sum(np.abs(r.probe.astype(np.complex128)) ** 2)),
-        "far_field": True,
-    }
 
 
 def _dataset(file: h5py.File, name: str, values: NDArray[Any]) -> h5py.Dataset:

@@ -133,10 +133,12 @@ def read_reconstruction(path: Path | str) -> Reconstruction:
     heading = record.pop(HEADING, None)
     if not isinstance(heading, dict):
         raise StudyError(where, f"'{rules.METADATA}' has no entry {HEADING!r} with method, kind and settings")
-    fields = cast(dict[str, Any], heading)
+    fields, label = cast(dict[str, Any], heading), entries[ALGORITHM]
+    if label.size != 1 or label.dtype.kind != "U":
+        raise StudyError(where, f"'{ALGORITHM}' must be one text, got {label.dtype} {label.shape}")
     found = Reconstruction(
         method=fields.get("method", ""),
-        label=_text(where, ALGORITHM, entries[ALGORITHM]),
+        label=label.item(),
         kind=fields.get("kind", ""),
         obj=entries[RECONSTRUCTED_OBJECT],
         probe=entries[RECONSTRUCTED_PROBE],
@@ -285,16 +287,12 @@ def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
     return replace(r, obj=obj, probe=probe, positions_px=positions_px, loss=loss)
 
 
-def _text(where: str, key: str, text: AnyArray) -> str:
-    if text.size != 1 or text.dtype.kind != "U":
-        raise StudyError(where, f"'{key}' must be one text, got {text.dtype} {text.shape}")
-    return text.item()
-
-
 def _positions(where: str, x: AnyArray, y: AnyArray) -> NDArray[np.float64]:
     if x.size != y.size or not x.size:
         problem = f"'{rules.XCOORDS}' has {x.size} entries and '{rules.YCOORDS}' {y.size}"
         raise StudyError(where, problem, "there must be one of each per frame")
-    return np.stack(
-        [rules.check_reals(where, k, v) for k, v in ((rules.YCOORDS, y), (rules.XCOORDS, x))], axis=1
+    checked_y, checked_x = (
+        rules.check_reals(where, rules.YCOORDS, y),
+        rules.check_reals(where, rules.XCOORDS, x),
     )
+    return np.stack([checked_y, checked_x], axis=1)

@@ -62,19 +62,11 @@ def check_layout(
 
     Spacing and overlap are results, not conditions, and are not checked. Keys that the
     contract does not know are ignored. Without ``frames_per_group``, groups may have any
-    square size.
+    square size. The first rule that is broken is refused; ``where`` names the file.
 
-    Parameters
-    ----------
-    arrays : mapping
-        By NPZ key: ``objectGuess`` and ``probeGuess`` (y, x) complex; ``xcoords`` and
-        ``ycoords`` (frame,), object pixels. Optional: ``xcoords_start`` and ``ycoords_start``
-        (frame,), ``scan_index`` (frame,) integer, ``groups`` (group, C) integer.
-
-    Raises
-    ------
-    StudyError
-        At the first rule that is broken; ``where`` names the file.
+    Arrays, by NPZ key, are complex images (y, x), ``xcoords`` and ``ycoords`` (frame,) in object
+    pixels, and perhaps ``xcoords_start``, ``ycoords_start`` and integer ``scan_index`` (frame,) and
+    integer ``groups`` (group, C).
     """
     require(arrays, BASE_KEYS, where)
     frames, side = _check_frame_type(where, frames_shape, frames_dtype)

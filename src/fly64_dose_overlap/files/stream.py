@@ -14,21 +14,14 @@ from fly64_dose_overlap.errors import StudyError
 
 @dataclass(frozen=True, eq=False)
 class ArrayStream:
-    """An array that is written block by block and never held whole.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of the whole, at least one axis.
-    dtype : dtype-like
-        Type of every block.
-    chunks : iterable of ndarray
-        Consecutive blocks of the first axis; their rows must add up to ``shape[0]``.
-    """
+    """An array that is written block by block and never held whole."""
 
     shape: tuple[int, ...]
+    """Of the whole."""
     dtype: DTypeLike
+    """Of every block."""
     chunks: Iterable[AnyArray]
+    """Consecutive blocks of the first axis; their rows must add up to ``shape[0]``."""
 
 
 def as_stream(array: AnyArray | DiskArray) -> ArrayStream:
@@ -42,23 +35,20 @@ def as_stream(array: AnyArray | DiskArray) -> ArrayStream:
 
 
 def checked_blocks(stream: ArrayStream, where: str) -> Iterator[AnyArray]:
-    """Pass the blocks of a stream on.
-
-    Raises
-    ------
-    StudyError
-        If they do not match its shape and type.
-    """
+    """Pass the blocks of a stream on; refuse those that do not match its shape and type."""
     dtype = np.dtype(stream.dtype)
-    rows = 0
+    if not stream.shape:
+        yield from stream.chunks
+        return
+    rows, (length, *axes) = 0, stream.shape
     for block in stream.chunks:
-        if block.dtype != dtype or (stream.shape and block.shape[1:] != stream.shape[1:]):
-            expected = f"{dtype} rows of shape {stream.shape[1:]}"
+        if block.dtype != dtype or block.shape[1:] != tuple(axes):
+            expected = f"{dtype} rows of shape {tuple(axes)}"
             raise StudyError(where, f"a block is {block.dtype} {block.shape}, expected {expected}")
-        rows += block.shape[0] if stream.shape else 0
-        if stream.shape and rows > stream.shape[0]:
+        rows += len(block)
+        if rows > length:
             break
         yield block
-    if stream.shape and rows != stream.shape[0]:
-        found = f"more than {stream.shape[0]}" if rows > stream.shape[0] else str(rows)
-        raise StudyError(where, f"{found} rows were streamed, expected {stream.shape[0]}")
+    if rows != length:
+        found = f"more than {length}" if rows > length else str(rows)
+        raise StudyError(where, f"{found} rows were streamed, expected {length}")
