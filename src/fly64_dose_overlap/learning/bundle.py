@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from fly64_dose_overlap.config import FrameSide, first_problem
 from fly64_dose_overlap.errors import MissingFileError, StudyError, as_refusal
 from fly64_dose_overlap.files.atomic import atomic_path
-from fly64_dose_overlap.provenance import Record
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from fly64_dose_overlap.learning.layers import Network
+from fly64_dose_overlap.provenance import Record, dumps
 
 METADATA_KEY = "bundle"
 """One key only: the format keeps no order among several, and bytes would differ."""
@@ -35,68 +33,50 @@ Photons = Annotated[float, Field(gt=0, le=1e15)]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the weights of a network belong to.
-
-    Attributes
-    ----------
-    width : int
-        Channels of the network's first scale.
-    frame_side_px, support_side_px : int
-        N, and the side of the centred square of a frame in which the object is found.
-    photons_per_frame : float
-        Mean measured dose of the training frames, photons per frame.
-    training : dict
-        Settings and outcome of the training.
-    record : dict
-        Provenance of the training data.
-    """
+    """What the weights of a network belong to."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     width: Width
+    """Channels of the network's first scale."""
     frame_side_px: FrameSide
+    """N."""
     support_side_px: SupportSide
+    """Side of the centred square of a frame in which the object is found."""
     photons_per_frame: Photons
+    """Mean measured dose of the training frames."""
     training: dict[str, Any]
+    """Settings and outcome of the training."""
     record: Record
+    """Provenance of the training data."""
 
 
 Info = TypeVar("Info")
-Network = TypeVar("Network", bound=nn.Module)
 
 
-def save_bundle(path: Path, network: nn.Module, info: DataclassInstance, name: str) -> None:
-    """Write a bundle; equal weights and info give equal bytes.
+def save_bundle(path: Path, network: nn.Module, info: Any, name: str) -> None:
+    """Write a bundle; equal weights and info, a dataclass that JSON can hold, give equal bytes.
 
-    Parameters
-    ----------
-    info : dataclass
-        What the weights belong to, JSON-able.
-    name : str
-        Of the method and the version of its format, which `load_bundle` asks for.
+    The name is that of the method and the version of its format, which `load_bundle` asks for.
     """
     content = {"format": name, **asdict(info)}
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
-    metadata = _dumps({**content, DIGEST: bundle_digest(content, tensors)})
+    metadata = dumps({**content, DIGEST: bundle_digest(content, tensors)})
     with atomic_path(path) as temporary:
         # save_file would make a file of its own, which only its owner may read.
         temporary.write_bytes(save(tensors, metadata={METADATA_KEY: metadata}))
 
 
-def bundle_digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def bundle_digest(content: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of weights, by name, type and shape, and of the other metadata.
 
     Weights are contiguous and in main memory.
     """
-    digest = hashlib.sha256(_dumps(content).encode())
+    digest = hashlib.sha256(dumps(content).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _dumps(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, sort_keys=True, allow_nan=False)
 
 
 def load_bundle(
@@ -104,14 +84,8 @@ def load_bundle(
 ) -> tuple[Network, Info]:
     """Read a bundle without executing anything from it.
 
-    Parameters
-    ----------
-    name : str
-        As it was saved under.
-    info_type : type
-        The dataclass of what the weights belong to; its fields are checked.
-    build : callable
-        Returns the network for such weights, with any weights.
+    ``name`` is the one that it was saved under, ``info_type`` the dataclass of what the weights belong
+    to, whose fields are checked. ``build`` returns the network for such weights, with any weights.
 
     Raises
     ------
@@ -129,15 +103,17 @@ def load_bundle(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         if not isinstance(metadata, dict) or metadata.get("format") != name:
             raise StudyError(str(path), f"is no model bundle of format {name}", "train again")
-        info = _checked_info(cast(dict[str, Any], metadata), tensors, info_type)
+        content = cast(dict[str, Any], metadata)
+        if content.pop(DIGEST, None) != bundle_digest(content, tensors):
+            raise ValueError("its SHA-256 differs from the one it carries, it was damaged or changed")
+        del content["format"]
+        info = TypeAdapter(info_type).validate_json(dumps(content))
         _check_weights(tensors, lambda: build(info))
         network = build(info)
         network.load_state_dict(tensors)
     except ValidationError as error:
         raise unreadable(path, first_problem(error)) from None
-    except StudyError:
-        raise
-    except (SafetensorError, OSError, RuntimeError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         if as_refusal(error) is not None:
             raise
         raise unreadable(path, str(error)) from None
@@ -147,15 +123,6 @@ def load_bundle(
 def unreadable(path: Path, why: str) -> StudyError:
     """Return the error of a bundle that cannot be used."""
     return StudyError(str(path), f"is not a readable model bundle ({why})", "restore it: dvc pull")
-
-
-def _checked_info(metadata: dict[str, Any], tensors: Mapping[str, Tensor], info_type: type[Info]) -> Info:
-    """Return what the weights belong to, once the digest is known to be right."""
-    content = {key: value for key, value in metadata.items() if key != DIGEST}
-    if metadata.get(DIGEST) != bundle_digest(content, tensors):
-        raise ValueError("its SHA-256 differs from the one it carries, it was damaged or changed")
-    del content["format"]
-    return TypeAdapter(info_type).validate_json(_dumps(content))
 
 
 def _check_weights(tensors: Mapping[str, Tensor], build: Callable[[], nn.Module]) -> None:

@@ -30,10 +30,7 @@ class _DamagedError(Exception):
 class CheckpointStore:
     """Keep the last two states of a training; the older one serves if the newer is damaged.
 
-    Parameters
-    ----------
-    folder : Path or None
-        Of this training alone; None keeps nothing.
+    The ``folder`` is of this training alone; None keeps nothing.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -53,12 +50,7 @@ class CheckpointStore:
         """Return the newest state that is whole, or None.
 
         A damaged one is reported and put aside, so that it never takes the place of a
-        whole one.
-
-        Raises
-        ------
-        StudyError
-            If a file is whole and still no checkpoint: nothing of ours wrote it.
+        whole one. A file that is whole and still no checkpoint is refused: nothing of ours wrote it.
         """
         if self.folder is None:
             return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
@@ -19,17 +18,10 @@ from torch import Tensor, nn
 
 from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.learning import examples
 from fly64_dose_overlap.learning.bundle import ModelInfo, Width, load_bundle, save_bundle, unreadable
 from fly64_dose_overlap.learning.corrector import Corrector, build_corrector, correct_image, input_planes
 from fly64_dose_overlap.learning.estimate import Estimate, Start, grouped_scan
-from fly64_dose_overlap.learning.examples import (
-    CropSampler,
-    Realisation,
-    Target,
-    first_realisations,
-    realise,
-    seen_fraction,
-)
 from fly64_dose_overlap.learning.trainer import TrainingSettings, device_of, split_frames
 from fly64_dose_overlap.learning.training import Metrics, Training
 from fly64_dose_overlap.physics.likelihood import amplitude_error, poisson_deviance
@@ -49,7 +41,7 @@ class CorrectorSettings(TrainingSettings):
     """Settings of a network that corrects an estimate."""
 
     loss: Literal["poisson", "mae"] = "poisson"
-    target: Target = "thinned"
+    target: examples.Target = "thinned"
     """Score on counts that the network did not see (``thinned``) or on its own input (``same``)."""
     least_seen: Annotated[float, Field(gt=0, le=0.6)] = 0.4
     """Least part of the photons that the network sees in training, up to 0.6; small ones
@@ -62,21 +54,14 @@ class CorrectorSettings(TrainingSettings):
 
 @dataclass(frozen=True)
 class CorrectorInfo(ModelInfo):
-    """What the weights of a corrector belong to; see `ModelInfo`.
-
-    Attributes
-    ----------
-    coarse_photons : float or None, photons per pixel
-        Where half is left of the coarse correction of the phase, None: all everywhere.
-    gridsize : int
-        Side of the groups.
-    start : dict
-        Settings of the estimate that is corrected.
-    """
+    """What the weights of a corrector belong to; see `ModelInfo`."""
 
     coarse_photons: CoarsePhotons | None
+    """Photons per pixel where half is left of the coarse correction of the phase, None: all everywhere."""
     gridsize: Annotated[int, Field(ge=1, le=2)]
+    """Side of the groups."""
     start: dict[str, Any]
+    """Settings of the estimate that is corrected."""
 
 
 def bundle_name(method: str) -> str:
@@ -99,28 +84,18 @@ def load_corrector(
 
 
 class Imager:
-    """A network and the scan that it makes images of.
-
-    Raises
-    ------
-    StudyError
-        If the network was trained for other frames or groups.
-    """
+    """A network and the scan that it makes images of; a network for other frames or groups is refused."""
 
     def __init__(
         self, scan: Scan, network: Corrector, info: CorrectorInfo, start: Start, settings: TrainingSettings
     ) -> None:
         if scan.side != info.frame_side_px:
-            raise StudyError(
-                "scan", f"frames are {scan.side} px wide, the network was trained on {info.frame_side_px} px"
-            )
-        if scan.groups is None or scan.groups.shape[1] != info.gridsize**2:
-            found = 0 if scan.groups is None else scan.groups.shape[1]
-            raise StudyError(
-                "scan",
-                f"has groups of {found} frames, the network was trained on groups of {info.gridsize**2}",
-                "train on this view",
-            )
+            trained = f"the network was trained on {info.frame_side_px} px"
+            raise StudyError("scan", f"frames are {scan.side} px wide, {trained}")
+        found = 0 if scan.groups is None else scan.groups.shape[1]
+        if found != info.gridsize**2:
+            trained = f"the network was trained on groups of {info.gridsize**2}"
+            raise StudyError("scan", f"has groups of {found} frames, {trained}", "train on this view")
         self._grouped = grouped_scan(scan, device_of(settings), info.support_side_px)
         self._network = network.to(self._grouped.device).eval()
         self._start = start
@@ -139,16 +114,8 @@ class Imager:
 class CorrectionTask:
     """A corrector trained on thinned counts; see `Task`.
 
-    While the network learns from some realisations, another thread makes the next one.
-
-    Parameters
-    ----------
-    name : str
-        Of the method; names the random streams and the bundle.
-    scan : Scan
-        With groups.
-    coarse_photons : float or None, photons per pixel
-        See `correct`.
+    While the network learns from some realisations, another thread makes the next one. The name
+    of the method names the random streams and the bundle too; for ``coarse_photons`` see `correct`.
     """
 
     def __init__(
@@ -167,71 +134,61 @@ class CorrectionTask:
         self._coarse_photons = coarse_photons
         self._grouped = grouped_scan(scan, device_of(settings))
         frames, self._held_back = split_frames(scan.positions_px, settings.validation_fraction)
-        self._sampler = CropSampler(self._grouped, frames, settings.crop_px, settings.frames_per_step)
+        size = settings.crop_px, settings.frames_per_step
+        self._sampler = examples.CropSampler(self._grouped, frames, *size)
         self._first_fraction = generator(seed, name, "fractions").uniform()
-        self._first_count = first_realisations(settings.least_seen)
+        self._first_count = examples.first_realisations(settings.least_seen)
+        self._first: dict[int, examples.Realisation] = {}
         self._first = {number: self._realise(number) for number in range(self._first_count)}
         self._monitor = training.monitor
-        self._validation_crops = self._cut_validation(list(self._first.values()))
+        # Fixed crops of the strip that is held back; training may not score its frames.
+        held_back = examples.CropSampler(self._grouped, self._held_back, *size)
+        rng, made = generator(seed, name, "validation"), cycle(self._first.values())
+        self._validation_crops = [held_back.draw(each, rng) for each in islice(made, VALIDATION_CROPS)]
         self._planes = self._first[0].planes
-        self._kept: deque[Realisation] = deque(maxlen=KEPT_REALISATIONS)
+        self._kept: deque[examples.Realisation] = deque(maxlen=KEPT_REALISATIONS)
         self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-        self._next: Future[Realisation] | None = None
+        self._next: Future[examples.Realisation] | None = None
         self.network: nn.Module = build_corrector(settings.width, torch_seed(seed, name, "weights"))
-
-    def _cut_validation(self, realisations: Sequence[Realisation]) -> list[Any]:
-        """Return fixed crops of the strip that is held back; training may not score its frames."""
-        settings = self._settings
-        rng = generator(self._seed, self.name, "validation")
-        sampler = CropSampler(self._grouped, self._held_back, settings.crop_px, settings.frames_per_step)
-        return [sampler.draw(each, rng) for each in islice(cycle(realisations), VALIDATION_CROPS)]
 
     def start_epoch(self, epoch: int) -> None:
         """Thin the scan for this epoch and, after an interruption, for those before."""
         newest = self._first_count - 1 + epoch
         if self._next is None:
             earlier = range(max(0, newest + 1 - KEPT_REALISATIONS), newest)
-            self._kept.extend(self._realisation(number) for number in earlier)
-            self._next = self._maker.submit(self._realisation, newest)
+            self._kept.extend(self._realise(number) for number in earlier)
+            self._next = self._maker.submit(self._realise, newest)
         self._kept.append(self._next.result())
         if epoch + 1 < self._settings.epochs:
             self._next = self._maker.submit(self._realise, newest + 1)
 
-    def _realisation(self, number: int) -> Realisation:
+    def _realise(self, number: int) -> examples.Realisation:
         """Hand over one of the first, which validation was made from, or make another."""
-        made = self._first.pop(number, None)
-        return self._realise(number) if made is None else made
-
-    def _realise(self, number: int) -> Realisation:
+        if made := self._first.pop(number, None):
+            return made
         settings = self._settings
         rng = generator(self._seed, self.name, "thinning", number)
-        fraction = seen_fraction(settings.least_seen, self._first_fraction + number * GOLDEN_RATIO)
+        fraction = examples.seen_fraction(settings.least_seen, self._first_fraction + number * GOLDEN_RATIO)
         label = f"start of realisation {number + 1}"
-        return realise(self._grouped, settings.target, self._start, fraction, rng, label)
+        return examples.realise(self._grouped, settings.target, self._start, fraction, rng, label)
 
-    def _loss_of(self, expected: Tensor, counts: Tensor) -> Tensor:
+    def _score(self, network: nn.Module, crop: examples.Crop) -> Tensor:
         loss = poisson_deviance if self._settings.loss == "poisson" else amplitude_error
-        return loss(expected, counts)
+        return loss(crop.predict(network, self._coarse_photons), crop.target)
 
     def loss(self, network: nn.Module, rng: np.random.Generator) -> Tensor:
         """Return the loss of a random crop of a random realisation."""
         realisation = self._kept[int(rng.integers(len(self._kept)))]
-        crop = self._sampler.draw(realisation, rng)
-        return self._loss_of(crop.predict(network, self._coarse_photons), crop.target)
+        return self._score(network, self._sampler.draw(realisation, rng))
 
+    @torch.no_grad()
     def validate(self, network: nn.Module) -> Metrics:
         """Return the loss of the strip that is held back, and what the monitor says of it."""
-        network.eval()
-        with torch.no_grad():
-            losses = [
-                float(self._loss_of(crop.predict(network, self._coarse_photons), crop.target))
-                for crop in self._validation_crops
-            ]
+        losses = [float(self._score(network, crop)) for crop in self._validation_crops]
         metrics = {"val/loss": float(np.mean(losses))}
         if self._monitor:
             image = correct_image(network, self._planes, self._coarse_photons)
             metrics |= self._monitor(image, self._held_back)
-        network.train()
         return metrics
 
     def save(self, path: Path, outcome: dict[str, Any]) -> None:

@@ -41,12 +41,7 @@ class Corrector(nn.Module):
     The first convolution works on 2 x 2 pixels folded into channels: at half the
     resolution a convolution costs a quarter, and nothing is lost, since the fold can be
     undone. An untrained network changes nothing, so training starts from the classical
-    result.
-
-    Parameters
-    ----------
-    width : int
-        Channels of the first scale.
+    result. The first scale has ``width`` channels.
     """
 
     def __init__(self, width: int) -> None:
@@ -84,13 +79,10 @@ def build_corrector(width: int, seed: int) -> Corrector:
 
 
 def input_planes(estimate: Estimate) -> Tensor:
-    """Stack what the network sees of the object.
+    """Stack what the network sees of the object, (6, y, x) float32.
 
-    Returns
-    -------
-    (6, y, x) float32
-        Real and imaginary part of early - 1 and of late - 1; the fluence over its
-        maximum; log10(1 + photons per pixel) over four decades, which carries the dose.
+    Real and imaginary part of early - 1 and of late - 1; the fluence over its
+    maximum; log10(1 + photons per pixel) over four decades, which carries the dose.
     """
     images = [part for image in (estimate.early - 1, estimate.late - 1) for part in (image.real, image.imag)]
     fluence = estimate.fluence

@@ -25,22 +25,16 @@ Iterations = Annotated[int, Field(ge=0, le=1000)]
 
 @dataclass(frozen=True, eq=False)
 class GroupedScan:
-    """A scan with its groups laid out, on the device that works on it.
-
-    Attributes
-    ----------
-    model : ScanModel
-        Of the whole scan, on the device.
-    groups : (group, C) int64
-        Frame indices; of the scan's groups those that hold every frame.
-    fluence : (y, x) float64, photons per object pixel
-    """
+    """A scan with its groups laid out, on the device that works on it."""
 
     scan: Scan
     model: ScanModel
+    """Of the whole scan, on the device."""
     groups: NDArray[np.int64]
+    """Frame indices (group, C); of the scan's groups those that hold every frame."""
     geometry: GroupGeometry
     fluence: NDArray[np.float64]
+    """Photons that fall on each object pixel, (y, x)."""
 
     @property
     def device(self) -> torch.device:
@@ -55,19 +49,14 @@ class GroupedScan:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Two classical images of an object, one of few iterations and one of all.
-
-    Attributes
-    ----------
-    early, late : (y, x) complex64
-        With little noise yet, and with all detail; one where nothing was scanned.
-    fluence : (y, x) float64, photons per pixel
-        Photons that the images are made from.
-    """
+    """Two classical images (y, x), of few iterations and of all; one where nothing was scanned."""
 
     early: NDArray[np.complex64]
+    """With little noise yet."""
     late: NDArray[np.complex64]
+    """With all detail."""
     fluence: NDArray[np.float64]
+    """Photons per pixel that the images are made from."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +67,9 @@ class Start(ABC):
 
     @abstractmethod
     def __call__(self, grouped: GroupedScan, counts: FrameArray, *, fraction: float, label: str) -> Estimate:
-        """Return the estimate from some photons of a scan.
+        """Return the estimate from some photons of a scan: counts of all its frames, (frame, y, x).
 
-        Parameters
-        ----------
-        counts : (frame, y, x) float32, photons
-            Of all frames of the scan.
-        fraction : float
-            Expected part of the scan's photons that ``counts`` holds.
-        label : str
-            Names the work in the progress line.
+        They are an expected ``fraction`` of all; ``label`` names the work in the progress line.
         """
 
 
@@ -108,15 +90,10 @@ def covering_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def grouped_scan(scan: Scan, device: torch.device, support_side: int | None = None) -> GroupedScan:
-    """Lay out the groups of a scan.
+    """Lay out the groups of a scan; one that has none is refused.
 
     Of the groups those that hold every frame once: more of them take more time and make
     the mosaic hardly better.
-
-    Raises
-    ------
-    StudyError
-        If the scan has no groups.
     """
     if scan.groups is None:
         raise StudyError("scan", "has no groups", "make a view of it")
@@ -126,10 +103,5 @@ def grouped_scan(scan: Scan, device: torch.device, support_side: int | None = No
     model = scan.model
     if device.type != "cpu":
         model = ScanModel(torch.from_numpy(scan.probe).to(device), scan.positions_px, scan.object_shape)
-    return GroupedScan(
-        scan=scan,
-        model=model,
-        groups=groups,
-        geometry=group_geometry(scan.positions_px, groups, support_side),
-        fluence=scan.illumination(),
-    )
+    geometry = group_geometry(scan.positions_px, groups, support_side)
+    return GroupedScan(scan, model, groups, geometry, scan.illumination())

@@ -42,41 +42,28 @@ Target = Literal["thinned", "same"]
 
 @dataclass(frozen=True, eq=False)
 class Realisation:
-    """A scan whose photons were divided anew.
-
-    Attributes
-    ----------
-    planes : (6, y, x) float32
-        What the network sees of the object, from the photons that it may see.
-    target : (frame, y, x) float32, photons
-        What is to be predicted, of all frames.
-    target_fraction : float
-        Expected part of the photons of the scan that ``target`` holds.
-    """
+    """A scan whose photons were divided anew."""
 
     planes: Tensor
+    """What the network sees of the object, from the photons that it may see: (6, y, x) float32."""
     target: FrameArray
+    """What is to be predicted, of all frames: (frame, y, x) float32, photons."""
     target_fraction: float
+    """Expected part of the photons of the scan that ``target`` holds."""
 
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A square of a realisation, and frames that lie inside.
-
-    Attributes
-    ----------
-    planes : (6, side, side) float32
-    model : GroupModel
-        Forward model of the frames, with the crop as their canvas.
-    target : (1, frame, y, x) float32, photons
-    symmetry : int
-        Which flips the network's input gets; undone on its output.
-    """
+    """A square of a realisation, and frames that lie inside."""
 
     planes: Tensor
+    """(6, side, side) float32."""
     model: GroupModel
+    """Forward model of the frames, with the crop as their canvas."""
     target: Tensor
+    """(1, frame, y, x) float32, photons."""
     symmetry: int
+    """Which flips the network's input gets; undone on its output."""
 
     def predict(self, network: nn.Module, coarse_photons: float | None) -> Tensor:
         """Return the expected photons of the frames, (1, frame, y, x); see `correct`."""
@@ -89,24 +76,14 @@ def seen_fraction(least: float, place: float) -> float:
     """Return a part of the photons for the network to see.
 
     From ``least`` to `MOST_SEEN` on a logarithmic scale, more often near both ends: a network
-    learns from what lies on either side, and there it lies on one side only. Of a range of
-    several realisations the ends get still more.
-
-    Parameters
-    ----------
-    least : float, part of the photons
-    place : float
-        Only its fractional part counts. Evenly spread ones give, on that scale, the arcsine
-        distribution; twice its change of variable in a range of several realisations.
+    learns from what lies on either side, and there it lies on one side only. Of ``place`` the
+    fractional part counts: evenly spread ones give, on that scale, the arcsine distribution, and
+    its change of variable twice in a range of several realisations.
     """
-    place = _towards_ends(place % 1.0)
-    if first_realisations(least) > 1:
-        place = _towards_ends(place)
+    place %= 1.0
+    for _ in range(1 if first_realisations(least) == 1 else 2):
+        place = (1 - math.cos(math.pi * place)) / 2
     return MOST_SEEN * (least / MOST_SEEN) ** place
-
-
-def _towards_ends(place: float) -> float:
-    return (1 - math.cos(math.pi * place)) / 2
 
 
 def first_realisations(least: float) -> int:
@@ -117,43 +94,27 @@ def first_realisations(least: float) -> int:
 def realise(
     grouped: GroupedScan, target: Target, start: Start, fraction: float, rng: np.random.Generator, label: str
 ) -> Realisation:
-    """Divide the photons of a scan and make the estimate of the first part.
+    """Divide the photons of a scan and make the estimate of the first part, a ``fraction`` of them.
 
-    Parameters
-    ----------
-    target : "thinned" or "same"
-        With "same" the network sees all counts and is scored on the same ones.
-    fraction : float
-        Expected part of the photons that the network sees, if it does not see all.
+    With the target "same" the network sees all counts and is scored on the same ones.
     """
-    counts = grouped.scan.counts
+    seen = scored = grouped.scan.counts
+    target_fraction = 1.0
     if target == "same":
-        estimate = start(grouped, counts, fraction=1.0, label=label)
-        return Realisation(input_planes(estimate).to(grouped.device), counts, 1.0)
-    seen, rest = divide(counts, fraction, rng)
-    target_fraction = min(1 - fraction, TARGET_PER_SEEN * fraction)
-    if target_fraction < 1 - fraction:
-        rest, _ = divide(rest, target_fraction / (1 - fraction), rng)
+        fraction = 1.0
+    else:
+        seen, scored = divide(seen, fraction, rng)
+        target_fraction = min(1 - fraction, TARGET_PER_SEEN * fraction)
+        if target_fraction < 1 - fraction:
+            scored, _ = divide(scored, target_fraction / (1 - fraction), rng)
     estimate = start(grouped, seen, fraction=fraction, label=label)
-    return Realisation(input_planes(estimate).to(grouped.device), rest, target_fraction)
+    return Realisation(input_planes(estimate).to(grouped.device), scored, target_fraction)
 
 
 class CropSampler:
-    """Cuts crops around some frames of a scan.
+    """Cuts crops around some frames of a scan, (frame,) int, of which one scores ``max_frames`` at most.
 
-    Parameters
-    ----------
-    frames : (frame,) int
-        Frames that may be scored.
-    side_px : int
-        Side of the crops; smaller objects give smaller crops.
-    max_frames : int
-        Frames scored in one crop, at most.
-
-    Raises
-    ------
-    StudyError
-        If no crop holds a whole patch.
+    Crops are ``side_px`` wide, or what a smaller object gives; one that holds no whole patch is refused.
     """
 
     def __init__(
@@ -165,16 +126,13 @@ class CropSampler:
         self._support = grouped.geometry.support_side
         self._corners = whole_and_rest(grouped.scan.positions_px, self._support)[0][frames]
         shape = grouped.scan.object_shape
-        largest = min(side_px, *shape)
-        self._side = largest // CANVAS_MULTIPLE_PX * CANVAS_MULTIPLE_PX
+        self._side = min(side_px, *shape) // CANVAS_MULTIPLE_PX * CANVAS_MULTIPLE_PX
         self._limit = np.array(shape) - self._side
         self._slack = self._side - self._support
         if self._slack < 1:
-            raise StudyError(
-                "crop_px",
-                f"crops of {self._side} px do not hold the {self._support} px of the probe",
-                f"the object is {shape[0]} x {shape[1]} px, crops are multiples of {CANVAS_MULTIPLE_PX} px",
-            )
+            problem = f"crops of {self._side} px do not hold the {self._support} px of the probe"
+            grid = f"the object is {shape[0]} x {shape[1]} px"
+            raise StudyError("crop_px", problem, f"{grid}, crops are multiples of {CANVAS_MULTIPLE_PX} px")
 
     def draw(self, realisation: Realisation, rng: np.random.Generator) -> Crop:
         """Return a random crop around a random frame."""
@@ -185,11 +143,6 @@ class CropSampler:
         inside = np.flatnonzero(((offsets >= 0) & (offsets <= self._slack)).all(axis=1))
         if len(inside) > self._max_frames:
             inside = np.sort(rng.choice(inside, self._max_frames, replace=False))
-        return self._cut(realisation, origin, inside, symmetry)
-
-    def _cut(
-        self, realisation: Realisation, origin: NDArray[np.int64], inside: NDArray[np.int64], symmetry: int
-    ) -> Crop:
         frames = self._frames[inside]
         probes = self._grouped.model.probes(frames)[None] * realisation.target_fraction**0.5
         corners = (self._corners[inside] - origin)[None]

@@ -30,14 +30,10 @@ class GroupStart(Start):
     Canvases pass through to disk batch by batch, so that memory depends on the object
     and not on the number of groups; a GPU keeps them in its memory. The early image is
     that after a quarter of the iterations.
-
-    Attributes
-    ----------
-    iterations : int
-        Classical iterations on each group.
     """
 
     iterations: Iterations
+    """On each group."""
 
     def __call__(self, grouped: GroupedScan, counts: FrameArray, *, fraction: float, label: str) -> Estimate:
         """Return the mosaic; see `Start`."""
@@ -46,9 +42,8 @@ class GroupStart(Start):
         stitcher_type = Stitcher if grouped.device.type == "cpu" else DeviceStitcher
         stitcher = stitcher_type(geometry.origins_px, geometry.canvas_side, layers=2)
         step = grouped.groups_per_batch
-        for early, late, light in track(
-            batches, total=len(grouped.groups), label=label, unit="group", step=step
-        ):
+        followed = track(batches, total=len(grouped.groups), label=label, unit="group", step=step)
+        for early, late, light in followed:
             stitcher.add([early, late], light)
         early, late = stitcher.merge(grouped.scan.object_shape)
         return Estimate(early, late, grouped.fluence * fraction)

@@ -8,7 +8,7 @@ differences best follow from the leading eigenvector of the matrix of overlaps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -38,8 +38,6 @@ CACHED_BYTES = 64 * 2**20
 """Canvases kept in memory while neighbours are compared: those of a few lines of a raster."""
 
 Complex = NDArray[np.complexfloating]
-Read = Callable[[int], Complex]
-"""Returns a canvas times its illumination."""
 
 
 class Stitcher:
@@ -48,13 +46,8 @@ class Stitcher:
     Memory depends on the object; a canvas takes some two kilobytes, whatever its side.
 
     Canvases may have several layers, images of the same piece of the object. Phases are
-    found from the last layer and serve all.
-
-    Parameters
-    ----------
-    origins_px : (canvas, 2) int, object pixels
-        Object pixel (y, x) of each canvas's pixel [0, 0].
-    canvas_side : int, pixels
+    found from the last layer and serve all. Origins are the object pixels (y, x) of each
+    canvas's pixel [0, 0].
 
     Examples
     --------
@@ -75,13 +68,9 @@ class Stitcher:
         self._sums = np.zeros(len(origins_px), np.complex128)
 
     def add(self, layers: Sequence[ArrayLike], illumination: ArrayLike) -> None:
-        """Append canvases in the order of the origins.
+        """Append canvases in the order of the origins: complex layers (canvas, y, x), and their illumination.
 
-        Parameters
-        ----------
-        layers : sequence of (canvas, y, x) complex
-        illumination : (canvas, y, x) float
-            Any unit that is the same for all canvases.
+        The latter is in any unit that is the same for all canvases.
         """
         first = len(self._weights)
         for stored, canvases in zip(self._layers, layers, strict=True):
@@ -130,19 +119,18 @@ class Stitcher:
 
         @lru_cache(max(2, CACHED_BYTES // bytes_each))
         def read(index: int) -> Complex:
-            row = slice(index, index + 1)
-            return canvases[row][0] * weights[row][0]
+            return canvases[index] * weights[index]
 
-        products = [self._inner_product(read, i, j) for i, j in pairs.tolist()]
+        def inner_product(i: int, j: int) -> complex:
+            offset = self._origins[j] - self._origins[i]
+            if np.any(np.abs(offset) >= self._side):
+                return 0j
+            here = tuple(slice(max(d, 0), self._side + min(d, 0)) for d in offset)
+            there = tuple(slice(max(-d, 0), self._side + min(-d, 0)) for d in offset)
+            return complex(np.vdot(read(j)[there], read(i)[here]))
+
+        products = [inner_product(i, j) for i, j in pairs.tolist()]
         return overlap_matrix(pairs, np.array(products, np.complex128), len(self._origins))
-
-    def _inner_product(self, read: Read, i: int, j: int) -> complex:
-        offset = self._origins[j] - self._origins[i]
-        if np.any(np.abs(offset) >= self._side):
-            return 0j
-        here = tuple(slice(max(d, 0), self._side + min(d, 0)) for d in offset)
-        there = tuple(slice(max(-d, 0), self._side + min(-d, 0)) for d in offset)
-        return complex(np.vdot(read(j)[there], read(i)[here]))
 
 
 def _rows(*arrays: DiskArray) -> Iterator[tuple[NDArray[Any], ...]]:
@@ -185,19 +173,11 @@ def _nearest(origins_px: NDArray[np.int64], canvases: NDArray[np.int64]) -> NDAr
 
 
 def synchronise(overlaps: sp.csr_array, sums: NDArray[np.complexfloating]) -> NDArray[np.complex128]:
-    """Return the unit phase factors that agree best with all pairwise differences.
+    """Return the factors of modulus one that agree best with all pairwise differences, (canvas,).
 
-    Parameters
-    ----------
-    overlaps : (canvas, canvas) Hermitian sparse
-        Entry (i, j) has the phase of canvas i less that of canvas j.
-    sums : (canvas,) complex
-        Weighted sum of each canvas; the sum over each connected part gets phase zero.
-
-    Returns
-    -------
-    (canvas,) complex
-        Modulus one; multiply canvas i by the conjugate of entry i.
+    Multiply canvas i by the conjugate of entry i. Entry (i, j) of the Hermitian overlaps has the
+    phase of canvas i less that of canvas j. Of the weighted sums of canvases, (canvas,), the sum
+    over each connected part gets phase zero.
     """
     strength = np.asarray(abs(overlaps).sum(axis=1)).ravel()
     scale = 1 / np.sqrt(np.where(strength > 0, strength, 1))

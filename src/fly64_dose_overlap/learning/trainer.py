@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -55,32 +55,21 @@ class TrainingSettings(Section):
 
 
 class Task(Protocol):
-    """A network with its examples, loss, validation and bundle.
-
-    Attributes
-    ----------
-    name : str
-        Of the method, in messages.
-    network : module
-        The network to train, on the processor; the trainer moves it.
-    """
+    """A network with its examples, loss, validation and bundle."""
 
     name: str
+    """Of the method, in messages."""
     network: nn.Module
+    """The network to train, on the processor; the trainer moves it."""
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare the examples of an epoch, counted from 0; after an interruption also earlier ones."""
         ...
 
     def loss(self, network: nn.Module, rng: np.random.Generator) -> Tensor:
-        """Return the loss of one random step.
+        """Return the loss of one step, in which all that is random comes from ``rng``.
 
-        Parameters
-        ----------
-        network : module
-            ``self.network`` as the trainer wrapped it.
-        rng : numpy.random.Generator
-            Source of all that is random in the step.
+        ``network`` is ``self.network`` as the trainer wrapped it.
         """
         ...
 
@@ -121,25 +110,14 @@ def split_frames(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Divide the frames of a training scan: the last ``fraction`` of the y range validates.
 
-    Returns
-    -------
-    training, validation : (frame,) int64
-        Frame indices.
-
-    Raises
-    ------
-    StudyError
-        If one of the two is empty.
+    Returns the indices of either part, (frame,) int64; one that is empty is refused.
     """
     y = positions_px[:, 0]
     held_back = y > y.max() - fraction * np.ptp(y)
     training, validation = np.flatnonzero(~held_back), np.flatnonzero(held_back)
     if not len(training) or not len(validation):
-        raise StudyError(
-            "validation_fraction",
-            f"{fraction} leaves {len(training)} training and {len(validation)} validation frames",
-            "change it, or keep more frames in the view",
-        )
+        problem = f"{fraction} leaves {len(training)} training and {len(validation)} validation frames"
+        raise StudyError("validation_fraction", problem, "change it, or keep more frames in the view")
     return training, validation
 
 
@@ -189,12 +167,13 @@ class _Running:
     def run(self) -> tuple[dict[str, Any], Timing]:
         resumed_from = self._resume()
         started = time.monotonic()
-        while self.progress.epoch < self.settings.epochs and not self._has_stalled():
+        while self._is_unfinished():
             self._epoch(self.progress.epoch)
             self._checkpoint()
-            remaining = self.settings.epochs - self.progress.epoch
-            per_epoch = (time.monotonic() - started) / (self.progress.epoch - resumed_from)
-            self._tell(f"{self._describe(self.progress.history[-1])}, {remaining * per_epoch:.0f} s left")
+            epoch, epochs = self.progress.epoch, self.settings.epochs
+            left = (epochs - epoch) * (time.monotonic() - started) / (epoch - resumed_from)
+            values = ", ".join(f"{name} {value:.4f}" for name, value in self.progress.history[-1].items())
+            self._tell(f"epoch {epoch}/{epochs}: {values}, {left:.0f} s left")
         if self.live:
             self.live.end()
         return self._save(), self.stopwatch.read()
@@ -218,22 +197,20 @@ class _Running:
             loss = self._step(rng)
             self._require_finite("loss", loss, f"epoch {epoch + 1}, step {step + 1}")
             losses.append(loss)
+        self.module.eval()
         metrics = {"train/loss": float(np.mean(losses)), **self.task.validate(self.module)}
+        self.module.train()
         self._require_finite("validation loss", metrics["val/loss"], f"epoch {epoch + 1}")
         self.progress.history.append(metrics)
         if metrics["val/loss"] < self.progress.best_loss:
-            self.progress.best_loss = metrics["val/loss"]
-            self.progress.best_epoch = epoch + 1
+            self.progress.best_loss, self.progress.best_epoch = metrics["val/loss"], epoch + 1
             self.progress.best_weights = _copy(self.task.network)
         self._log(metrics)
 
     def _require_finite(self, name: str, value: float, when: str) -> None:
         if not math.isfinite(value):
-            raise StudyError(
-                self.task.name,
-                f"the {name} is {value} in {when}",
-                "the last checkpoint is kept; lower learning_rate",
-            )
+            hint = "the last checkpoint is kept; lower learning_rate"
+            raise StudyError(self.task.name, f"the {name} is {value} in {when}", hint)
 
     def _step(self, rng: np.random.Generator) -> float:
         loss = self.task.loss(self.module, rng)
@@ -252,19 +229,16 @@ class _Running:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _has_stalled(self) -> bool:
-        return self.progress.epoch - self.progress.best_epoch >= self.settings.patience
+    def _is_unfinished(self) -> bool:
+        stalled = self.progress.epoch - self.progress.best_epoch >= self.settings.patience
+        return self.progress.epoch < self.settings.epochs and not stalled
 
     def _checkpoint(self) -> None:
-        progress = self.progress
         self.store.save(
             {
                 "weights": _copy(self.task.network),
                 "optimizer": self.optimizer.state_dict(),
-                "history": progress.history,
-                "best_epoch": progress.best_epoch,
-                "best_loss": progress.best_loss,
-                "best_weights": progress.best_weights,
+                **vars(self.progress),
                 "spent": asdict(self.stopwatch.read()),
             }
         )
@@ -290,9 +264,7 @@ class _Running:
         self.stopwatch.add(Timing(**state["spent"]))
         self.task.network.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(
-            state["history"], state["best_epoch"], state["best_loss"], state["best_weights"]
-        )
+        self.progress = Progress(**{each.name: state[each.name] for each in fields(Progress)})
 
     def _save(self) -> dict[str, Any]:
         progress = self.progress
@@ -308,10 +280,6 @@ class _Running:
             f"kept the network of epoch {progress.best_epoch}, validation loss {progress.best_loss:.5f}"
         )
         return {"sha256": sha256_of(self.bundle), "size_bytes": self.bundle.stat().st_size, **outcome}
-
-    def _describe(self, metrics: Metrics) -> str:
-        values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        return f"epoch {self.progress.epoch}/{self.settings.epochs}: {values}"
 
     def _tell(self, message: str) -> None:
         say(f"{self.task.name}: {message}")
