@@ -26,12 +26,11 @@ def torchvision_for_import() -> Generator[None]:
     try:
         import_module("torchvision.transforms")
     except (ImportError, OSError, RuntimeError):
-        _forget(keep={})
-        sys.modules.update(_stand_in())
+        _replace_torchvision(_stand_in())
         try:
             yield
         finally:
-            _forget(keep=found)
+            _replace_torchvision(found)
     else:
         yield
 
@@ -51,11 +50,10 @@ def _torchvision_modules() -> dict[str, ModuleType]:
     return {name: module for name, module in sys.modules.items() if name.split(".")[0] == "torchvision"}
 
 
-def _forget(*, keep: dict[str, ModuleType]) -> None:
-    """Take every torchvision out of ``sys.modules``, and put some back."""
+def _replace_torchvision(modules: dict[str, ModuleType]) -> None:
     for name in _torchvision_modules():
         del sys.modules[name]
-    sys.modules.update(keep)
+    sys.modules.update(modules)
 
 
 def _stand_in() -> dict[str, ModuleType]:

@@ -22,15 +22,12 @@ from fly64_dose_overlap.timing import Timing
 class Corrected(Learned):
     """A classical estimate, corrected by a network that is trained without ground truth.
 
-    Attributes
-    ----------
-    start_type : type
-        A `Start` whose fields are settings of the method too; a model brings the values that it
-        was trained with. If there is a setting ``coarse_photons``, see `correct` for it.
+    If there is a setting ``coarse_photons``, see `correct` for it.
     """
 
     Settings = CorrectorSettings
     start_type: ClassVar[type[Start]]
+    """Its fields are settings of the method too; a model brings the values that it was trained with."""
 
     def train(
         self, scan: Scan, training: Training, truth: NDArray[np.complex64] | None = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fly64_dose_overlap.config import Epochs
-from fly64_dose_overlap.learning.correction import CorrectorSettings, Imager
+from fly64_dose_overlap.learning.correction import CorrectorSettings
 from fly64_dose_overlap.learning.estimate import Iterations
 from fly64_dose_overlap.learning.mosaic import GroupStart
 from fly64_dose_overlap.methods.corrected import Corrected
@@ -40,7 +40,12 @@ class Network(Corrected):
         return {"group_start": "group start", cls.name: cls.label, "network_ml": "network + ML"}
 
     def results(self, scan: Scan, stop: HeldOut) -> Iterator[Result]:
-        """Yield the mosaic, the network's image, and what maximum likelihood makes of that."""
+        """Yield the mosaic, the network's image, and what maximum likelihood makes of that.
+
+        The number of its iterations is found on the photons that may be fitted, from an image made
+        of these alone: one made of all photons would have seen the held-out ones. It is then
+        spent on all photons; where the first iteration already fits noise, none is.
+        """
         watch = Stopwatch()
         imager = self.imager(scan)
         estimate = imager.estimate(scan)
@@ -48,19 +53,6 @@ class Network(Corrected):
         yield Result("group_start", "group start", "reference", mosaic, {}, timing=watch.read())
         image = imager.image(estimate)
         yield Result(self.name, self.label, self.kind, State(image), self.model, timing=watch.read())
-        obj, iterations, deviances = self._on_by_likelihood(imager, image, scan, stop)
-        settings = {"epochs": iterations, "stop": "held-out photons", **self.model}
-        yield Result("network_ml", "network + ML", self.kind, State(obj), settings, deviances, watch.read())
-
-    def _on_by_likelihood(
-        self, imager: Imager, image: Tensor, scan: Scan, stop: HeldOut
-    ) -> tuple[Tensor, int, tuple[float, ...]]:
-        """Refine an image by Poisson maximum likelihood for as long as held-out photons agree.
-
-        The number of iterations is found on the photons that may be fitted, from an image made
-        of these alone: one made of all photons would have seen the held-out ones. It is then
-        spent on all photons; where the first iteration already fits noise, none is.
-        """
         fit, validation = stop.split(scan)
         first = imager.image(imager.estimate(fit, 1 - stop.fraction))
         course = follow(
@@ -70,8 +62,9 @@ class Network(Corrected):
             patience=stop.patience,
             label="network + ML, photons held out (epoch 1 is the image)",
         )
-        kept = snapshots(_from_image(image, scan), {course.epoch}, label="network + ML")
-        return kept[course.epoch].obj, course.epoch - 1, course.deviances
+        state = snapshots(_from_image(image, scan), {course.epoch}, label="network + ML")[course.epoch]
+        settings = {"epochs": course.epoch - 1, "stop": "held-out photons", **self.model}
+        yield Result("network_ml", "network + ML", self.kind, state, settings, course.deviances, watch.read())
 
 
 def _from_image(image: Tensor, scan: Scan) -> Iterator[State]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -52,27 +52,17 @@ class Posterior:
     are so large that this does harm.
 
     One epoch is one iteration: mostly one evaluation of all frames and its gradient.
-
-    Attributes
-    ----------
-    weight : float, nats per unit of object contrast and pixel
-    start : (y, x) complex64, optional
-        First object; the empty object if not given.
-    background : float, photons per detector pixel
     """
 
     weight: float = 0.0
+    """Nats per unit of object contrast and pixel."""
     start: Tensor | None = None
+    """First object, (y, x) complex64; the empty object if not given."""
     background: float = BACKGROUND_PHOTONS
+    """Photons per detector pixel."""
 
     def __call__(self, scan: Scan) -> Iterator[Tensor]:
-        """Yield the object after every iteration, (y, x) complex64.
-
-        Raises
-        ------
-        StudyError
-            If the posterior is no longer finite.
-        """
+        """Yield the object after every iteration, (y, x) complex64; refuse a posterior that is not finite."""
         objective = _Objective(self, scan)
         variables = torch.zeros_like(torch.view_as_real(flat_object(scan))).requires_grad_()
         optimiser = torch.optim.LBFGS(
@@ -93,9 +83,7 @@ class Posterior:
         # more often its line search would have to lengthen it.
         slopes = objective.value_and_gradient(variables.detach())[1]
         optimiser.param_groups[0]["lr"] = max(1.0, FIRST_STEP * float(slopes.abs().sum()))
-        epoch = 0
-        while True:
-            epoch += 1
+        for epoch in count(1):
             value = optimiser.step(evaluate)
             optimiser.param_groups[0]["lr"] = 1.0
             if not torch.isfinite(value):
@@ -111,16 +99,12 @@ class Graduated:
     hold each other in place, since a photon where none is expected counts for much. A large
     background first finds the shape, a small one the rest (graduated non-convexity: Blake
     and Zisserman, Visual Reconstruction, 1987). After ``epochs`` the last background stays.
-
-    Attributes
-    ----------
-    weight : float, nats per unit of object contrast and pixel
-    epochs : int
-        Iterations that the steps divide.
     """
 
     weight: float
+    """Nats per unit of object contrast and pixel."""
     epochs: int
+    """Iterations that the steps divide."""
 
     def __call__(self, scan: Scan) -> Iterator[Tensor]:
         """Yield the object after every iteration, (y, x) complex64."""
@@ -204,20 +188,11 @@ def _wave_filter(scan: Scan) -> Tensor:
 
 
 def total_variation(obj: Tensor) -> tuple[float, Tensor]:
-    """Return the total variation of a complex image, and its gradient.
+    """Return the total variation of a complex image (y, x), and its gradient.
 
-    Sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2) - c, c = `EDGE_CONTRAST`, with forward differences
+    The value changes by the real part of sum conj(gradient) change. It is the
+    sum of sqrt(|d_y O|^2 + |d_x O|^2 + c^2) - c, c = `EDGE_CONTRAST`, with forward differences
     that are zero at the far edges (Rudin, Osher, Fatemi, Physica D 60, 259, 1992).
-
-    Parameters
-    ----------
-    obj : (y, x) complex
-
-    Returns
-    -------
-    value : float
-    gradient : (y, x) complex
-        The value changes by the real part of sum conj(gradient) change.
     """
     down, across = torch.zeros_like(obj), torch.zeros_like(obj)
     down[:-1] = obj[1:] - obj[:-1]

@@ -6,7 +6,7 @@ import itertools
 import logging
 import random
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -37,50 +37,34 @@ _NEVER = 2**31
 
 
 class PtychiIteration(Iteration):
-    """One setting of pty-chi. Probe and positions are fixed, and the forward model is its own.
-
-    Attributes
-    ----------
-    algorithm : str
-        ``lsqml`` (Odstrcil et al., Opt. Express 26, 3108, 2018) with its Gaussian noise
-        model; ``rpie`` and ``epie`` (Maiden et al., Optica 4, 736, 2017); ``autodiff``,
-        gradient descent on the Poisson likelihood.
-    batch_frames : int
-        Frames per update. rPIE and ePIE add the updates of a batch up, and diverge where
-        many of its frames overlap.
-    compact : bool
-        Batches of neighbouring frames, found by k-means, instead of random ones; LSQML then
-        updates the object once per epoch.
-    momentum : float
-        Gain of LSQML's acceleration, which works with ``compact`` only.
-    alpha : float
-        Regularisation of rPIE, step length of ePIE.
-    step : float
-        Learning rate of ``autodiff`` (Adam), factor on the updates of rPIE and ePIE; over
-        the root of the `overlap`. The more often an epoch updates a pixel, the larger is
-        the noise that full steps leave on it.
-    background_photons : float
-        Added to the expected counts inside the logarithm of the likelihood (``autodiff``);
-        without it the gradient is unbounded where no photon is expected.
-    """
+    """One setting of pty-chi. Probe and positions are fixed, and the forward model is its own."""
 
     threaded = False
     algorithm: ClassVar[Algorithm]
+    """``lsqml`` (Odstrcil et al., Opt. Express 26, 3108, 2018) with its Gaussian noise model; ``rpie``
+    and ``epie`` (Maiden et al., Optica 4, 736, 2017); ``autodiff``, gradient descent on the Poisson
+    likelihood."""
     batch_frames: ClassVar[int]
+    """Frames per update. rPIE and ePIE add the updates of a batch up, and diverge where many of its
+    frames overlap."""
     compact: ClassVar[bool] = False
+    """Batches of neighbouring frames, found by k-means, instead of random ones; LSQML then updates the
+    object once per epoch."""
     momentum: ClassVar[float] = 0.0
+    """Gain of LSQML's acceleration, which works with ``compact`` only."""
     alpha: ClassVar[float] = 0.1
+    """Regularisation of rPIE, step length of ePIE."""
     step: ClassVar[float] = 1.0
+    """Learning rate of ``autodiff`` (Adam), factor on the updates of rPIE and ePIE; over the root of the
+    `overlap`. The more often an epoch updates a pixel, the larger is the noise that full steps leave."""
     background_photons: ClassVar[float] = 0.0
+    """Added to the expected counts inside the logarithm of the likelihood (``autodiff``); without it the
+    gradient is unbounded where no photon is expected."""
 
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
-        """Yield the object after every epoch, from an empty one.
+        """Yield the object after every epoch, from an empty one; one that is not finite is refused.
 
-        Raises
-        ------
-        StudyError
-            If the object stops being finite, or the probe has several modes, of which pty-chi
-            shifts the first alone by parts of a pixel.
+        Probes of several modes are refused: pty-chi shifts the first alone by parts of a pixel.
         """
         if len(scan.probe) > 1:
             hint = "it takes one, which read_scan(file, modes='strongest') keeps"
@@ -94,11 +78,9 @@ class PtychiIteration(Iteration):
                 task.run(1)
                 obj: Tensor = task.get_data("object")[0]
             if not bool(torch.isfinite(torch.view_as_real(obj)).all()):
-                raise StudyError(
-                    f"pty-chi {self.name}",
-                    f"the object is not finite after epoch {epoch}",
-                    "do probe and counts belong together? with rPIE and ePIE, take fewer frames per batch",
-                )
+                problem = f"the object is not finite after epoch {epoch}"
+                hint = "do probe and counts belong together? with rPIE and ePIE, take fewer frames per batch"
+                raise StudyError(f"pty-chi {self.name}", problem, hint)
             yield State(obj)
 
 
@@ -120,19 +102,19 @@ class _GlobalState:
     @contextmanager
     def swapped_in(self) -> Generator[None]:
         """Run the block under this state; keep what it changes for the next block."""
-        before, dtype = _generator_states(), torch.get_default_dtype()
+        before, dtype = _exchange_states(self._states), torch.get_default_dtype()
         own = maths.polyfit, image_proc.fourier_shift
-        _set_generator_states(self._states)
+        # Naming the processor where it is the default would slow every call of torch.
+        elsewhere = torch.get_default_device().type != "cpu"
         torch.set_default_dtype(torch.float32)
         maths.polyfit, image_proc.fourier_shift = _polyfit, _fourier_shift
         try:
-            with _on_cpu(), torch.enable_grad():
+            with torch.device("cpu") if elsewhere else nullcontext(), torch.enable_grad():
                 yield
         finally:
-            self._states = _generator_states()
+            self._states = _exchange_states(before)
             maths.polyfit, image_proc.fourier_shift = own
             torch.set_default_dtype(dtype)
-            _set_generator_states(before)
 
 
 def _polyfit(x: Tensor, y: Tensor, deg: int = 1) -> Tensor:
@@ -162,19 +144,13 @@ def _fourier_shift(images: Tensor, shifts: Tensor) -> Tensor:
     return shifted if images.is_complex() else shifted.real
 
 
-def _on_cpu() -> AbstractContextManager[Any]:
-    """Make the CPU the default device; for nothing if it is, since that slows every call of torch."""
-    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
-
-
-def _generator_states() -> tuple[Any, Any, Tensor]:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-
-
-def _set_generator_states(states: tuple[Any, Any, Tensor]) -> None:
+def _exchange_states(states: tuple[Any, Any, Tensor]) -> tuple[Any, Any, Tensor]:
+    """Give random's, numpy's and torch's global generators other states; return those that they had."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.setstate(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
     torch.set_rng_state(states[2])
+    return before
 
 
 class _Task(PtychographyTask):

@@ -24,15 +24,11 @@ class JointStart(Start):
     """A `Start`: maximum a posteriori of all frames at once, not run to its end.
 
     The early image is the last one under a background of a good part of a photon.
-
-    Attributes
-    ----------
-    weight : float
-        Of the prior, the same at every dose: the relative one of `weight_of`.
     """
 
     iterations: Iterations
     weight: Weight
+    """Of the prior, the same at every dose: the relative one of `weight_of`."""
 
     def __call__(self, grouped: GroupedScan, counts: FrameArray, *, fraction: float, label: str) -> Estimate:
         """Return the estimate; see `Start`."""

@@ -33,10 +33,8 @@ def method_class(name: str) -> type[Method]:
     StudyError
         If there is none, or what another package brings under that name is none.
     """
-    if name in _own_modules():
-        found = _own(name)
-        if found is not None:
-            return found
+    if name in _own_modules() and (found := _own(name)):
+        return found
     entries = _foreign().get(name)
     if not entries:
         raise StudyError("method", f"there is no {name!r}", f"there are {', '.join(method_names())}")

@@ -22,21 +22,10 @@ from fly64_dose_overlap.timing import Timing
 
 
 def run_method(method: Method, scan: Scan, stop: HeldOut) -> Iterator[tuple[Reconstruction, Timing]]:
-    """Yield everything that a method makes of all frames of a scan.
+    """Yield everything that a method makes of all frames of a scan, and the time that it took.
 
-    The method works on the part of the object's grid that the scan reaches.
-
-    Parameters
-    ----------
-    method : Method
-        A learned one with its model loaded.
-
-    Yields
-    ------
-    reconstruction : Reconstruction
-        One outside the part that the scan reaches.
-    timing : Timing
-        What it took to make.
+    A learned method has its model loaded. It works on the part of the object's grid that the scan
+    reaches; outside a reconstruction is one.
 
     Raises
     ------

@@ -82,12 +82,7 @@ class Supervised(Learned):
 
 
 class SupervisedTask:
-    """Trains on random frames of the scan; see `Task`.
-
-    Parameters
-    ----------
-    truth : (y, x) complex64
-    """
+    """Trains on random frames of the scan and the truth under them, (y, x) complex64; see `Task`."""
 
     name = Supervised.name
 
@@ -121,18 +116,15 @@ class SupervisedTask:
         chosen = rng.choice(available, min(self._settings.frames_per_step, available), replace=False)
         return self._errors(network, self._training, chosen).mean()
 
+    @torch.no_grad()
     def validate(self, network: nn.Module) -> Metrics:
         """Return the mean error of the frames held back, and what the monitor says of their image."""
-        network.eval()
-        frames = np.arange(len(self._validation))
-        batches = [frames[first : first + FRAMES_PER_BATCH] for first in frames[::FRAMES_PER_BATCH]]
-        with torch.no_grad():
-            errors = [self._errors(network, self._validation, batch) for batch in batches]
+        frames = torch.arange(len(self._validation)).split(FRAMES_PER_BATCH)
+        errors = [self._errors(network, self._validation, batch.numpy()) for batch in frames]
         metrics = {"val/loss": float(torch.cat(errors).mean())}
         if self._monitor:
             image = supervised_image(network, self._info, self._validation)
             metrics |= self._monitor(image, self._held_back)
-        network.train()
         return metrics
 
     def save(self, path: Path, outcome: dict[str, Any]) -> None:
@@ -177,25 +169,14 @@ class SupervisedNetwork(nn.Module):
     field and of the object have no place in common; a dense layer there lets every pixel
     of the one reach every pixel of the other. The mean far field is taken off first: it
     hides the small differences that tell the object. An untrained network predicts the
-    empty object.
-
-    Parameters
-    ----------
-    width : int
-        Channels of the first scale.
-    frame_side, support_side : int, pixels
-        N, and the side of the predicted patches.
-
-    Attributes
-    ----------
-    mean_frame : (N, N) float32
-        Mean input of the frames trained on; a buffer, so that the bundle holds it.
+    empty object. The first scale has ``width`` channels; patches are ``support_side`` pixels wide.
     """
 
     def __init__(self, width: int, frame_side: int, support_side: int) -> None:
         super().__init__()
         widths = [width * scale for scale in SCALES]
         self.support_side = support_side
+        # Mean input of the frames trained on; a buffer, so that the bundle holds it.
         self.mean_frame: Tensor = nn.Buffer(torch.zeros(frame_side, frame_side))
         padding = -frame_side % FRAME_MULTIPLE_PX
         before = padding // 2
@@ -230,12 +211,7 @@ def build_supervised(info: ModelInfo, seed: int) -> SupervisedNetwork:
 def predict_patches(network: nn.Module, info: ModelInfo, counts: NDArray[np.float32]) -> Tensor:
     """Return amplitude and phase of the object in the probe's support, (frame, 2, side, side).
 
-    Parameters
-    ----------
-    network : module
-        Maps (frame, 1, N, N) to the result.
-    counts : (frame, N, N) float32, photons
-        Zero frequency at [N/2, N/2].
+    The network maps (frame, 1, N, N) to it; counts are (frame, N, N) photons as `Scan` has them.
     """
     device = next(network.parameters()).device
     frames = torch.from_numpy(scaled(info, np.sqrt(counts))).to(device)[:, None]
@@ -269,15 +245,8 @@ def patch_errors(
 ) -> Float[Tensor, " frame"]:
     """Return the mean absolute error of amplitude plus that of phase, of each frame.
 
-    Pixels count by the light that falls on them. Phases are compared as they are, in
-    (-pi, pi], without regard to turns.
-
-    Parameters
-    ----------
-    found : (frame, 2, y, x) float
-        Amplitude, and phase in radians.
-    truth : (frame, y, x) complex
-    illumination : (y, x) float, any unit
+    ``found`` are amplitudes, and phases in radians. Pixels count by the light that falls on them,
+    in any unit. Phases are compared as they are, in (-pi, pi], without regard to turns.
     """
     errors = (found - torch.stack((truth.abs(), truth.angle()), dim=1)).abs().sum(dim=1)
     return (errors * (illumination / illumination.sum())).sum(dim=(-2, -1))
@@ -288,17 +257,12 @@ def supervised_image(network: nn.Module, info: ModelInfo, scan: Scan) -> NDArray
     """Predict every frame of a scan and average what overlaps, (y, x) complex64.
 
     Predictions count by the probe's intensity. Their phases are absolute, so that none
-    is shifted to fit another. The image is one where no photon falls.
-
-    Raises
-    ------
-    StudyError
-        If the network was trained for frames of another side.
+    is shifted to fit another. The image is one where no photon falls. A network that was
+    trained for frames of another side is refused.
     """
     if scan.side != info.frame_side_px:
-        raise StudyError(
-            "supervised network", f"frames are {scan.side} px wide, it was trained on {info.frame_side_px} px"
-        )
+        problem = f"frames are {scan.side} px wide, it was trained on {info.frame_side_px} px"
+        raise StudyError("supervised network", problem)
     light, side = _light(info, scan).numpy(), info.support_side_px
     corners = whole_and_rest(scan.positions_px, side)[0].tolist()
     total = np.zeros(scan.object_shape, np.complex64)
