@@ -85,7 +85,9 @@ def write_product(path: Path | str, reconstruction: Reconstruction, optics: Opti
             }
         )
         # Axes (layer, y, x), and (mode of the variation along the scan, incoherent mode, y, x).
-        _dataset(file, "object", r.obj[None]).attrs.update({**pixel, "center_x_m": 0.0, "center_y_m": 0.0})
+        # Kept open, which decides where the library puts the rest.
+        obj = _dataset(file, "object", r.obj[None])
+        obj.attrs.update({**pixel, "center_x_m": 0.0, "center_y_m": 0.0})
         _dataset(file, "probe", r.probe[None]).attrs.update(pixel)
         _dataset(file, "probe_position_indexes", np.arange(len(position_m)))
         _dataset(file, "probe_position_x_m", position_m[:, 1])
