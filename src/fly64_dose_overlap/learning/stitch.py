@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp  # pyright: ignore[reportMissingTypeStubs]
@@ -205,8 +205,8 @@ def _leading_eigenvector(matrix: sp.csr_array) -> NDArray[np.complex128]:
     iterations with restarts take seven times as long (100,000 canvases).
     """
     start = np.ones((matrix.shape[0], 1), np.complex128)
-    vectors: Any = cast(Any, lobpcg)(matrix, start, tol=EIGENVECTOR_TOLERANCE, maxiter=MOST_ITERATIONS)[1]
-    return vectors[:, 0]
+    found = lobpcg(matrix, start, tol=EIGENVECTOR_TOLERANCE, maxiter=MOST_ITERATIONS)
+    return cast(Any, found)[1][:, 0]
 
 
 def _unit(values: Complex) -> Complex:

@@ -152,9 +152,10 @@ def _fourier_shift(images: Tensor, shifts: Tensor) -> Tensor:
 def _shift_all_modes(
     self: ForwardModel, indices: Tensor, unique_probes: Tensor, first_mode_only: bool = False
 ) -> Tensor:
-    """Shift every mode of the probe: pty-chi shifts the first alone by parts of a pixel."""
+    """Shift every mode of probes (frame, mode, y, x): pty-chi shifts the first alone by parts of a pixel."""
     del first_mode_only
-    return _OWN_SHIFT(self, indices, unique_probes, first_mode_only=False)
+    modes = [_OWN_SHIFT(self, indices, mode, first_mode_only=True) for mode in unique_probes.split(1, dim=1)]
+    return torch.cat(modes, dim=1)
 
 
 def _exchange_states(states: tuple[Any, Any, Tensor]) -> tuple[Any, Any, Tensor]:
@@ -190,15 +191,17 @@ def build_task(method: PtychiIteration, scan: Scan, seed: int) -> Any:
     Its far field is not normalised, hence the factor on the probe.
     """
     positions = torch.from_numpy(scan.positions_px)
-    counts = torch.from_numpy(np.asarray(scan.counts[:], np.float32))
+    counts = torch.fft.ifftshift(torch.from_numpy(np.asarray(scan.counts[:], np.float32)), dim=(-2, -1))
+    if (valid := _valid_pixels(scan)) is not None:
+        counts *= valid  # LSQML's step lengths heed the counts of all pixels
     task: Any = _Task(
         _options(method, scan.side, method.step / overlap(scan) ** 0.5),
-        diffraction_data=torch.fft.ifftshift(counts, dim=(-2, -1)),
+        diffraction_data=counts,
         object_data=flat_object(scan)[None],
         probe_data=(torch.from_numpy(scan.probe) / scan.side)[None],
         probe_position_x_px=positions[:, 1],
         probe_position_y_px=positions[:, 0],
-        valid_pixel_mask=_valid_pixels(scan),
+        valid_pixel_mask=valid,
     )
     solver = task.reconstructor
     # Draws the random batches, and starts from one fixed number otherwise.
