@@ -103,13 +103,13 @@ def simulate(
 
 @checked_call
 def read_scan(path: str | Path, *, modes: Modes = "all") -> Scan:
-    """Read a scan from an NPZ file with frames, probe and positions; see docs/data-contract.md.
+    """Read a scan from a file with frames, probe and positions: docs/own-data.md says of which formats.
 
     Parameters
     ----------
     path : Path or str
     modes : {"all", "strongest"}
-        Probe modes that are kept. Methods of pty-chi take one.
+        Probe modes that are kept.
 
     Raises
     ------

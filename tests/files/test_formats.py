@@ -18,6 +18,8 @@ import fly64_dose_overlap as fdo
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.formats import COUNTS, ELEMENTARY_CHARGE, MASK, HdfScan
+from fly64_dose_overlap.files.product import Optics, write_product
+from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.scan import HC_EV_M, Scan
 
@@ -207,3 +209,66 @@ def test_hostile_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
         with suppress(StudyError), HdfScan(tmp_path / "hostile.h5") as reader:
             accepted += all(np.asarray(reader.load(key)).size for key in reader)
     assert accepted < 60
+
+
+def test_the_front_door_reads_a_scan_of_another_program(tmp_path: Path) -> None:
+    scan, _ = case()
+    path = written(tmp_path / "scan.cxi", "CXI")
+    with h5py.File(path, "r+") as file:
+        frames: Any = file["entry_1/instrument_1/detector_1/data"]
+        frames[:, 3, 4] = np.iinfo(np.uint32).max  # as detectors mark a dead pixel
+    found = fdo.read_scan(path)
+    assert found.mask is not None
+    assert np.argwhere(~found.mask[:]).tolist() == [[3, 4]]
+    np.testing.assert_array_equal(np.where(found.mask[:], scan.counts[:], 0), found.counts[:])
+    np.testing.assert_array_equal(found.probe, scan.probe)
+    assert found.optics is not None
+    assert found.optics.object_pixel_m == pytest.approx(PIXEL_M, rel=1e-6)
+    result = fdo.reconstruct(found, "map", epochs=5)
+    assert np.isfinite(result.obj).all()
+
+
+def test_a_scan_without_a_probe_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "scan.ptyd", "ptyd")
+    with pytest.raises(StudyError, match="has no probeGuess: a scan has a known probe"):
+        fdo.read_scan(path)
+
+
+def test_a_product_of_ptychodus_comes_back(tmp_path: Path) -> None:
+    scan, truth = case()
+    path = tmp_path / "product.h5"
+    made = Reconstruction("map", "MAP", "iterative", truth, scan.probe, scan.positions_px, np.ones(2), {}, {})
+    optics = {"pixel_m": PIXEL_M, "photon_energy_ev": ENERGY_EV, "detector_distance_m": DISTANCE_M}
+    write_product(path, made, Optics(**optics))
+    with h5py.File(path, "r+") as file:
+        file["patterns"] = scan.counts[:].astype(np.uint16)
+    found = fdo.read_scan(path)
+    np.testing.assert_allclose(found.positions_px, scan.positions_px, atol=1e-5)
+    np.testing.assert_allclose(found.probe, scan.probe, rtol=1e-3, atol=1e-2)
+    assert found.object_shape == truth.shape
+
+
+def test_a_mask_that_is_no_mask_is_refused(tmp_path: Path) -> None:
+    scan, truth = case()
+    y, x = scan.positions_px.T
+    arrays = {"objectGuess": truth, "probeGuess": scan.probe, "ycoords": y, "xcoords": x}
+    for mask in (np.ones((SIDE, SIDE)), np.ones(SIDE, bool)):
+        np.savez(tmp_path / "mine.npz", counts=scan.counts[:], mask=mask, **arrays)
+        with pytest.raises(StudyError, match=r"'mask' must be boolean, \(y, x\) or \(frame, y, x\), got"):
+            fdo.read_scan(tmp_path / "mine.npz")
+    np.savez(tmp_path / "mine.npz", counts=scan.counts[:], mask=np.ones((9, SIDE), bool), **arrays)
+    with pytest.raises(StudyError, match=r"'mask' is \(9, 32\), frames are \(49, 32, 32\); it must be"):
+        fdo.read_scan(tmp_path / "mine.npz")
+
+
+def test_a_gap_that_is_masked_does_not_speak_against_the_object(tmp_path: Path) -> None:
+    scan, truth = case()
+    y, x = scan.positions_px.T
+    mask = np.ones((SIDE, SIDE), bool)
+    mask[:, 14:18] = False
+    np.savez(
+        tmp_path / "mine.npz", counts=np.where(mask, scan.counts[:], 7e4), mask=mask,
+        objectGuess=truth, probeGuess=scan.probe, ycoords=y, xcoords=x,
+    )  # fmt: skip
+    found = fdo.read_scan(tmp_path / "mine.npz")
+    assert found.photons_per_frame < 0.95 * scan.photons_per_frame

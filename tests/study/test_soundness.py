@@ -251,3 +251,11 @@ def test_a_limit_that_has_not_converged_says_so() -> None:
     scan, truth = fdo.simulate(1e4, seed=1, field_px=60, frame_side_px=32, defocus_um=200)
     with pytest.warns(UserWarning, match="the limit had not converged"):
         assert not fdo.limit(fdo.view(scan, 0.1), truth).converged
+
+
+def test_an_object_that_is_the_same_everywhere_is_nothing_to_simulate() -> None:
+    base = tiny_scan.base_set()
+    with pytest.raises(
+        StudyError, match=r"^object: is the same everywhere: .*; fdo\.read_scan and fdo\.agreement"
+    ):
+        remarks_on_object(replace(base, obj=np.full_like(base.obj, 0.5 - 0.1j)))

@@ -42,6 +42,8 @@ class BaseSet:
         Provenance.
     amplitude : (frame, y, x) float32, sqrt(photons), optional
         Measured frames, if the source has any, in memory or on disk.
+    mask : (y, x) or (frame, y, x) bool, optional
+        Detector pixels that count; those that do not have amplitude 0.
     """
 
     obj: ComplexImage
@@ -50,6 +52,7 @@ class BaseSet:
     scan_index: NDArray[np.int64]
     record: Record
     amplitude: FrameArray | None = None
+    mask: NDArray[np.bool_] | None = None
 
 
 def read_scan(path: Path | str, *, gridsize: int | None = None, neighbor_count: int | None = None) -> Scan:

@@ -261,9 +261,9 @@ class HdfScan:
 
     def load(self, key: str) -> AnyArray:
         """Return an array."""
-        return np.concatenate(list(self.stream(key, 64))) if key == COUNTS else self._arrays[key]
+        return np.concatenate(list(self.stream(key))) if key == COUNTS else self._arrays[key]
 
-    def stream(self, key: str, rows: int) -> Iterator[AnyArray]:
+    def stream(self, key: str, rows: int = 64) -> Iterator[AnyArray]:
         """Yield blocks of frames."""
         assert key == COUNTS
         assert self._frames is not None

@@ -1,10 +1,11 @@
-"""A user's own NPZ made a canonical base set, every change on record."""
+"""A user's own file made a canonical base set, every change on record."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,11 +18,11 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import BaseSet, base_from_arrays, read_record
+from fly64_dose_overlap.files.formats import COUNTS, MASK, HdfScan
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.scan import HC_EV_M
 
 TOOL = "transpose_rename_convert"
-COUNTS = "counts"
 FRAME_KEYS = (rules.DIFFRACTION, "diff3d", COUNTS)
 """Names of the frames, the first one present is taken; ``counts`` are photons by their name."""
 
@@ -32,7 +33,8 @@ UNCOUNTED = (
     "must hold counted photons or their square roots",
     f"scale what was normalised or averaged to photons, round it and name it {COUNTS}, or leave it out",
 )
-MASK = "is it saturated, or a mask? set the pixels of a mask to 0 in every frame"
+SATURATED = f"is it saturated, or a mask? name it in an array {MASK}, True where pixels count"
+HDF_MAGIC = b"\x89HDF"
 PHYSICS = {
     "energy_ev": (30.0, 1e6),
     "object_pixel_m": (1e-12, 1e-5),
@@ -50,25 +52,27 @@ Modes = Literal["strongest", "all"]
 class _Import:
     """A file on its way to the canonical form."""
 
-    reader: NpzReader
+    reader: NpzReader | HdfScan
     where: str
     record: provenance.Record
     frames_first: bool
     """The file says that this tool, ours or the ancestor's, has already put the frame axis first."""
     arrays: dict[str, AnyArray] = field(default_factory=lambda: {})
+    mask: NDArray[np.bool_] | None = None
 
     def note(self, operation: str, **parameters: Any) -> None:
         self.record = provenance.with_step(self.record, TOOL, operation, **parameters)
 
 
 def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
-    """Read a user's NPZ file as a base set, converting what can be converted without guessing.
+    """Read a user's file as a base set, converting what can be converted without guessing.
 
-    Understood are: frames named ``diff3d`` or ``counts``; integer intensities, whose root
-    is taken; the frame axis in another place; trailing axes of length one; several probe
-    modes; double precision; unknown keys, which are left out. Frames are optional: without
-    them the probe gives N. Each change is one step of the record, and a record that the file
-    already carries is continued. Of several probe modes the strongest is kept, or all.
+    Besides NPZ files, HDF5 of the formats in `files.formats` is read. Understood are: frames named
+    ``diff3d`` or ``counts``; integer intensities, whose root is taken; the frame axis in another
+    place; trailing axes of length one; several probe modes; double precision; a ``mask`` of pixels
+    that count; unknown keys, which are left out. Frames are optional: without them the probe gives
+    N. Each change is one step of the record, and a record that the file already carries is
+    continued. Of several probe modes the strongest is kept, or all.
 
     Raises
     ------
@@ -82,7 +86,7 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
         raise StudyError("modes", f"must be strongest or all, got {modes!r}")
     path = Path(path)
     where = str(path)
-    with NpzReader(path) as reader:
+    with _opened(path) as reader:
         _require_scan(reader, where)
         work = _start(reader, path)
         for key in (rules.XCOORDS, rules.YCOORDS):
@@ -96,14 +100,24 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
         if rules.SCAN_INDEX in reader:
             work.arrays[rules.SCAN_INDEX] = _load(work, rules.SCAN_INDEX, axes=1)
         source = next((key for key in FRAME_KEYS if key in reader), None)
+        if MASK in reader:
+            work.mask = _load_mask(work)
         frames = None if source is None else _load_frames(work, source)
-        ignored = sorted(set(reader) - set(work.arrays) - {source, rules.METADATA})
+        ignored = sorted(set(reader) - set(work.arrays) - {source, rules.METADATA, MASK})
         if ignored:
             work.note("ignore_keys", keys=ignored)
-        return base_from_arrays(work.arrays, work.record, where=where, frames=frames)
+        base = base_from_arrays(work.arrays, work.record, where=where, frames=frames)
+        return base if frames is None else replace(base, mask=work.mask)
 
 
-def _require_scan(reader: NpzReader, where: str) -> None:
+def _opened(path: Path) -> NpzReader | HdfScan:
+    start = b""
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(len(HDF_MAGIC))
+    return HdfScan(path) if start == HDF_MAGIC else NpzReader(path)
+
+
+def _require_scan(reader: NpzReader | HdfScan, where: str) -> None:
     image = "add it as a complex array (y, x)"
     vector = "add one number per frame, in object pixels"
     for key, reason, advice in (
@@ -117,9 +131,14 @@ def _require_scan(reader: NpzReader, where: str) -> None:
             raise StudyError(where, f"has no {key}: {reason}", f"{advice}; the file holds {held}")
 
 
-def _start(reader: NpzReader, path: Path) -> _Import:
+def _start(reader: NpzReader | HdfScan, path: Path) -> _Import:
     pickled = rules.METADATA in reader and reader.is_pickled(rules.METADATA)
-    record = {} if pickled else read_record(reader)
+    if isinstance(reader, HdfScan):
+        record = provenance.new_record(
+            "base", physics=reader.physics, source_file=path.name, format=reader.format
+        )
+    else:
+        record = {} if pickled else read_record(reader)
     work = _Import(
         reader,
         where=str(path),
@@ -237,6 +256,9 @@ def _load_frames(work: _Import, source: str) -> DiskArray:
         work.note("move_frame_axis", key=source, from_axis=axis, to_axis=0)
     count = shape[axis]
     side = tuple(length for index, length in enumerate(shape[:3]) if index != axis)
+    if work.mask is not None and work.mask.shape not in (side, (count, *side)):
+        problem = f"'{MASK}' is {work.mask.shape}, frames are {(count, *side)}"
+        raise StudyError(work.where, problem, "it must be (y, x) or (frame, y, x)")
     frames = spool((count, *side), np.float32, _amplitudes(work, source, axis, intensity))
     if intensity:
         work.note("square_root", key=source, from_dtype=str(dtype), to_dtype="float32")
@@ -270,7 +292,11 @@ def _amplitudes(work: _Import, source: str, axis: int, intensity: bool) -> Itera
     to the rules of the contract.
     """
     done = 0
-    for block in _frame_blocks(work, source, axis):
+    for recorded in _frame_blocks(work, source, axis):
+        block = recorded
+        if work.mask is not None:
+            counting = work.mask if work.mask.ndim == 2 else work.mask[done : done + len(block)]
+            block = np.where(counting, block, block.dtype.type(0))
         with np.errstate(over="ignore", invalid="ignore"):
             amplitude = np.sqrt(block, dtype=np.float64) if intensity else block.astype(np.float32)
             photons = block if intensity else np.square(amplitude)
@@ -279,7 +305,9 @@ def _amplitudes(work: _Import, source: str, axis: int, intensity: bool) -> Itera
         if intensity:
             checks.insert(0, (block < 0, "has negative counts", ""))
         if block.dtype.kind in "iu":
-            checks.append((block == np.iinfo(block.dtype).max, "holds the largest value of its type", MASK))
+            checks.append(
+                (block == np.iinfo(block.dtype).max, "holds the largest value of its type", SATURATED)
+            )
         for bad, problem, hint in checks:
             if bad.any():
                 frame, y, x = (int(index) for index in np.argwhere(bad)[0])
@@ -288,6 +316,15 @@ def _amplitudes(work: _Import, source: str, axis: int, intensity: bool) -> Itera
                 raise StudyError(work.where, f"'{source}' {problem}: {found}, {among}", hint)
         done += len(block)
         yield amplitude
+
+
+def _load_mask(work: _Import) -> NDArray[np.bool_]:
+    """Return the pixels that count."""
+    mask = work.reader.load(MASK)
+    if mask.dtype != np.bool_ or mask.ndim not in (2, 3):
+        problem = f"'{MASK}' must be boolean, (y, x) or (frame, y, x), got {mask.dtype} {mask.shape}"
+        raise StudyError(work.where, problem, "True stands for pixels that count")
+    return mask
 
 
 def _frame_blocks(work: _Import, source: str, axis: int) -> Iterator[AnyArray]:

@@ -204,7 +204,7 @@ def _leading_eigenvector(matrix: sp.csr_array) -> NDArray[np.complex128]:
     differences come last; the number of iterations goes with the scan's side. Lanczos
     iterations with restarts take seven times as long (100,000 canvases).
     """
-    start = np.ones((matrix.shape[0], 1), np.complex128)
+    start = np.ones((len(matrix.indptr) - 1, 1), np.complex128)
     found = lobpcg(matrix, start, tol=EIGENVECTOR_TOLERANCE, maxiter=MOST_ITERATIONS)
     return cast(Any, found)[1][:, 0]
 

@@ -74,6 +74,7 @@ def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan
         scan_index=base.scan_index,
         optics=optics_of(base.record),
         record=base.record,
+        mask=base.mask,
     )
     doubt = orientation_doubt(scan, base.obj)
     return scan, [*defects(scan, probe_in_photons=probe_in_photons), *([doubt] if doubt else [])]
@@ -170,42 +171,51 @@ def orientations(scan: Scan, obj: NDArray[np.complex64]) -> list[Orientation]:
     few, many = FRAMES_COMPARED
     wanted = min(max(PIXELS_COMPARED // scan.probe.size, few), many)
     chosen = np.unique(np.linspace(0, len(scan) - 1, min(wanted, len(scan))).round().astype(np.int64))
-    seen = list(_frames(scan.counts, chosen))
-    roots = np.stack([array.reshape(len(chosen), -1) for _, array in seen], axis=1)
+    counting = np.ones((1, scan.side, scan.side), np.float32)
+    if scan.mask is not None:
+        counting[0] = scan.mask if scan.mask.ndim == 2 else scan.mask[:].all(axis=0)
+    seen = list(_frames(scan.counts, chosen, counting))
+    roots = np.stack([array.reshape(len(chosen), -1) for _, array, _ in seen], axis=1)
+    masks = np.stack([mask.ravel() for _, _, mask in seen])
     photons = (roots.astype(np.float64) ** 2).sum(axis=2)
     counts = roots[:, 0] ** 2
     others = (counts.sum(axis=0) - counts) / (len(chosen) - 1)
     reference = float(((roots[:, 0] - np.sqrt(others)) ** 2).sum(dtype=np.float64))
     found: list[Orientation] = []
     for changes, expected in _expected(scan, obj, chosen):
-        expected *= np.sqrt(photons[:, 0].sum() / max(float((expected**2).sum()), 1e-30))
-        cross = np.matmul(roots, expected.reshape(len(chosen), -1, 1))[..., 0]
-        misfit = photons + (expected**2).sum(axis=(1, 2))[:, None] - 2 * cross
-        for (turned, _), by_frame in zip(seen, misfit.T.astype(np.float64), strict=True):
+        expected = expected.reshape(len(chosen), -1)
+        power = expected**2 @ masks.T
+        scale = np.sqrt(photons[:, 0].sum() / np.maximum(power.sum(axis=0, dtype=np.float64), 1e-30))
+        cross = np.matmul(roots, expected[:, :, None])[..., 0]
+        misfit = photons + scale**2 * power - 2 * scale * cross
+        for (turned, _, _), by_frame in zip(seen, misfit.T.astype(np.float64), strict=True):
             part = float(by_frame.sum()) / max(reference, 1e-30)
             found.append(Orientation((*changes, *turned), part, by_frame))
     return found
 
 
 def _frames(
-    counts: FrameArray, chosen: Int[NDArray[np.int64], " frame"]
-) -> Iterator[tuple[list[str], Roots]]:
-    """Yield the roots of some frames in every layout, and those of other frames as they are."""
-    roots = np.sqrt(counts[chosen])
-    half = roots.shape[-1] // 2
+    counts: FrameArray, chosen: Int[NDArray[np.int64], " frame"], counting: Roots
+) -> Iterator[tuple[list[str], Roots, Roots]]:
+    """Yield the roots of some frames in every layout, with a mask (1, y, x), and others as they are."""
+    roots = np.sqrt(counts[chosen] * counting)
     names = ("transposed", "flipped along y", "flipped along x", "shifted by N/2")
     for turns in product((False, True), repeat=4):
-        transposed, y, x, shifted = turns
-        turned = roots.transpose(0, 2, 1) if transposed else roots
-        turned = turned[:, :: -1 if y else 1, :: -1 if x else 1]
-        turned = np.roll(turned, (half, half), axis=(1, 2)) if shifted else turned
-        yield [f"frames {name}" for name in compress(names, turns)], turned
+        turned, mask = (_turned(images, *turns) for images in (roots, counting))
+        yield [f"frames {name}" for name in compress(names, turns)], turned, mask
     for name, rows in (
         ("frames one place earlier", (chosen + 1) % len(counts)),
         ("frames one place later", chosen - 1),
         ("frames in reverse order", len(counts) - 1 - chosen),
     ):
-        yield [name], np.sqrt(counts[rows])
+        yield [name], np.sqrt(counts[rows] * counting), counting
+
+
+def _turned(images: Roots, transposed: bool, y: bool, x: bool, shifted: bool) -> Roots:
+    images = images.transpose(0, 2, 1) if transposed else images
+    images = images[:, :: -1 if y else 1, :: -1 if x else 1]
+    half = images.shape[-1] // 2
+    return np.roll(images, (half, half), axis=(1, 2)) if shifted else images
 
 
 def _expected(

@@ -126,7 +126,16 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
 
 
 def remarks_on_object(base: BaseSet) -> list[str]:
-    """Return what a user may not expect of an object that becomes the truth, each in one sentence."""
+    """Return what a user may not expect of an object that becomes the truth, each in one sentence.
+
+    Raises
+    ------
+    StudyError
+        If the object is the same everywhere, a stand-in for its grid.
+    """
+    if not np.ptp(np.abs(base.obj)) + np.ptp(np.angle(base.obj)):
+        hint = "fdo.read_scan and fdo.agreement reconstruct frames that were measured"
+        raise StudyError("object", "is the same everywhere: there is nothing to simulate", hint)
     from skimage.restoration import unwrap_phase
 
     lit = lit_pixels(base.probe, base.positions_px, base.obj.shape)
