@@ -251,7 +251,7 @@ def test_a_product_of_ptychodus_comes_back(tmp_path: Path) -> None:
 def test_a_mask_that_is_no_mask_is_refused(tmp_path: Path) -> None:
     scan, truth = case()
     y, x = scan.positions_px.T
-    arrays = {"objectGuess": truth, "probeGuess": scan.probe, "ycoords": y, "xcoords": x}
+    arrays: dict[str, Any] = {"objectGuess": truth, "probeGuess": scan.probe, "ycoords": y, "xcoords": x}
     for mask in (np.ones((SIDE, SIDE)), np.ones(SIDE, bool)):
         np.savez(tmp_path / "mine.npz", counts=scan.counts[:], mask=mask, **arrays)
         with pytest.raises(StudyError, match=r"'mask' must be boolean, \(y, x\) or \(frame, y, x\), got"):
