@@ -177,6 +177,7 @@ def test_optional_entries_default(arrays: Arrays, tmp_path: Path) -> None:
         (np.array("[1]"), "is JSON but not a provenance record"),
         (np.array('{"data_transformations": ["x"]}'), "is JSON but not a provenance record"),
         (np.array('{"data_transformations": 3}'), "is JSON but not a provenance record"),
+        (np.array('{"physics_parameters": 3}'), "physics_parameters must be an object, got int"),
         (np.zeros(3), "'_metadata' must be one JSON text, got float64"),
         (np.array(b"\xff\xfe"), "'_metadata' is not valid JSON"),
     ],

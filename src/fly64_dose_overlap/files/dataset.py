@@ -186,6 +186,9 @@ def read_record(reader: NpzReader) -> Record:
     steps = record.get("data_transformations", []) if isinstance(record, dict) else None
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise StudyError(where, f"'{rules.METADATA}' is JSON but not a provenance record")
+    physics: Any = record.get("physics_parameters", {})
+    if not isinstance(physics, dict):
+        raise StudyError(where, f"physics_parameters must be an object, got {type(physics).__name__}")
     return record
 
 

@@ -153,9 +153,7 @@ def _start(reader: NpzReader | HdfScan, path: Path) -> _Import:
 
 def _check_physics(work: _Import) -> None:
     """Refuse lengths and energies of a record that are no numbers or in another unit than their names say."""
-    physics: Any = work.record.get("physics_parameters", {})
-    if not isinstance(physics, dict):
-        raise StudyError(work.where, f"physics_parameters must be an object, got {type(physics).__name__}")
+    physics = work.record.get("physics_parameters", {})
     for key, (low, high) in PHYSICS.items():
         value = physics.get(key)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
