@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,3 +107,9 @@ def test_without_a_stage_or_a_repository_no_file_is_written(
     (stage / STATE_FILE).parent.mkdir()
     say("no stage")
     assert read_state(stage) is None
+
+
+def test_no_thread_watches_a_bar() -> None:
+    before = {*threading.enumerate()}
+    for _ in track(range(2), total=2, label="work"):
+        assert {*threading.enumerate()} <= before

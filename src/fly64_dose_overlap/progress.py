@@ -27,6 +27,12 @@ STAGE_VARIABLE = "DVC_STAGE"
 _BEGAN = time.time()
 
 
+class _Bar(tqdm):  # pyright: ignore[reportMissingTypeArgument]
+    """A bar that no thread watches: such a thread prints errors of its own, and is lost in a fork."""
+
+    monitor_interval = 0
+
+
 @dataclass(frozen=True)
 class State:
     """What a stage does now."""
@@ -72,7 +78,7 @@ def track(
     start = said = recorded = time.monotonic()
     done = 0
     _record(label, 0, total, unit)
-    with tqdm(
+    with _Bar(
         total=total, desc=label, unit=unit, delay=BAR_DELAY_S, dynamic_ncols=True, disable=quiet
     ) as bar:
         for item in items:
