@@ -112,29 +112,28 @@ def broken_transfer(command: str, rng: random.Random, times: int, *, away: bool)
                         running.kill()
                     require_whole_objects(remote / OBJECTS)
                     require_whole_objects(study.root / CACHE)
-                    _repeat(line, study, tally)
+                    _repeat(line, study, tally, None if pull else remote)
                     require_whole_objects(remote / OBJECTS)
                     require_same(study, DATA)
-                    if not pull:
-                        _require_pushed(study, remote)
+                    if not pull and (missing := _not_pushed(study, remote)):
+                        raise Lost(f"{len(missing)} objects were not pushed, such as {missing[0]}")
     return tally.outcome()
 
 
-def _repeat(line: list[str], study: StudyCopy, tally: Tally) -> None:
+def _repeat(line: list[str], study: StudyCopy, tally: Tally, pushed_to: Path | None) -> None:
     """Repeat a transfer; where DVC then misses files, have it forget what it collected, as documented."""
-    if tally.run(line, study).returncode:
+    ended = tally.run(line, study)
+    if ended.returncode or (pushed_to and _not_pushed(study, pushed_to)):
         say(f"storage: {' '.join(line)} had to forget its index")
         tally.succeed(FORGET, study)
         tally.succeed(line, study)
 
 
-def _require_pushed(study: StudyCopy, remote: Path) -> None:
+def _not_pushed(study: StudyCopy, remote: Path) -> list[str]:
     names = {path.relative_to(study.root / CACHE) for path in (study.root / CACHE).glob("*/*")}
     there = {path.relative_to(remote / OBJECTS) for path in (remote / OBJECTS).glob("*/*")}
     needed = {Path(value[:2]) / value[2:] for value in _recorded(study)}
-    missing = sorted(map(str, needed & names - there))
-    if missing:
-        raise Lost(f"{len(missing)} objects were not pushed, such as {missing[0]}")
+    return sorted(map(str, needed & names - there))
 
 
 def _recorded(study: StudyCopy) -> set[str]:
