@@ -11,6 +11,7 @@ import yaml
 from faults.command import LIMIT_S, Lost, Tally
 from faults.outcome import Outcome
 from faults.victim import CACHE, require_whole_objects, victim
+from fly64_dose_overlap.pipeline.cells import BASE_FILE
 from fly64_dose_overlap.progress import say
 from matrix_study import JOBS, experiments, processes
 from study_copy import StudyCopy
@@ -68,7 +69,7 @@ def _require_own_result(study: StudyCopy, found: dict[str, str], seed: int, dige
     lock = yaml.safe_load(study.git("show", f"{found[name]}:dvc.lock"))["stages"][TARGET]
     if lock["params"]["params.yaml"]["base"]["seed"] != seed:
         raise Lost("its data were made with another seed")
-    (digest,) = [out["md5"] for out in lock["outs"]]
+    (digest,) = [out["md5"] for out in lock["outs"] if out["path"] == str(BASE_FILE)]
     if digest in digests.values():
         raise Lost("another experiment has the same data")
     digests[name] = digest
