@@ -15,7 +15,8 @@ import fly64_dose_overlap as fdo
 import tiny_scan
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import write_scan
-from fly64_dose_overlap.physics.likelihood import r_factor
+from fly64_dose_overlap.scores.fit import fit
+from fly64_dose_overlap.seeding import generator
 
 FLAT = np.ones_like(tiny_scan.truth())
 
@@ -41,7 +42,7 @@ def expected_photons(scan: fdo.Scan) -> np.ndarray:
 
 
 def r_factor_of_the_truth(scan: fdo.Scan) -> float:
-    return r_factor(scan.model, scan.counts, torch.from_numpy(tiny_scan.truth()))
+    return fit(scan.model, scan.counts, torch.from_numpy(tiny_scan.truth()), generator(1)).r_factor
 
 
 @pytest.fixture
@@ -64,8 +65,10 @@ def test_the_true_object_leaves_the_r_factor_of_noise_alone() -> None:
 def test_a_fit_explains_its_own_noise_too_and_halves_agree_in_coarse_detail() -> None:
     scan = two_modes()
     found = fdo.agreement(scan, epochs=10)
-    assert 0.8 * r_factor_of_the_truth(scan) < found.r_factor < r_factor_of_the_truth(scan)
-    assert found.r_factor == r_factor(scan.model, scan.counts, torch.from_numpy(found.result.obj))
+    assert 0.8 * r_factor_of_the_truth(scan) < found.fit.r_factor < r_factor_of_the_truth(scan)
+    obj = torch.from_numpy(found.result.obj)
+    assert found.fit.by_frame.tolist() == fit(scan.model, scan.counts, obj, generator(1)).by_frame.tolist()
+    assert found.fit.r_factor < found.fit.r_floor == pytest.approx(r_factor_of_the_truth(scan), rel=0.1)
     assert list(found.frc) == ["even/odd", "thinned"]
     for curve in found.frc.values():
         assert curve.frc[:6].min() > 0.7
@@ -74,7 +77,7 @@ def test_a_fit_explains_its_own_noise_too_and_halves_agree_in_coarse_detail() ->
 
 def test_halves_of_frames_without_noise_agree_in_fine_detail_too() -> None:
     found = fdo.agreement(two_modes(1000, noise=False), epochs=20)
-    assert found.r_factor < 0.01
+    assert found.fit.r_factor < 0.01
     for curve in found.frc.values():
         assert curve.frc[: len(curve.frc) // 2].min() > 0.98
     assert min(value for each in found.cutoffs_nyquist.values() for value in each.values()) > 0.8
@@ -120,7 +123,7 @@ def test_no_resolution_is_given_of_frames_that_nothing_explains() -> None:
     counts[:, 3, 4] += 1e6 + np.arange(len(counts), dtype=np.float32)
     with pytest.warns(UserWarning, match="the frames are not fitted: R-factor .* of an empty object"):
         found = fdo.agreement(replace(scan, counts=counts), epochs=1)
-    assert found.r_factor > found.r_empty
+    assert found.fit.r_factor > found.r_empty
     assert str(found).startswith("ML: no resolution, since the frames are not fitted")
     assert "half-bit" not in str(found)
 
@@ -138,7 +141,8 @@ def test_it_is_said_in_one_line_and_drawn() -> None:
     at = found.cutoffs_nyquist["even/odd"]["half-bit"]
     assert found.cutoffs_nm["even/odd"]["half-bit"] == 50 / at
     for each, unit in ((plain, ""), (found, f" ({50 / at:.3g} nm)")):
-        line = f"ML: R-factor {each.r_factor:.4f}, even/odd half-bit at {at:.2f}{unit}, even/odd one-seventh"
+        misfit = f"R-factor {each.fit.r_factor:.4f} (noise {each.fit.r_floor:.4f})"
+        line = f"ML: {misfit}, even/odd half-bit at {at:.2f}{unit}, even/odd one-seventh"
         assert str(each).startswith(line)
         assert "\n" not in str(each)
     (axes,) = found.plot().axes

@@ -23,11 +23,11 @@ from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.methods.run import run_method
 from fly64_dose_overlap.outcome import EVALUATION, Agreement, Result, Scores
-from fly64_dose_overlap.physics.likelihood import r_factor, scan_deviance
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.bound import find_limit
 from fly64_dose_overlap.scores.evaluation import warn_of_limit
+from fly64_dose_overlap.scores.fit import fit
 from fly64_dose_overlap.scores.frc import FrcCurve, cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import scan_region
@@ -339,7 +339,7 @@ def agreement(
     --------
     >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
     >>> found = agreement(scan, epochs=5)
-    >>> list(found.frc), found.r_factor < 0.2
+    >>> list(found.frc), found.fit.r_factor < 1.1 * found.fit.r_floor
     (['even/odd', 'thinned'], True)
     """
     if len(scan) < 2:
@@ -353,9 +353,8 @@ def agreement(
     require_sound(scan)
     whole = found(scan)
     fitted = replace(scan, probe=whole.probe, positions_px=whole.positions_px)
-    obj = torch.from_numpy(whole.obj)
-    error, empty = (r_factor(fitted.model, scan.counts, each) for each in (obj, torch.ones_like(obj)))
-    deviance = scan_deviance(fitted.model, scan.counts, obj)
+    obj, noise = torch.from_numpy(whole.obj), generator(seed, "fit")
+    misfit, empty = (fit(fitted.model, scan.counts, each, noise) for each in (obj, torch.ones_like(obj)))
     region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
     inside = region.rectangle
     curves: dict[str, FrcCurve] = {}
@@ -365,7 +364,7 @@ def agreement(
         curves[name] = fourier_ring_correlation(first[inside], aligned.field[inside])
     if pixel_nm is None and scan.optics is not None:
         pixel_nm = scan.optics.object_pixel_m * 1e9
-    agreed = Agreement(whole, error, empty, deviance, curves, pixel_nm)
+    agreed = Agreement(whole, misfit, empty.r_factor, curves, pixel_nm)
     if agreed.doubt:
         warnings.warn(agreed.doubt, stacklevel=3)
     return agreed

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scores.fit import Fit
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff
 from fly64_dose_overlap.scores.region import scan_region
 
@@ -134,12 +135,10 @@ class Agreement(Brief):
     ----------
     result : Result
         From all frames.
-    r_factor : float
-        Fourier R-factor of all frames, sum of abs(sqrt(n) - sqrt(I)) over the sum of sqrt(n).
+    fit : Fit
+        How well it explains all frames, beside what noise alone leaves.
     r_empty : float
-        That of an empty object.
-    deviance : float
-        Mean Poisson deviance of the reconstruction per detector pixel; noise alone leaves about 1 or less.
+        R-factor of an empty object.
     frc : dict of str to FrcCurve
         Fourier ring correlation between the reconstructions of two halves of the data:
         ``even/odd`` frames, which have half the overlap too, and ``thinned``, two halves of the
@@ -149,9 +148,8 @@ class Agreement(Brief):
     """
 
     result: Result
-    r_factor: float
+    fit: Fit
     r_empty: float
-    deviance: float
     frc: dict[str, FrcCurve]
     pixel_nm: float | None
 
@@ -177,7 +175,7 @@ class Agreement(Brief):
 
         Halves that share what nothing explains, such as a hot pixel, agree to any detail.
         """
-        return self.r_factor <= self.r_empty or self.deviance <= LARGE_DEVIANCE
+        return self.fit.r_factor <= self.r_empty or self.fit.deviance <= LARGE_DEVIANCE
 
     @property
     def doubt(self) -> str:
@@ -188,8 +186,8 @@ class Agreement(Brief):
         """
         if not self.is_fit:
             return (
-                f"the frames are not fitted: R-factor {self.r_factor:.4g} for {self.r_empty:.4g} of an empty "
-                "object; look for bad pixels, and at the orientation of frames, positions and probe"
+                f"the frames are not fitted: R-factor {self.fit.r_factor:.4g} for {self.r_empty:.4g} of an "
+                "empty object; look for bad pixels, and at the orientation of frames, positions and probe"
             )
         frames, photons = self.frc.get("even/odd"), self.frc["thinned"]
         if frames is None or (photons.frc - frames.frc).mean() <= SHARED_FRC:
@@ -202,10 +200,10 @@ class Agreement(Brief):
         )
 
     def __str__(self) -> str:
-        """Return the R-factor and the cutoffs, if these mean anything, in one line."""
+        """Return the R-factor, that of noise, and the cutoffs, if these mean anything, in one line."""
         if not self.is_fit:
             return f"{self.result.label}: no resolution, since {self.doubt}"
-        parts = [f"{self.result.label}: R-factor {self.r_factor:.4f}"]
+        parts = [f"{self.result.label}: R-factor {self.fit.r_factor:.4f} (noise {self.fit.r_floor:.4f})"]
         for halves, found in self.cutoffs_nyquist.items():
             for name, value in found.items():
                 nanometres = self.cutoffs_nm[halves][name]

@@ -14,7 +14,6 @@ from fly64_dose_overlap.physics.likelihood import (
     BACKGROUND_PHOTONS,
     amplitude_error,
     poisson_deviance,
-    r_factor,
     scan_deviance,
     scan_likelihood,
 )
@@ -120,11 +119,3 @@ def test_counts_on_disk_are_as_good() -> None:
     stored = spool(counts.shape, counts.dtype, [counts])
     assert scan_likelihood(model, stored, obj)[0] == scan_likelihood(model, counts, obj)[0]
     assert scan_deviance(model, stored, obj) == scan_deviance(model, counts, obj)
-
-
-def test_the_r_factor_vanishes_where_amplitudes_agree_and_is_one_for_a_dark_object() -> None:
-    model, obj, counts = a_scan()
-    expected = model.expected(obj, slice(0, FRAMES)).numpy().astype(np.float32)
-    assert r_factor(model, expected, obj) == pytest.approx(0, abs=1e-6)
-    assert r_factor(model, counts, torch.zeros_like(obj)) == pytest.approx(1)
-    assert 0 < r_factor(model, counts, obj) < 2

@@ -11,7 +11,7 @@ import torch
 
 import tiny_scan
 from fly64_dose_overlap.physics.detector import Detector
-from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS, r_factor, scan_deviance
+from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS, scan_deviance
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.scores.fit import Fit, fit
 
@@ -46,7 +46,10 @@ def test_its_figures_are_those_of_the_passes() -> None:
     scan, found = tiny_scan.scan(), of_truth()
     deviance = scan_deviance(model(), scan.counts, TRUTH, BACKGROUND_PHOTONS)
     assert found.deviance == pytest.approx(deviance, rel=1e-4)
-    assert found.r_factor == pytest.approx(r_factor(model(), scan.counts, TRUTH), rel=1e-5)
+    roots, expected = np.sqrt(scan.counts[:]), np.sqrt(model().expected(TRUTH, slice(0, len(scan))).numpy())
+    assert found.r_factor == pytest.approx(np.abs(roots - expected).sum() / roots.sum(), rel=1e-5)
+    dark = fit(model(), scan.counts, 0 * TRUTH, np.random.default_rng(1))
+    assert (dark.r_factor, dark.r_floor, dark.chi_square) == (1, 0, 0)
 
 
 def test_the_divergence_is_that_of_the_rates() -> None:
@@ -64,7 +67,11 @@ def test_a_frame_and_a_pixel_that_are_wrong_stand_out() -> None:
     assert np.unravel_index(found.by_pixel.argmax(), found.by_pixel.shape) == (3, 4)
     mask = np.ones((SIDE, SIDE), bool)
     mask[3, 4] = False
-    blind = fit(model(Detector(mask)), counts, TRUTH, np.random.default_rng(1))
+    other = np.where(mask, counts, 1e6).astype(np.float32)
+    blind, same = (
+        fit(model(Detector(mask)), each, TRUTH, np.random.default_rng(1)) for each in (counts, other)
+    )
+    assert blind.r_factor == same.r_factor
     assert blind.by_pixel[3, 4] == 0
     assert blind.photons == counts.sum() - counts[:, 3, 4].sum()
     assert blind.chi_square < found.chi_square

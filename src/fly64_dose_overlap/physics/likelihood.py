@@ -112,24 +112,3 @@ def scan_deviance(
 
 def _fits_sweep(obj: Tensor) -> bool:
     return obj.device.type == "cpu" and obj.dtype == torch.complex64
-
-
-def r_factor(model: ScanModel, counts: FrameArray, obj: Complex[Tensor, "h w"]) -> float:
-    """Return the Fourier R-factor: sum of abs(sqrt(n) - sqrt(I)) over the sum of sqrt(n).
-
-    The measure of fit of measured frames, which have no ground truth. Noise alone gives
-    about 0.4 over the mean amplitude, so that it cannot be compared between doses.
-
-    Parameters
-    ----------
-    counts : (frame, y, x) float, photons
-    obj : (y, x) complex
-    """
-    apart = seen = 0.0
-    for frames in model.batches():
-        pixels, expected = model.pixels(frames), model.expected(obj, frames)
-        counted = torch.from_numpy(counts[frames])
-        difference = pixels.filled(counted, expected).sqrt() - expected.sqrt()
-        apart += float(difference.abs().sum(dtype=torch.float64))
-        seen += float(pixels.filled(counted, torch.zeros_like(counted)).sqrt().sum(dtype=torch.float64))
-    return apart / seen

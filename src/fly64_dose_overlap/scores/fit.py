@@ -8,6 +8,7 @@ floor on photons that it has not seen; on those that it was fitted to it comes t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,9 @@ class Fit(Brief):
         Chi-square of each frame: a drift, or a beam that flickered, shows here.
     by_pixel : (y, x) float64
         Squared sum of n - I over all frames, over the sum of I, which is 1 on average: a mode that
-        is missing, or a pixel that is dead, shows here. 0 where no photon is expected.
+        is missing, or a pixel that is dead, shows here.
+
+    Those of chi-square are 0 where no photon is expected at all.
     """
 
     photons: float
@@ -66,6 +69,11 @@ class _Sums:
         self.deviance += 2 * float((rate - seen + seen * (seen / rate).log()).sum())
         self.apart += float((counts.sqrt() - expected.sqrt()).abs().sum())
         self.roots += float(counts.sqrt().sum())
+
+    @property
+    def r_factor(self) -> float:
+        # A single photon makes 1.
+        return self.apart / max(self.roots, 1.0)
 
 
 def fit(model: ScanModel, counts: FrameArray, obj: Complex[Tensor, "h w"], rng: np.random.Generator) -> Fit:
@@ -103,10 +111,14 @@ def fit(model: ScanModel, counts: FrameArray, obj: Complex[Tensor, "h w"], rng: 
     return Fit(
         photons,
         *deviances,
-        found.apart / found.roots,
-        floor.apart / floor.roots,
-        float(by_frame[0].sum() / by_frame[1].sum()),
+        found.r_factor,
+        floor.r_factor,
+        float(_ratio(by_frame[0].sum(), by_frame[1].sum())),
         (deviances[0] - deviances[1]) / 2 * counting / photons,
-        by_frame[0] / by_frame[1],
-        np.divide(residual**2, light, out=np.zeros_like(light), where=light > 0),
+        _ratio(*by_frame),
+        _ratio(residual**2, light),
     )
+
+
+def _ratio(misfit: Any, expected: Any) -> NDArray[np.float64]:
+    return np.divide(misfit, expected, out=np.zeros(np.shape(misfit)), where=expected > 0)
