@@ -18,7 +18,7 @@ import psutil
 from study_copy import DOSES, VIEWS, StudyCopy, matrix_line
 
 CELLS = [f"{dose}-{view}" for dose in DOSES for view in VIEWS]
-DATA_STAGES = {"base", "simulate", "overlap"}
+DATA_STAGES = {"base", "reference", "expose", "overlap"}
 JOBS = ".dvc/tmp/exps/run"
 MODEL = "models/refined/model.safetensors"
 LONGER = {"methods__refined__epochs": 3, "methods__refined__steps_per_epoch": 30}

@@ -64,7 +64,7 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
     params = parse_params(CONTENT)
     assert params.model_dump() == CONTENT
     with pytest.raises(ValidationError, match="frozen"):
-        params.simulate.seed = 3
+        params.expose.seed = 3
     with pytest.raises(ValidationError, match="frozen"):
         params.overlap.views["dense"].s_img = 0.5
 
@@ -73,7 +73,7 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
     ("changes", "message"),
     [
         ({"colour": 1}, "colour: unknown key"),
-        ({"simulate.loss_weight": 1}, "simulate.loss_weight: unknown key"),
+        ({"expose.loss_weight": 1}, "expose.loss_weight: unknown key"),
         ({"overlap.views.dense.size": 1}, "overlap.views.dense.size: unknown key"),
         ({"dose": REMOVED}, "dose: key is missing"),
         ({"methods": REMOVED}, "methods: key is missing"),
@@ -84,8 +84,8 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
         ({"base.source": None}, "base.source: input should be a valid string, got None"),
         ({"overlap.enable_oversampling": 1}, "enable_oversampling: input should be a valid boolean, got 1"),
         (
-            {"simulate": []},
-            "simulate: input should be a valid dictionary or instance of SimulateParams, got []",
+            {"expose": []},
+            "expose: input should be a valid dictionary or instance of ExposeParams, got []",
         ),
         ({"base.frame_side_px": 63}, "base.frame_side_px: input should be a multiple of 2, got 63"),
         ({"base.frame_side_px": 6}, "base.frame_side_px: input should be greater than or equal to 18, got 6"),
@@ -94,9 +94,9 @@ def test_the_repositorys_parameters_are_valid_and_frozen() -> None:
         ({"base.defocus_um": float("nan")}, "base.defocus_um: input should be a finite number, got nan"),
         ({"base.object_kind": "sun"}, "base.object_kind: input should be 'star' or 'texture', got 'sun'"),
         ({"base.source": ""}, "base.source: string should have at least 1 character, got ''"),
-        ({"simulate.split_fraction": 1}, "simulate.split_fraction: input should be less than 1, got 1"),
-        ({"simulate.guard_gap_px": -1}, "guard_gap_px: input should be greater than or equal to 0, got -1"),
-        ({"simulate.seed": -1}, "simulate.seed: input should be greater than or equal to 0, got -1"),
+        ({"expose.split_fraction": 1}, "expose.split_fraction: input should be less than 1, got 1"),
+        ({"expose.guard_gap_px": -1}, "guard_gap_px: input should be greater than or equal to 0, got -1"),
+        ({"expose.seed": -1}, "expose.seed: input should be greater than or equal to 0, got -1"),
         ({"seed": 2**63}, "seed: input should be less than 9223372036854775808, got 9223372036854775808"),
         ({"stops.patience": 0}, "stops.patience: input should be greater than or equal to 1, got 0"),
         ({"learned": [], "iterative": []}, "learned and iterative name no method"),
@@ -218,7 +218,7 @@ def _finite(bound: Any) -> bool:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
 def test_no_number_is_without_measure(value: float) -> None:
-    for name in ("base.defocus_um", "simulate.guard_gap_px"):
+    for name in ("base.defocus_um", "expose.guard_gap_px"):
         assert refusal(changed({name: value})).startswith(f"{name}: input should be ")
     assert method_refusal("refined", {"learning_rate": value}).startswith("learning_rate: input should be ")
 

@@ -26,7 +26,7 @@ from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.methods.registry import method_class, method_names
 from fly64_dose_overlap.pipeline.cells import model_file, reconstruction_folder
 from fly64_dose_overlap.pipeline.code import code_of_method, imported_files
-from fly64_dose_overlap.pipeline.stages import base, check, overlap, reconstruct, simulate, train
+from fly64_dose_overlap.pipeline.stages import base, check, expose, overlap, reconstruct, reference, train
 from recording import Recording, covers, files_in
 from tiny_study import ROOT, write_params
 
@@ -137,7 +137,7 @@ def test_parameters_have_no_defaults() -> None:
 
 
 def test_every_stage_is_described_and_runs_its_own_module() -> None:
-    data = ["base", "simulate", "overlap", "limit"]
+    data = ["base", "reference", "expose", "overlap", "limit"]
     assert list(STAGES) == ["check", *data, "train", "infer", "reconstruct", "evaluate"]
     for name, stage in STAGES.items():
         assert stage["desc"].strip()
@@ -162,7 +162,7 @@ def test_the_run_cache_gives_no_base_set_back_since_a_file_may_have_other_conten
 
 
 def test_the_matrix_is_that_of_the_parameters() -> None:
-    assert STAGES["simulate"]["matrix"] == {"dose": "${doses}"}
+    assert STAGES["expose"]["matrix"] == {"dose": "${doses}"}
     assert STAGES["overlap"]["matrix"] == {"dose": "${doses}", "view": "${overlap.views}"}
     assert STAGES["limit"]["matrix"] == {"view": "${overlap.views}"}
     assert STAGES["train"]["matrix"] == STAGES["infer"]["matrix"] == {"method": "${learned}"}
@@ -176,8 +176,10 @@ def test_all_parameters_together_are_one_of_check() -> None:
 def test_training_sees_the_training_half_only_and_reconstruction_the_other() -> None:
     data = {name: [dep for dep in STAGES[name]["deps"] if dep.startswith("data/")] for name in STAGES}
     assert data["train"] == ["data/views/${dose}/${view}/train.npz"]
-    for name in ("infer", "reconstruct", "evaluate"):
+    for name in ("infer", "reconstruct"):
         assert data[name] == ["data/views/${dose}/${view}/test.npz"]
+    # Photons that no method saw are for scores alone.
+    assert data["evaluate"] == ["data/reference", "data/views/${dose}/${view}/test.npz"]
 
 
 def test_methods_are_parted_by_their_paths() -> None:
@@ -208,12 +210,12 @@ def test_dvc_knows_the_stages_by_dose_view_and_method(
 
     Repo.init(str(tmp_path), no_scm=True).close()
     names = stages_known()
-    wanted = {"check", "base", "simulate@1000", "overlap@10000-dense", "limit@sparse", "evaluate"}
+    wanted = {"check", "base", "reference", "expose@1000", "overlap@10000-dense", "limit@sparse", "evaluate"}
     params = load_params(ROOT / "params.yaml")
     wanted |= {f"{stage}@{name}" for stage in ("train", "infer") for name in params.learned}
     wanted |= {f"reconstruct@{name}" for name in params.iterative}
     assert wanted <= set(names)
-    assert len(names) == 2 + 3 + 3 * 3 + 3 + 2 * len(params.learned) + len(params.iterative) + 1
+    assert len(names) == 3 + 3 + 3 * 3 + 3 + 2 * len(params.learned) + len(params.iterative) + 1
     content = yaml.safe_load((tmp_path / "params.yaml").read_text())
     content["overlap"]["views"]["fourth"] = {"s_img": 0.3, "n_groups": None, "gridsize": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
@@ -300,7 +302,8 @@ def test_stages_read_the_parameters_and_write_the_files_that_are_declared(
     write_scans(tmp_path / "data/views/10000/dense")
     runs: list[tuple[Any, Callable[[], None], dict[str, Any]]] = [
         (base, lambda: base.main(params), {}),
-        (simulate, lambda: simulate.main(1000, params), {}),
+        (reference, lambda: reference.main(params), {}),
+        (expose, lambda: expose.main(1000, params), {}),
         (overlap, lambda: overlap.main(1000, "dense", params), {"view": "dense"}),
         (overlap, lambda: overlap.main(1000, "baseline", params), {"view": "baseline"}),
         (check, lambda: check.main(params), {}),

@@ -73,7 +73,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a study in which DVC runs a stage."""
     (tmp_path / STATE_FILE).parent.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVC_STAGE", "simulate@1000")
+    monkeypatch.setenv("DVC_STAGE", "expose@1000")
     return tmp_path
 
 
@@ -83,7 +83,7 @@ def test_a_stage_leaves_its_state_in_a_file(stage: Path, monkeypatch: pytest.Mon
     items = track(range(3), total=30, label="work", unit="group", step=10)
     next(items)
     state = read_state(stage)
-    assert state == State("simulate@1000", "work", 0, 30, "group", 0.0, os.getpid(), progress._BEGAN)
+    assert state == State("expose@1000", "work", 0, 30, "group", 0.0, os.getpid(), progress._BEGAN)
     assert state is not None
     assert state.seconds_left is None
     next(items)

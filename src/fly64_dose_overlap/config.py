@@ -53,7 +53,9 @@ class BaseParams(Section):
     """The base set: object, probe and scan positions."""
 
     source: str = Field(min_length=1, max_length=4096)
-    """``synthetic``, ``star-bench``, or the path of an NPZ file."""
+    """``synthetic``, ``star-bench``, or the path of a file."""
+    frames: Literal["auto", "measured", "simulated"]
+    """Of a file: as they were measured, or simulated from its object; auto: measured, if it has any."""
     seed: Seed
     frame_side_px: Annotated[int, Field(ge=18, le=1024, multiple_of=2)]
     """N, the side of a diffraction frame and of the probe; fewer pixels lie in the stop's shadow."""
@@ -75,6 +77,8 @@ class BaseParams(Section):
                 f"field_px={self.field_px} and step_px={self.step_px} make {positions:.2g} positions, "
                 f"at most {MAX_POSITIONS:,} are simulated"
             )
+        if self.is_synthetic and self.frames == "measured":
+            raise ValueError(f"frames: measured needs a file, and source is {self.source}")
         return self
 
     @property
@@ -83,10 +87,23 @@ class BaseParams(Section):
         return self.source in ("synthetic", "star-bench")
 
 
-class SimulateParams(Section):
+class ReferenceParams(Section):
+    """What stands for the truth of measured frames, whose object nobody knows."""
+
+    seed: Seed
+    fraction: Annotated[float, Field(ge=0.05, le=0.95)]
+    """Part of the photons that makes the reference; doses are made of the others."""
+    epochs: Epochs
+    """Of its reconstruction."""
+
+
+class ExposeParams(Section):
     """Dose, noise and the split into training and test halves."""
 
     seed: Seed
+    """Of the photons that are drawn, or kept of those that were measured."""
+    split: Literal["auto", "halves", "none"]
+    """Train and test on a half each, or both on all frames; auto: none for measured frames."""
     split_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Part of the y range that is training data."""
     guard_gap_px: Annotated[float, Field(ge=0, le=1e6)] | None
@@ -184,7 +201,8 @@ class Params(Section):
     doses: Annotated[list[Dose], Field(min_length=1, max_length=1000)]
     """Doses for which datasets exist, photons per frame."""
     base: BaseParams
-    simulate: SimulateParams
+    reference: ReferenceParams
+    expose: ExposeParams
     overlap: OverlapParams
     calibration: CalibrationParams
     seed: Seed

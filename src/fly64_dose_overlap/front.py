@@ -84,6 +84,7 @@ def simulate(
     """
     params = BaseParams(
         source="synthetic",
+        frames="auto",
         seed=seed,
         frame_side_px=frame_side_px,
         object_kind=object_kind,  # pyright: ignore[reportArgumentType] - checked there

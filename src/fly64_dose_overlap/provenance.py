@@ -14,6 +14,8 @@ from typing import Any
 from fly64_dose_overlap.version import __version__
 
 SCHEMA_VERSION = "1.0.0"
+MEASURED = "reference"
+"""The step that divides the photons of measured frames."""
 Record = dict[str, Any]
 
 

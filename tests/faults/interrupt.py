@@ -23,7 +23,7 @@ EARLIEST_PART = 0.2
 INTERRUPTED = (130, -signal.SIGINT)
 """The same to a shell; the latter while Python still imports."""
 TIMES = 2
-QUICK_STAGES = ("simulate",)
+QUICK_STAGES = ("expose",)
 CELL = ("--view", "dense", "-S", "seed=44")
 
 

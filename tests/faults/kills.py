@@ -36,7 +36,8 @@ SEED = 20260
 KILLS_OF_STAGE = {
     "check": 4,
     "base": 8,
-    "simulate": 6,
+    "reference": 4,
+    "expose": 6,
     "overlap": 8,
     "limit": 6,
     "train": 7,

@@ -37,7 +37,7 @@ FILE_SIZES = 1
 MEMORY_MIB = (512, 1024, 1060, 1100, 1150, 1200, 1300, 1500)
 """Stages refuse the first, which has no room for the libraries; the others let most of them start."""
 MEMORY_LIMIT_S = 300.0
-QUICK_STAGES = ("base", "simulate")
+QUICK_STAGES = ("base", "expose")
 NAMES_MEMORY = re.compile("^(OpenBLAS error: Memory allocation|cannot allocate memory)")
 """Last line of the C library or of OpenBLAS where they end a process that has no memory."""
 STEPS_MIB = (1, 2, 4, 7, 10, 14, 18, 24)

@@ -61,7 +61,7 @@ def prepare(folder: Path, frames: int) -> None:
         doses=[DOSE],
         view="baseline",
         base={"frame_side_px": 64, "field_px": (lines - 1) * STEP_PX, "step_px": STEP_PX},
-        simulate={"split_fraction": (SPARE_LINES - 0.5) / (lines - 1), "guard_gap_px": 0.0},
+        expose={"split_fraction": (SPARE_LINES - 0.5) / (lines - 1), "guard_gap_px": 0.0},
         learned=["network", "refined"],
         iterative=[],
         methods={

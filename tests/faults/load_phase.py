@@ -14,7 +14,7 @@ from typing import Any
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.files.dataset import read_scan
 from fly64_dose_overlap.pipeline import cells
-from fly64_dose_overlap.pipeline.stages import base, evaluate, overlap, simulate, train
+from fly64_dose_overlap.pipeline.stages import base, evaluate, expose, overlap, train
 from fly64_dose_overlap.scan import Scan
 
 METHODS = ("ml", "lsqml", "rpie", "epie", "ad_poisson", "flat")
@@ -29,7 +29,7 @@ def view_file(params: Params, half: str) -> Path:
 def simulation(params: Params) -> None:
     """Make the base set and draw the counts of the whole scan."""
     base.main()
-    simulate.main(params.dose)
+    expose.main(params.dose)
 
 
 def views(params: Params) -> None:

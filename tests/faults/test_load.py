@@ -25,9 +25,9 @@ def test_every_phase_stays_below_the_limit() -> None:
 def test_the_scan_has_as_many_frames_as_it_is_called_after(frames: int, tmp_path: Path) -> None:
     prepare(tmp_path, frames)
     params = load_params(tmp_path / "params.yaml")
-    assert params.simulate.guard_gap_px == 0
+    assert params.expose.guard_gap_px == 0
     base = make_synthetic_base(params.base)
-    split = split_scan(base.positions_px, fraction=params.simulate.split_fraction, guard_gap_px=0)
+    split = split_scan(base.positions_px, fraction=params.expose.split_fraction, guard_gap_px=0)
     assert frames <= len(split.test) < 1.1 * frames
     assert len(split.train) > 0
 

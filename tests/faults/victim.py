@@ -123,12 +123,23 @@ def fresh_victim() -> Generator[StudyCopy]:
 
 def stages() -> list[Stage]:
     """Return the stages of the finished study in the order of the pipeline, one of each kind and method."""
-    order = ("check", "base", "simulate", "overlap", "limit", "train", "infer", "reconstruct", "evaluate")
+    order = (
+        "check",
+        "base",
+        "reference",
+        "expose",
+        "overlap",
+        "limit",
+        "train",
+        "infer",
+        "reconstruct",
+        "evaluate",
+    )
     lock = finished().lock()
     found: list[Stage] = []
     for kind in order:
         names = [name for name in lock if name.split("@")[0] == kind]
-        if kind in ("simulate", "overlap", "limit"):
+        if kind in ("expose", "overlap", "limit"):
             names = [name for name in names if name.endswith((VIEW, f"@{DOSE}"))]
         for name in names:
             outputs = tuple(out["path"] for out in lock[name]["outs"])

@@ -53,6 +53,48 @@ def assert_same(first: Any, second: Any) -> None:
             assert value == other, name
 
 
+@pytest.mark.parametrize("of_frames", [False, True])
+def test_the_detector_comes_along(scan: Scan, arrays: Arrays, of_frames: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    mask = rng.random(scan.counts.shape[0 if of_frames else 1 :]) > 0.1
+    scan = replace(scan, mask=mask, background=rng.random(mask.shape[-2:]).astype(np.float32))
+    write_scan(tmp_path / "a.npz", scan, arrays["objectGuess"])
+    again = read_scan(tmp_path / "a.npz")
+    assert isinstance(again.mask, DiskArray) is of_frames
+    assert_same(scan, again)
+    base = BaseSet(
+        arrays["objectGuess"],
+        scan.probe,
+        scan.positions_px,
+        scan.scan_index,
+        {},
+        np.sqrt(scan.counts[:]),
+        scan.mask,
+        scan.background,
+    )
+    write_base(tmp_path / "base.npz", base)
+    assert_same(base, read_base(tmp_path / "base.npz"))
+    write_base(tmp_path / "bare.npz", replace(base, amplitude=None))
+    assert read_base(tmp_path / "bare.npz").mask is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask": np.ones((8, 8))}, r"'mask' must be boolean, .*got float64 \(8, 8\)"),
+        ({"mask": np.ones((2, 8, 8), bool)}, r"'mask' must be .*got bool \(2, 8, 8\); .*\(6, 8, 8\)"),
+        ({"background": np.ones((3, 8))}, r"'background' must hold photons of a frame \(8, 8\)"),
+        ({"background": np.full((8, 8), -1.0)}, "'background' must be finite and not negative"),
+    ],
+)
+def test_a_detector_that_does_not_fit_is_refused(
+    arrays: Arrays, changes: Arrays, message: str, tmp_path: Path
+) -> None:
+    write_npz(tmp_path / "bad.npz", {**arrays, **changes})
+    with pytest.raises(StudyError, match=message):
+        read_scan(tmp_path / "bad.npz")
+
+
 @pytest.mark.parametrize("modes", [1, 2])
 def test_scan_round_trip_and_identical_rewrite(
     scan: Scan, arrays: Arrays, modes: int, tmp_path: Path

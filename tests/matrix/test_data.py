@@ -53,7 +53,7 @@ def test_these_overrides_leave_its_data_alone(repo: Repo, override: str) -> None
     "override",
     [
         "base.seed=43",
-        "simulate.seed=43",
+        "expose.seed=43",
         "overlap.seed_grouping=1",
         "overlap.enable_oversampling=false",
         "overlap.views.dense.s_img=0.5",

@@ -13,8 +13,8 @@ from study_copy import CELL_STAGES, RESULTS, stages_run
 
 pytestmark = pytest.mark.slow
 
-DATA = {"base", "simulate@10000", "overlap@10000-dense"}
-LIMIT = {"simulate@1000", "overlap@1000-dense", "limit@dense"}
+DATA = {"base", "reference", "expose@10000", "overlap@10000-dense"}
+LIMIT = {"expose@1000", "overlap@1000-dense", "limit@dense"}
 """The limit serves all doses and is found from the first."""
 
 

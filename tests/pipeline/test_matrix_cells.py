@@ -85,7 +85,7 @@ def test_a_dose_beside_the_list_gets_data_of_its_own(clone: StudyCopy) -> None:
     clone.matrix("--dose", "3e3", "--view", "baseline")
     (reference,) = experiments(clone).values()
     assert states(clone) == {"3000-baseline": "done"}
-    assert data_made(job_logs(clone)) == {"simulate@3000", "overlap@3000-baseline"}
+    assert data_made(job_logs(clone)) == {"expose@3000", "overlap@3000-baseline"}
     params = yaml.safe_load(clone.git("show", f"{reference}:params.yaml"))
     assert params["dose"] == 3000
     assert params["doses"] == [*DOSES, 3000]

@@ -17,7 +17,7 @@ import factories
 from fly64_dose_overlap.learning.bundle import save_bundle
 from fly64_dose_overlap.learning.correction import CorrectorInfo, bundle_name
 from fly64_dose_overlap.learning.corrector import build_corrector
-from fly64_dose_overlap.pipeline.stages import base, evaluate, overlap, reconstruct, simulate, train
+from fly64_dose_overlap.pipeline.stages import base, evaluate, expose, overlap, reconstruct, train
 from fly64_dose_overlap.pipeline.stages._cli import command
 from tiny_study import write_params
 
@@ -30,7 +30,7 @@ BASE = "data/base/base.npz"
 VIEW = "data/views/10000/dense/train.npz"
 STAGES: dict[str, tuple[Any, list[str], str]] = {
     "base": (base, [], "mine.npz"),
-    "simulate": (simulate, ["--dose", "10000"], BASE),
+    "expose": (expose, ["--dose", "10000"], BASE),
     "overlap": (overlap, ["--dose", "10000", "--view", "dense"], "data/dose/10000/train.npz"),
     "train": (train, ["--method", "refined"], VIEW),
     "infer": (reconstruct, ["--method", "refined"], "data/views/10000/dense/test.npz"),
@@ -230,10 +230,10 @@ def assert_refused(stage: str, rule: str) -> None:
 @pytest.mark.parametrize(("broken", "rule"), BROKEN_SCAN.values(), ids=BROKEN_SCAN)
 def test_a_broken_scan_is_refused(stage: str, broken: Callable[[Arrays], Arrays], rule: str) -> None:
     arrays = valid_arrays()
-    if stage == "simulate":
+    if stage == "expose":
         del arrays["diffraction"]
     write(STAGES[stage][2], broken(arrays))
-    if stage == "simulate" and rule.startswith("'ycoords' has 5"):
+    if stage == "expose" and rule.startswith("'ycoords' has 5"):
         rule = "'ycoords' has 5 entries but there are 6"
     assert_refused(stage, rule)
 

@@ -29,7 +29,7 @@ def test_a_pull_leaves_nothing_to_run(clone: StudyCopy, finished: StudyCopy) -> 
 
 @pytest.mark.parametrize(
     ("target", "folder"),
-    [("simulate@1000", "data/dose/1000"), ("overlap@10000-dense", "data/views/10000/dense")],
+    [("expose@1000", "data/dose/1000"), ("overlap@10000-dense", "data/views/10000/dense")],
 )
 def test_a_pull_can_fetch_one_dataset(clone: StudyCopy, target: str, folder: str) -> None:
     clone.dvc("pull", target)

@@ -110,7 +110,10 @@ def test_table_has_all_methods_and_columns(
     flat = evaluation.metrics["methods"][FLAT]
     assert f"{flat['phase']['psnr_db']:.2f}" in printed
     assert f"{flat['complex_nrmse']:.4f}" in printed
-    assert f"Test half only. Region: {evaluation.region.pixels:,} pixels" in printed
+    assert (
+        f"All frames, which networks were trained on too. Region: {evaluation.region.pixels:,} pixels"
+        in printed
+    )
     assert "the truth's own range" in printed
 
 

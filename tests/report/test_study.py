@@ -125,7 +125,8 @@ def test_scores_of_the_training_half_are_refused() -> None:
     run = new_run(1000, "dense")
     run.evaluation["conventions"]["split"] = "train"
     with pytest.raises(
-        StudyError, match=r"1000-dense: metrics/evaluation.json: must be of the test half, got 'train'"
+        StudyError,
+        match=r"1000-dense: metrics/evaluation.json: must be of the test half or all frames, got 'train'",
     ):
         study_of(run)
 

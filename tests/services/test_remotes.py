@@ -24,7 +24,7 @@ def test_a_pull_restores_all_files_as_they_were(clone: StudyCopy, origin: StudyC
 
 
 def test_a_pull_can_fetch_one_dataset(clone: StudyCopy, origin: StudyCopy) -> None:
-    clone.dvc("pull", "simulate@1000")
+    clone.dvc("pull", "expose@1000")
     assert checksums(clone) == checksums(origin, "data/dose/1000/")
     clone.dvc("pull", "overlap@10000-dense")
     assert checksums(clone) == checksums(origin, "data/dose/1000/", "data/views/10000/dense/")

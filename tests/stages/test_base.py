@@ -209,7 +209,7 @@ def test_a_dose_must_be_listed() -> None:
 def test_help_needs_neither_torch_nor_scipy() -> None:
     code = (
         "import importlib, sys\n"
-        "for stage in ('base', 'simulate', 'overlap'):\n"
+        "for stage in ('base', 'expose', 'overlap'):\n"
         "    sys.argv = [stage, '--help']\n"
         "    module = importlib.import_module(f'fly64_dose_overlap.pipeline.stages.{stage}')\n"
         "    try: module.run(module.main)\n"
@@ -222,5 +222,5 @@ def test_help_needs_neither_torch_nor_scipy() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("--params FILE") == 3
-    for stage in ("base", "simulate", "overlap"):
+    for stage in ("base", "expose", "overlap"):
         assert f"{stage} imports []" in result.stdout

@@ -15,7 +15,7 @@ from fly64_dose_overlap import provenance
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import read_scan
 from fly64_dose_overlap.pipeline.cells import dose_file
-from fly64_dose_overlap.pipeline.stages import base, overlap, simulate
+from fly64_dose_overlap.pipeline.stages import base, expose, overlap
 from fly64_dose_overlap.pipeline.stages._cli import command
 from tiny_study import write_params
 
@@ -35,7 +35,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         params = write_params(root)
         base.main(params)
-        simulate.main(DOSE, params)
+        expose.main(DOSE, params)
     finally:
         os.chdir(before)
     return root

@@ -16,6 +16,7 @@ from fly64_dose_overlap.study.base import make_synthetic_base, object_side_px
 def base_params(**changes: Any) -> BaseParams:
     values: dict[str, Any] = {
         "source": "synthetic",
+        "frames": "auto",
         "seed": 42,
         "frame_side_px": 64,
         "object_kind": "star",

@@ -88,9 +88,12 @@ def test_halves_are_disjoint_and_in_order() -> None:
     [
         (
             0.1,
-            r"simulate: the training half is empty: none of 5 frames has y < -1 px \(y from 0 to 10, cut",
+            r"expose: the training half is empty: none of 5 frames has y < -1 px \(y from 0 to 10, cut",
         ),
-        (0.9, r"simulate: the test half is empty: none of 5 frames has y >= 11 px .*guard gap 4 px\); use a"),
+        (
+            0.9,
+            r"expose: the test half is empty: none of 5 frames has y >= 11 px .*; use expose.split: none",
+        ),
     ],
 )
 def test_an_empty_half_is_refused(fraction: float, message: str) -> None:
@@ -107,11 +110,11 @@ def test_positions_on_one_line_cannot_be_split() -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, math.nan])
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
-    with pytest.raises(StudyError, match=r"simulate.split_fraction: must be between 0 and 1, got"):
+    with pytest.raises(StudyError, match=r"expose.split_fraction: must be between 0 and 1, got"):
         split_scan(scan(0, 1), fraction=fraction, guard_gap_px=0)
 
 
 @pytest.mark.parametrize("gap_px", [-1.0, math.inf, math.nan])
 def test_a_gap_out_of_range_is_refused(gap_px: float) -> None:
-    with pytest.raises(StudyError, match=r"simulate.guard_gap_px: must be at least 0, got"):
+    with pytest.raises(StudyError, match=r"expose.guard_gap_px: must be at least 0, got"):
         split_scan(scan(0, 1), fraction=0.5, guard_gap_px=gap_px)

@@ -150,6 +150,7 @@ def test_sets_obey_the_data_contract(sets: dict[str, BaseSet], tmp_path: Path) -
 def test_base_source_star_bench_gives_the_baseline_raster(sets: dict[str, BaseSet]) -> None:
     params = BaseParams(
         source="star-bench",
+        frames="auto",
         seed=42,
         frame_side_px=64,
         object_kind="texture",

@@ -44,6 +44,8 @@ class BaseSet:
         Measured frames, if the source has any, in memory or on disk.
     mask : (y, x) or (frame, y, x) bool, optional
         Detector pixels that count; those that do not have amplitude 0.
+    background : (y, x) float32, optional, photons
+        Expected photons of each detector pixel that do not come through the object.
     """
 
     obj: ComplexImage
@@ -52,7 +54,8 @@ class BaseSet:
     scan_index: NDArray[np.int64]
     record: Record
     amplitude: FrameArray | None = None
-    mask: NDArray[np.bool_] | None = None
+    mask: NDArray[np.bool_] | DiskArray | None = None
+    background: NDArray[np.float32] | None = None
 
 
 def read_scan(path: Path | str, *, gridsize: int | None = None, neighbor_count: int | None = None) -> Scan:
@@ -121,6 +124,7 @@ def base_from_arrays(
 ) -> BaseSet:
     """Validate arrays by their NPZ keys, and frames, and make a base set of them."""
     if frames is None:
+        arrays = {key: array for key, array in arrays.items() if key not in rules.OF_FRAMES}
         rules.check_base(arrays, where)
     else:
         rules.check_layout(arrays, where, frames.shape, frames.dtype, 1)
@@ -132,7 +136,10 @@ def base_from_arrays(
 def _load(reader: NpzReader) -> tuple[dict[str, AnyArray], Record]:
     """Load the arrays that the contract knows, but for the frames, and the record; other keys stay unread."""
     known = rules.KNOWN_KEYS - {rules.DIFFRACTION}
-    arrays = {key: reader.load(key) for key in reader if key in known}
+    arrays: dict[str, Any] = {key: reader.load(key) for key in reader if key in known - {rules.MASK}}
+    if rules.MASK in reader:
+        of_frames = len(reader.header(rules.MASK)[0]) > 2
+        arrays[rules.MASK] = reader.rows_on_disk(rules.MASK) if of_frames else reader.load(rules.MASK)
     return arrays, read_record(reader)
 
 
@@ -153,13 +160,15 @@ def _read_frames(
 
 def _scan_arrays(arrays: Mapping[str, AnyArray]) -> dict[str, Any]:
     positions = np.stack([arrays[rules.YCOORDS], arrays[rules.XCOORDS]], axis=1).astype(np.float64)
-    index = arrays.get(rules.SCAN_INDEX)
+    index, dark = arrays.get(rules.SCAN_INDEX), arrays.get(rules.BACKGROUND)
     probe = arrays[rules.PROBE].astype(np.complex64, copy=False)
     return {
         "obj": arrays[rules.OBJECT].astype(np.complex64, copy=False),
         "probe": probe[None] if probe.ndim == 2 else probe,
         "positions_px": positions,
         "scan_index": np.arange(len(positions)) if index is None else index.astype(np.int64, copy=False),
+        "mask": arrays.get(rules.MASK),
+        "background": None if dark is None else dark.astype(np.float32, copy=False),
     }
 
 
@@ -209,7 +218,8 @@ def write_scan(path: Path | str, scan: Scan, obj: ComplexImage) -> None:
     """
     counts = as_stream(scan.counts)
     roots = (np.sqrt(block, dtype=np.float32) for block in counts.chunks)
-    base = BaseSet(obj, scan.probe, scan.positions_px, scan.scan_index, scan.record)
+    held = (scan.probe, scan.positions_px, scan.scan_index, scan.record)
+    base = BaseSet(obj, *held, mask=scan.mask, background=scan.background)
     _write(path, base, ArrayStream(counts.shape, np.float32, roots), scan.groups)
 
 
@@ -237,8 +247,14 @@ def _write(path: Path | str, scan: BaseSet, frames: ArrayStream | None, groups: 
     }
     if groups is not None:
         arrays[rules.GROUPS] = groups.astype(np.int32, copy=False)
+    if frames is not None and scan.background is not None:
+        arrays[rules.BACKGROUND] = scan.background
     members: dict[str, AnyArray | ArrayStream] = dict(arrays)
+    if frames is not None and scan.mask is not None:
+        rules.check_mask(where, scan.mask.shape, scan.mask.dtype, frames.shape)
+        members[rules.MASK] = as_stream(scan.mask)
     if frames is None:
+        arrays = {key: array for key, array in arrays.items() if key not in rules.OF_FRAMES}
         rules.check_base(arrays, where)
     else:
         rules.check_layout(arrays, where, frames.shape, np.dtype(frames.dtype), None)

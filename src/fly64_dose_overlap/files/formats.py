@@ -22,7 +22,7 @@ from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.scan import HC_EV_M
 
-COUNTS, MASK = "counts", "mask"
+COUNTS = "counts"
 MARGIN_PX = 2
 """Around the windows of a scan whose object's grid is not given."""
 ELEMENTARY_CHARGE = 1.602176634e-19
@@ -118,7 +118,7 @@ def cxi(file: HdfFile) -> Found | None:
         found.arrays[rules.PROBE] = file.load(name)
     if name := file.first(f"{detector}/mask", f"{detector}/pixel_mask"):
         # Bits say what is wrong with a pixel; none of them, that it counts.
-        found.arrays[MASK] = file.load(name) == 0
+        found.arrays[rules.MASK] = file.load(name) == 0
     return found
 
 
@@ -141,7 +141,7 @@ def ptyd(file: HdfFile) -> Found | None:
         found.positions_m = file.load(name).astype(np.float64)
     for name in ("chunks/0/weights", "meta/weight2d"):
         if name in file and np.prod(file.header(name)[0]):
-            found.arrays[MASK] = file.load(name) > 0
+            found.arrays[rules.MASK] = file.load(name) > 0
             break
     return found
 

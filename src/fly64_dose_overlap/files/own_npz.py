@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import BaseSet, base_from_arrays, read_record
-from fly64_dose_overlap.files.formats import COUNTS, MASK, HdfScan
+from fly64_dose_overlap.files.formats import COUNTS, HdfScan
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.scan import HC_EV_M
 
@@ -33,7 +33,6 @@ UNCOUNTED = (
     "must hold counted photons or their square roots",
     f"scale what was normalised or averaged to photons, round it and name it {COUNTS}, or leave it out",
 )
-SATURATED = f"is it saturated, or a mask? name it in an array {MASK}, True where pixels count"
 HDF_MAGIC = b"\x89HDF"
 PHYSICS = {
     "energy_ev": (30.0, 1e6),
@@ -58,7 +57,6 @@ class _Import:
     frames_first: bool
     """The file says that this tool, ours or the ancestor's, has already put the frame axis first."""
     arrays: dict[str, AnyArray] = field(default_factory=lambda: {})
-    mask: NDArray[np.bool_] | None = None
 
     def note(self, operation: str, **parameters: Any) -> None:
         self.record = provenance.with_step(self.record, TOOL, operation, **parameters)
@@ -100,14 +98,19 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
         if rules.SCAN_INDEX in reader:
             work.arrays[rules.SCAN_INDEX] = _load(work, rules.SCAN_INDEX, axes=1)
         source = next((key for key in FRAME_KEYS if key in reader), None)
-        if MASK in reader:
-            work.mask = _load_mask(work)
+        if source is not None:
+            work.arrays |= {key: _load(work, key, axes=2) for key in rules.OF_FRAMES if key in reader}
         frames = None if source is None else _load_frames(work, source)
-        ignored = sorted(set(reader) - set(work.arrays) - {source, rules.METADATA, MASK})
+        ignored = sorted(set(reader) - set(work.arrays) - {source, rules.METADATA})
         if ignored:
             work.note("ignore_keys", keys=ignored)
-        base = base_from_arrays(work.arrays, work.record, where=where, frames=frames)
-        return base if frames is None else replace(base, mask=work.mask)
+        return base_from_arrays(work.arrays, work.record, where=where, frames=frames)
+
+
+def has_frames(path: Path | str) -> bool:
+    """Return whether a user's file holds frames; raises as `read_user_base` of what is no file of a scan."""
+    with _opened(Path(path)) as reader:
+        return any(key in reader for key in FRAME_KEYS)
 
 
 def _opened(path: Path) -> NpzReader | HdfScan:
@@ -254,10 +257,12 @@ def _load_frames(work: _Import, source: str) -> DiskArray:
         work.note("move_frame_axis", key=source, from_axis=axis, to_axis=0)
     count = shape[axis]
     side = tuple(length for index, length in enumerate(shape[:3]) if index != axis)
-    if work.mask is not None and work.mask.shape not in (side, (count, *side)):
-        problem = f"'{MASK}' is {work.mask.shape}, frames are {(count, *side)}"
-        raise StudyError(work.where, problem, "it must be (y, x) or (frame, y, x)")
-    frames = spool((count, *side), np.float32, _amplitudes(work, source, axis, intensity))
+    if (mask := work.arrays.get(rules.MASK)) is not None:
+        rules.check_mask(work.where, mask.shape, mask.dtype, (count, *side))
+    saturated: list[NDArray[np.int64]] = []
+    frames = spool((count, *side), np.float32, _amplitudes(work, source, axis, intensity, saturated))
+    if saturated:
+        _mask_saturated(work, source, np.concatenate(saturated), frames.shape)
     if intensity:
         work.note("square_root", key=source, from_dtype=str(dtype), to_dtype="float32")
     elif dtype != np.float32:
@@ -282,19 +287,43 @@ def _are_counts(work: _Import, source: str) -> bool:
     return True
 
 
-def _amplitudes(work: _Import, source: str, axis: int, intensity: bool) -> Iterator[AnyArray]:
+def _mask_saturated(
+    work: _Import, source: str, places: NDArray[np.int64], frames_shape: tuple[int, ...]
+) -> None:
+    """Take out of the mask, and say so, what holds the largest value of its type: (place, 3), frame, y, x."""
+    mask = np.ones(frames_shape, np.bool_)
+    mask &= work.arrays.get(rules.MASK, np.True_)
+    mask[tuple(places.T)] = False
+    work.arrays[rules.MASK] = mask
+    pixels, frames = (len(np.unique(places[:, columns], axis=0)) for columns in ([1, 2], [0]))
+    work.note("mask_saturated", key=source, pixels=pixels, frames=frames)
+    frame, y, x = places[0].tolist()
+    warnings.warn(
+        f"{work.where}: {pixels} pixels of '{source}' hold the largest value of its type in {frames} frames, "
+        f"such as [{y}, {x}] in frame {frame}: saturated or dead, they are masked there",
+        stacklevel=6,
+    )
+
+
+def _amplitudes(
+    work: _Import, source: str, axis: int, intensity: bool, saturated: list[NDArray[np.int64]]
+) -> Iterator[AnyArray]:
     """Yield blocks of amplitudes; refuse frames that are neither counted photons nor their roots.
 
+    What is saturated, (place, 3) frame, y, x, is added to the list and becomes 0.
     Rounding would make other frames of densities, of frames that were normalised, of means
     of several exposures, and of amplitudes that pass for counts. What is not finite is left
     to the rules of the contract.
     """
-    done = 0
+    done, mask = 0, work.arrays.get(rules.MASK)
     for recorded in _frame_blocks(work, source, axis):
         block = recorded
-        if work.mask is not None:
-            counting = work.mask if work.mask.ndim == 2 else work.mask[done : done + len(block)]
+        if mask is not None:
+            counting = mask if mask.ndim == 2 else mask[done : done + len(block)]
             block = np.where(counting, block, block.dtype.type(0))
+        if block.dtype.kind in "iu" and (full := block == np.iinfo(block.dtype).max).any():
+            saturated.append(np.argwhere(full) + np.array([done, 0, 0]))
+            block = np.where(full, block.dtype.type(0), block)
         with np.errstate(over="ignore", invalid="ignore"):
             amplitude = np.sqrt(block, dtype=np.float64) if intensity else block.astype(np.float32)
             photons = block if intensity else np.square(amplitude)
@@ -302,10 +331,6 @@ def _amplitudes(work: _Import, source: str, axis: int, intensity: bool) -> Itera
         checks: list[tuple[NDArray[np.bool_], str, str]] = [(uncounted & np.isfinite(block), *UNCOUNTED)]
         if intensity:
             checks.insert(0, (block < 0, "has negative counts", ""))
-        if block.dtype.kind in "iu":
-            checks.append(
-                (block == np.iinfo(block.dtype).max, "holds the largest value of its type", SATURATED)
-            )
         for bad, problem, hint in checks:
             if bad.any():
                 frame, y, x = (int(index) for index in np.argwhere(bad)[0])
@@ -314,15 +339,6 @@ def _amplitudes(work: _Import, source: str, axis: int, intensity: bool) -> Itera
                 raise StudyError(work.where, f"'{source}' {problem}: {found}, {among}", hint)
         done += len(block)
         yield amplitude
-
-
-def _load_mask(work: _Import) -> NDArray[np.bool_]:
-    """Return the pixels that count."""
-    mask = work.reader.load(MASK)
-    if mask.dtype != np.bool_ or mask.ndim not in (2, 3):
-        problem = f"'{MASK}' must be boolean, (y, x) or (frame, y, x), got {mask.dtype} {mask.shape}"
-        raise StudyError(work.where, problem, "True stands for pixels that count")
-    return mask
 
 
 def _frame_blocks(work: _Import, source: str, axis: int) -> Iterator[AnyArray]:

@@ -21,10 +21,16 @@ XCOORDS_START = "xcoords_start"
 YCOORDS_START = "ycoords_start"
 SCAN_INDEX = "scan_index"
 GROUPS = "groups"
+MASK = "mask"
+BACKGROUND = "background"
 METADATA = "_metadata"
 
 BASE_KEYS = (OBJECT, PROBE, XCOORDS, YCOORDS)
-KNOWN_KEYS = frozenset({DIFFRACTION, *BASE_KEYS, XCOORDS_START, YCOORDS_START, SCAN_INDEX, GROUPS})
+OF_FRAMES = frozenset({MASK, BACKGROUND})
+"""What says nothing without frames."""
+KNOWN_KEYS = frozenset(
+    {DIFFRACTION, *BASE_KEYS, XCOORDS_START, YCOORDS_START, SCAN_INDEX, GROUPS, *OF_FRAMES}
+)
 
 
 def check_grouping(where: str, gridsize: int, neighbor_count: int | None) -> None:
@@ -65,8 +71,8 @@ def check_layout(
     square size. The first rule that is broken is refused; ``where`` names the file.
 
     Arrays, by NPZ key, are complex images (y, x), ``xcoords`` and ``ycoords`` (frame,) in object
-    pixels, and perhaps ``xcoords_start``, ``ycoords_start`` and integer ``scan_index`` (frame,) and
-    integer ``groups`` (group, C).
+    pixels, and perhaps ``xcoords_start``, ``ycoords_start`` and integer ``scan_index`` (frame,), integer
+    ``groups`` (group, C), boolean ``mask`` (y, x) or (frame, y, x) and real ``background`` (y, x).
     """
     require(arrays, BASE_KEYS, where)
     frames, side = _check_frame_type(where, frames_shape, frames_dtype)
@@ -78,6 +84,29 @@ def check_layout(
     _check_scan(arrays, where, frames=frames, side=side)
     if GROUPS in arrays:
         check_groups(where, arrays[GROUPS], frames, frames_per_group)
+    if BACKGROUND in arrays:
+        check_background(where, arrays[BACKGROUND], side)
+    if MASK in arrays:
+        check_mask(where, arrays[MASK].shape, arrays[MASK].dtype, frames_shape)
+
+
+def check_mask(
+    where: str, shape: tuple[int, ...], dtype: np.dtype[Any], frames_shape: tuple[int, ...]
+) -> None:
+    """Refuse a mask that is not boolean and of one frame or of all frames."""
+    if dtype != np.bool_ or shape not in (frames_shape, frames_shape[1:]):
+        problem = f"'{MASK}' must be boolean, (y, x) or (frame, y, x), got {dtype} {shape}"
+        raise StudyError(where, problem, f"True stands for pixels that count; frames are {frames_shape}")
+
+
+def check_background(where: str, background: AnyArray, side: int) -> None:
+    """Refuse a background that is not expected photons of one frame."""
+    if background.dtype.kind not in "iuf" or background.shape != (side, side):
+        found = f"{background.dtype} {background.shape}"
+        problem = f"'{BACKGROUND}' must hold photons of a frame {(side, side)}, got {found}"
+        raise StudyError(where, problem, "average frames that were taken without light")
+    if not (np.isfinite(background) & (background >= 0)).all():
+        raise StudyError(where, f"'{BACKGROUND}' must be finite and not negative")
 
 
 def require(arrays: Container[str], keys: tuple[str, ...], where: str) -> None:

@@ -17,6 +17,13 @@ HALVES: tuple[Half, ...] = ("train", "test")
 
 BASE_FILE = Path("data/base/base.npz")
 BASE_METRICS = Path("metrics/base.json")
+REFERENCE = Path("data/reference")
+REFERENCE_METRICS = Path("metrics/reference.json")
+MEASURED_FILE = REFERENCE / "measured.npz"
+"""Frames that doses are made of, with the reference as their object; absent where frames are simulated."""
+HELD_FILE = REFERENCE / "held.npz"
+"""Photons of the reference, which no method sees."""
+REFERENCE_HALVES = REFERENCE / "halves.npz"
 CODE = Path("metrics/check")
 METRICS = Path("metrics")
 EVALUATION = Path("metrics/evaluation.json")

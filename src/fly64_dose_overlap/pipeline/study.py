@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.atomic import read_json
 from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.methods.registry import make_method, method_class
+from fly64_dose_overlap.pipeline.cells import REFERENCE_METRICS
+from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.scores.evaluation import FLAT_OBJECT, FLAT_OBJECT_LABEL
 
 
@@ -40,8 +44,22 @@ def load_study(path: Path = PARAMS_FILE) -> Params:
 
 
 def all_methods(params: Params) -> dict[str, list[str]]:
-    """Return the lists ``learned`` and ``iterative`` of every method that has settings."""
+    """Return the lists ``learned`` and ``iterative`` of every method that has settings.
+
+    Those that learn from the true object are left out, and it is said, where the frames of the
+    working tree were measured.
+    """
     found: dict[str, list[str]] = {"learned": [], "iterative": []}
-    for name in params.methods:
+    measured = REFERENCE_METRICS.is_file() and read_json(REFERENCE_METRICS).get("kind") == "measured"
+    left_out = learning_from_truth(params.methods) if measured else []
+    if left_out:
+        say(f"left out: {', '.join(left_out)}, since nobody knows the true object of measured frames")
+    for name in (each for each in params.methods if each not in left_out):
         found["learned" if issubclass(method_class(name), Learned) else "iterative"].append(name)
     return {key: names for key, names in found.items() if names}
+
+
+def learning_from_truth(names: Iterable[str]) -> list[str]:
+    """Return the methods among some that learn from the true object."""
+    found = ((name, method_class(name)) for name in names)
+    return [name for name, method in found if issubclass(method, Learned) and method.needs_truth]

@@ -16,6 +16,7 @@ from fly64_dose_overlap.methods.base import Learned, Method, Training
 from fly64_dose_overlap.pipeline.code import code_of_method
 from fly64_dose_overlap.pipeline.repository import repository_root, work_key
 from fly64_dose_overlap.pipeline.timings import record_timing
+from fly64_dose_overlap.provenance import MEASURED, steps
 from fly64_dose_overlap.scores.monitor import TruthMonitor
 from fly64_dose_overlap.study.calibration import with_calibration_errors
 
@@ -47,6 +48,9 @@ def train_method(
     if not isinstance(method, Learned):
         raise StudyError(method.name, "has nothing to train", "name it in iterative, not in learned")
     scan = read_scan(data, gridsize=gridsize, neighbor_count=neighbor_count)
+    if method.needs_truth and MEASURED in steps(scan.record):
+        problem = "learns from the true object, and nobody knows that of measured frames"
+        raise StudyError(method.name, problem, "take it out of learned")
     told, window = with_calibration_errors(scan, calibration, where=str(data)).cropped()
     settings = [method.name, method.settings.model_dump(), calibration.model_dump(), seed]
     key = work_key(*settings, sha256_of(data), code_of_method(method.name))

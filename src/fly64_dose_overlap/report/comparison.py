@@ -17,9 +17,9 @@ from fly64_dose_overlap.files.npz_writer import write_npz
 from fly64_dose_overlap.files.stream import ArrayStream
 from fly64_dose_overlap.provenance import Record, dumps
 from fly64_dose_overlap.report.findings import conventions
-from fly64_dose_overlap.report.picture import comparison_picture, frc_picture
+from fly64_dose_overlap.report.picture import REFERENCE, TRUTH, comparison_picture, frc_picture
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, LIMIT, PREFERRED
-from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, PHASE_PSNR, PRINTED
+from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, PHASE_PSNR, printed
 from fly64_dose_overlap.scores.evaluation import Evaluation, pixel_nm
 from fly64_dose_overlap.scores.limit import Limit
 
@@ -64,7 +64,11 @@ def write_report(
     fields = {name: evaluation.aligned[key] for key, name in labels.items()}
     picture = reports_dir / "comparison.png"
     region, pixel = evaluation.region, pixel_nm(record)
-    comparison_picture(picture, truth, fields, region, title=title, captions=captions, pixel_nm=pixel)
+    measured = evaluation.metrics["conventions"].get("frames") == "measured"
+    first = REFERENCE if measured else TRUTH
+    comparison_picture(
+        picture, truth, fields, region, title=title, captions=captions, pixel_nm=pixel, first=first
+    )
     curves = {name: evaluation.curves[key] for key, name in labels.items()}
     frc_picture(reports_dir / "frc.png", curves, title=title)
     return picture
@@ -86,12 +90,13 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
     """Print the scores, one line a method, and the conventions behind them."""
     table = Table(title=title)
     table.add_column("method", no_wrap=True)
-    for score in PRINTED:
+    columns = printed(metrics["conventions"])
+    for score in columns:
         table.add_column(score.label, justify="right")
     for method, scores in metrics["methods"].items():
-        table.add_row(method, *(score.write(score.of(scores)) for score in PRINTED))
+        table.add_row(method, *(score.write(score.of(scores)) for score in columns))
     for name, bounds in ((LIMIT, metrics["limit"]), (BAYESIAN_LIMIT, metrics["limit"]["bayesian"])):
-        table.add_row(name, *(score.write(score.bound(bounds)) for score in PRINTED), style="dim")
+        table.add_row(name, *(score.write(score.bound(bounds)) for score in columns), style="dim")
     # FORCE_COLOR, as CI sets it, makes a pipe a terminal to rich.
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)

@@ -109,14 +109,32 @@ def capital(text: str) -> str:
     return text[0].upper() + text[1:] if first.islower() else text
 
 
+def frames(study: Study) -> str:
+    """Say whether frames were measured or simulated, and what scores are against."""
+    references = [found for cell in study.done if (found := cell.first.evaluation.get("reference"))]
+    if not references:
+        return "Frames were simulated, and scores are against the true object."
+    names = dict.fromkeys(item["against"] for item in study.conventions)
+    noise = [found["noise"]["phase_psnr_db"] for found in references]
+    own = [value for value in noise if value is not None]
+    at = f", whose own noise lies at a phase PSNR of {_range(own, '.1f')} dB" if own else ""
+    return (
+        f"Frames were measured, and thinned to each dose. Scores are against {', '.join(names)}{at}; "
+        "no photon is in both."
+    )
+
+
 def conventions(found: Sequence[dict[str, Any]]) -> str:
     """Say how scores were taken, from what one or more evaluations hold about it."""
     regions = [item["region"] for item in found]
+    of_half = {item["split"] == "test" for item in found} == {True}
+    others = list(dict.fromkeys(item["against"] for item in found if item.get("frames") == "measured"))
+    kept = "Test half only" if of_half else "All frames, which networks were trained on too"
     peaks = [item["peak"] for item in found]
     return (
-        f"Test half only. Region: {_range([r['pixels'] for r in regions], ',')} pixels lit by more than "
+        f"{kept}. Region: {_range([r['pixels'] for r in regions], ',')} pixels lit by more than "
         f"{_range([r['illumination_threshold'] for r in regions], 'g')} of the largest illumination. "
-        f"Peak of PSNR and SSIM: the truth's own range in that region, "
+        f"Peak of PSNR and SSIM: the {'reference' if others else 'truth'}'s own range in that region, "
         f"amplitude {_range([p['amplitude'] for p in peaks], '.3f')}, "
         f"phase {_range([p['phase'] for p in peaks], '.3f')} rad. "
         f"Every method is aligned alike: {'; '.join(dict.fromkeys(item['alignment'] for item in found))}. "

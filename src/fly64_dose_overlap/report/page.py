@@ -16,7 +16,7 @@ from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.report import figures, findings, tables
 from fly64_dose_overlap.report.study import Cell, Study
 from fly64_dose_overlap.report.viewer import Viewer, viewer_of
-from fly64_dose_overlap.scores.catalogue import PRINTED
+from fly64_dose_overlap.scores.catalogue import printed
 
 PACKAGES = ("fly64-dose-overlap", "torch", "numpy", "scipy", "scikit-image", "ptychi")
 HOW_TO_GET = "dvc exp pull origin, or run the cell here: dvc repro"
@@ -50,6 +50,7 @@ def page(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
     return environment.get_template(_TEMPLATE).render(
         lead=findings.headline(largest),
         beyond=findings.beyond(largest),
+        frames=findings.frames(largest),
         pictured=_pictured(shown),
         how_to_get=HOW_TO_GET,
         studies=[
@@ -91,7 +92,7 @@ def _content(study: Study, seconds: Mapping[str, float]) -> dict[str, Any]:
         "lines": figures.lines_of(study),
         "charts": figures.response_charts(study) if several else [],
         "further": figures.further_charts(study) if several else [],
-        "overview": overview if several else tables.cell_table(study.done[0], PRINTED),
+        "overview": overview if several else tables.cell_table(study.done[0], printed(study.conventions[0])),
         "summary": summary if several else [],
         "deltas": tables.delta_tables(study),
         "cells": [tables.cell_table(cell) for cell in study.done],
@@ -112,6 +113,7 @@ def markdown_text(studies: Sequence[Study], seconds: Mapping[str, float]) -> str
     parts = ["# Dose and overlap"]
     for study in shown:
         parts += [f"## {findings.capital(study.title)}", f"{study.status}.", findings.headline(study)]
+        parts.append(findings.frames(study))
         parts += [f"Changed parameters: {', '.join(study.changes)}."] if study.changes else []
         parts.append(findings.conventions(study.conventions))
         compared = [tables.brief_table(study), *tables.summary_tables(study), *tables.delta_tables(study)]

@@ -22,7 +22,8 @@ from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName
 from fly64_dose_overlap.scores.region import Region
 from fly64_dose_overlap.scores.scores import phase_and_error
 
-TRUTH = "truth"
+TRUTH, REFERENCE = "truth", "reference"
+"""What the first picture shows, where frames were simulated and where they were measured."""
 MOST_PIXELS = 1200
 """Pixels drawn along an axis, more than twice those of a panel: a larger image is thinned out."""
 
@@ -65,6 +66,7 @@ def comparison_picture(
     title: str,
     captions: Mapping[str, str] | None = None,
     pixel_nm: float | None = None,
+    first: str = TRUTH,
 ) -> None:
     """Write a PNG of the truth and each method, a row each: amplitude, phase and phase error.
 
@@ -83,6 +85,8 @@ def comparison_picture(
         Scores to print beside the row of that name.
     pixel_nm : float, optional
         Side of an object pixel, for the scale bar; without it the bar counts pixels.
+    first : str
+        Name of the first row.
 
     Raises
     ------
@@ -92,14 +96,14 @@ def comparison_picture(
     notes = captions or {}
     if not methods:
         raise StudyError("comparison picture", "needs at least one method, got none")
-    if TRUTH in methods:
-        raise StudyError("comparison picture", "no method may be called 'truth', the first row's name")
+    if first in methods:
+        raise StudyError("comparison picture", f"no method may be called {first!r}, the first row's name")
     if unknown := sorted(set(notes) - set(methods)):
         raise StudyError("comparison picture", f"captions for no method: {', '.join(unknown)}")
-    for name, field in {TRUTH: truth, **methods}.items():
+    for name, field in {first: truth, **methods}.items():
         region.require_shape(name, field)
-    rows = images(truth, methods, region.mask, region.rectangle)
-    limits = colour_limits(rows[TRUTH])
+    rows = images(truth, methods, region.mask, region.rectangle, first)
+    limits = colour_limits(rows[first])
     height_in = _WIDTH_IN / len(QUANTITIES) * region.shape[0] / region.shape[1]
     with figure(_WIDTH_IN, len(rows) * (height_in + 0.1) + 1.1, {"font.size": 9}) as drawn:
         axes: NDArray[Any] = np.asarray(drawn.subplots(len(rows), len(QUANTITIES), squeeze=False))
@@ -153,13 +157,17 @@ def images(
     methods: Mapping[str, Field | DiskArray],
     mask: NDArray[np.bool_],
     rectangle: tuple[slice, slice],
+    first: str = TRUTH,
 ) -> dict[str, list[NDArray[np.float64]]]:
-    """Return the `QUANTITIES` of the truth and of each method, cut to a rectangle, NaN outside the mask."""
+    """Return the `QUANTITIES` of the truth, under the name ``first``, and of each method.
+
+    They are cut to a rectangle, and NaN outside the mask.
+    """
     rows, across = rectangle
     mask = mask[rows, across]
     every = -(-max(mask.shape) // MOST_PIXELS)
     found: dict[str, list[NDArray[np.float64]]] = {}
-    for name, field in {TRUTH: truth, **methods}.items():
+    for name, field in {first: truth, **methods}.items():
         part = field[rows][:, across]
         phase, error = phase_and_error(truth[rows, across], part, mask)
         shown = (np.abs(part).astype(np.float64), phase + error, error)

@@ -287,15 +287,15 @@ def make_study(
     Raises
     ------
     StudyError
-        If a result is not of the test half, or has no method.
+        If a result is of something else than the test half or all frames, or has no method.
     """
     kept: list[Run] = []
     taken: set[tuple[int, str, int]] = set()
     for run in sorted(runs, key=lambda run: -len(run.evaluation.get("methods", ()))):
         if run.state == SUCCESS:
             where = f"{run.name}: metrics/evaluation.json"
-            if (split := at(run.evaluation, "conventions.split")) != "test":
-                raise StudyError(where, f"must be of the test half, got {split!r}")
+            if (split := at(run.evaluation, "conventions.split")) not in ("test", "all"):
+                raise StudyError(where, f"must be of the test half or all frames, got {split!r}")
             if not run.evaluation.get("methods"):
                 raise StudyError(where, "has no method", "evaluate it again")
             if (key := (run.dose, run.view, run.seed)) in taken:

@@ -137,7 +137,8 @@ def delta_entry(value: float | None, score: Score) -> Entry:
 
 
 def cell_table(cell: Cell, scores: Sequence[Score] = SCORES) -> Table:
-    """Return scores of all methods in one cell."""
+    """Return scores of all methods in one cell, those that any method has."""
+    scores = [score for score in scores if any(cell.value(method, score) for method in cell.methods)]
     best = {score.key: cell.best(score) for score in scores}
 
     def entry(method: str, score: Score) -> Entry:

@@ -17,6 +17,7 @@ from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.report.findings import by_interest
 from fly64_dose_overlap.report.picture import (
     QUANTITIES,
+    REFERENCE,
     TRUTH,
     Limits,
     Quantity,
@@ -40,7 +41,7 @@ class Viewer:
     """All pictures of a cell, and which two methods are compared at first."""
 
     captions: dict[str, str]
-    """Scores by method, the truth first."""
+    """Scores by method, the truth or the reference first."""
     left: str
     right: str
     size_px: tuple[int, int]
@@ -66,10 +67,12 @@ def viewer_of(study: Study, cell: Cell) -> Viewer | None:
         fields = {name: reader.load(f"{run.key(name)}_aligned") for name in names}
         mask = reader.load("region").astype(bool)
         record = json.loads(str(reader.load("_metadata"))) if "_metadata" in reader else {}
-    region = run.evaluation["conventions"]["region"]
+    conventions = run.evaluation["conventions"]
+    measured = conventions.get("frames") == "measured"
+    region, first = conventions["region"], REFERENCE if measured else TRUTH
     rectangle = (slice(*region["rows"]), slice(*region["columns"]))
-    shown = images(truth, fields, mask, rectangle)
-    limits = colour_limits(shown[TRUTH])
+    shown = images(truth, fields, mask, rectangle, first)
+    limits = colour_limits(shown[first])
     height, width = mask[rectangle].shape
     length_px, label = scale_bar(width, pixel_nm(record))
     factor = min(1.0, MOST_SIDE_PX / max(height, width))
@@ -78,15 +81,16 @@ def viewer_of(study: Study, cell: Cell) -> Viewer | None:
         (quantity.name, name, _picture(image, limit, quantity.colours, size))
         for name, each in shown.items()
         for quantity, image, limit in zip(QUANTITIES, each, limits, strict=True)
-        if (name, quantity) != (TRUTH, QUANTITIES[-1])
+        if (name, quantity) != (first, QUANTITIES[-1])
     ]
     ramp = np.linspace(0, 1, _OUTSIDE)[None]
     scales = [
         (q, f"{low:.2f}", f"{high:.2f}", _picture(ramp, (0, 1), q.colours, (_OUTSIDE, 1)))
         for q, (low, high) in zip(QUANTITIES, limits, strict=True)
     ]
-    rival = names[1] if len(names) > 1 else TRUTH
-    captions = {TRUTH: "what was simulated", **{name: _caption(run, name) for name in names}}
+    rival = names[1] if len(names) > 1 else first
+    about = conventions["against"] if measured else "what was simulated"
+    captions = {first: about, **{name: _caption(run, name) for name in names}}
     return Viewer(captions, rival, names[0], size, layers, scales, 100 * length_px / width, label)
 
 

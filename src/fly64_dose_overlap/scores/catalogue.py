@@ -103,12 +103,27 @@ FRC50, FRC50_NM = _frc("frc50", "FRC50")
 FRC_HALF_BIT, FRC_HALF_BIT_NM = _frc("frc_half_bit", "FRC half-bit")
 FRC_ONE_SEVENTH, FRC_ONE_SEVENTH_NM = _frc("frc_one_seventh", "FRC 1/7")
 DOSE_EFFICIENCY = Score("dose_efficiency", "dose efficiency", "", ("dose_efficiency",), ".3g", True)
+PHASE_PSNR_BEYOND = Score(
+    "phase_psnr_beyond_noise_db",
+    "phase PSNR beyond noise",
+    "dB",
+    ("beyond_noise", "phase_psnr_db"),
+    ".2f",
+    True,
+)
+COMPLEX_NRMSE_BEYOND = Score(
+    "complex_nrmse_beyond_noise", "NRMSE beyond noise", "", ("beyond_noise", "complex_nrmse"), ".4f", False
+)
+R_OVER_FLOOR = Score("held_out_r_over_floor", "R over noise", "", ("fit", "r_over_floor"), ".3f", False)
+CHI_SQUARE = Score("held_out_chi_square", "chi-square", "", ("fit", "chi_square"), ".3f", False)
+DIVERGENCE = Score("held_out_divergence", "divergence", "nats/photon", ("fit", "divergence"), ".2e", False)
 
 SCORES = (
     PHASE_PSNR, AMPLITUDE_PSNR, PHASE_SSIM, AMPLITUDE_SSIM, PHASE_MS_SSIM, AMPLITUDE_MS_SSIM,
     COMPLEX_NRMSE, PHASE_MAE, AMPLITUDE_MAE,
     FRC50, FRC50_NM, FRC_HALF_BIT, FRC_HALF_BIT_NM, FRC_ONE_SEVENTH, FRC_ONE_SEVENTH_NM,
     DOSE_EFFICIENCY,
+    PHASE_PSNR_BEYOND, COMPLEX_NRMSE_BEYOND, R_OVER_FLOOR, CHI_SQUARE, DIVERGENCE,
 )  # fmt: skip
 """Every score, in the order of tables: phase before amplitude."""
 
@@ -117,8 +132,18 @@ PRINTED = (
     FRC50, COMPLEX_NRMSE, DOSE_EFFICIENCY,
 )  # fmt: skip
 """Those that fit on a terminal."""
+PRINTED_OF_MEASURED = (
+    PHASE_PSNR, AMPLITUDE_PSNR, PHASE_SSIM, FRC50, COMPLEX_NRMSE, PHASE_PSNR_BEYOND,
+    R_OVER_FLOOR, CHI_SQUARE, DIVERGENCE,
+)  # fmt: skip
+"""The same where frames were measured: the last three are of photons that no method saw."""
 
 SUMMARY = (PHASE_PSNR, AMPLITUDE_PSNR, COMPLEX_NRMSE, FRC50, DOSE_EFFICIENCY)
 """Those compared cell by cell."""
 COMPARED = (PHASE_PSNR, PHASE_SSIM, PHASE_MS_SSIM, COMPLEX_NRMSE, PHASE_MAE)
 """Those of which differences between methods are listed."""
+
+
+def printed(conventions: dict[str, Any]) -> tuple[Score, ...]:
+    """Return the scores for a terminal, by how they were taken."""
+    return PRINTED_OF_MEASURED if conventions.get("frames") == "measured" else PRINTED

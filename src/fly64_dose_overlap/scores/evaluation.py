@@ -16,7 +16,9 @@ from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.progress import track
+from fly64_dose_overlap.provenance import steps
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scores.against import Against, beyond_noise
 from fly64_dose_overlap.scores.align import MAX_SHIFT_PX, Aligned, align_to
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
@@ -37,7 +39,7 @@ FRC_THRESHOLDS: dict[ThresholdName, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of all methods on one test half."""
+    """Scores of all methods on one scan."""
 
     metrics: dict[str, Any]
     """JSON-able; see `evaluate`."""
@@ -57,8 +59,9 @@ def evaluate(
     limit: Limit,
     dose: int,
     digests: Mapping[str, str] | None = None,
+    against: Against | None = None,
 ) -> Evaluation:
-    """Align and score every reconstruction against the truth of the test half.
+    """Align and score every reconstruction against the truth of the scan, or a reference.
 
     Parameters
     ----------
@@ -72,6 +75,8 @@ def evaluate(
     dose : int, photons per frame
     digests : mapping of str to str, optional
         SHA-256 of each reconstruction's file by short name, for the record.
+    against : Against, optional
+        The reference, if ``truth`` is one.
 
     Returns
     -------
@@ -92,6 +97,7 @@ def evaluate(
         problem = f"was computed for the region {known}, scored is {scored}"
         raise StudyError("limit", problem, "dvc repro limit")
     inside = truth[region.rectangle]
+    noise = None if against is None else against.noise(truth, region)
     nanometres = None if scan.optics is None else scan.optics.object_pixel_m * 1e9
     empty = Reconstruction(
         method=FLAT_OBJECT,
@@ -131,17 +137,24 @@ def evaluate(
             "settings": result.settings,
             "sha256": (digests or {}).get(result.method),
         }
+        if against is not None and noise is not None:
+            methods[result.label]["fit"] = against.fit(result, scan)
+            methods[result.label]["beyond_noise"] = beyond_noise(scores, noise)
     metrics = {
         **_headline(methods),
         "methods": methods,
         "limit": limit_at(limit, dose),
         "conventions": {
             **conventions,
-            "split": "test",
+            "split": "test" if "split_dataset" in steps(scan.record) else "all",
+            "frames": "simulated" if against is None else "measured",
+            "against": "the truth" if against is None else against.name,
             "alignment": "sub-pixel shift, complex factor, linear phase ramp",
             "region": region.described(),
         },
     }
+    if against is not None:
+        metrics["reference"] = {**against.figures, "noise": noise}
     return Evaluation(metrics, aligned, curves, region)
 
 

@@ -119,7 +119,7 @@ def draw_counts(base: BaseSet, *, seed: int, dose: int) -> Iterator[NDArray[np.i
         rng = generator(seed, "simulate", "counts", dose, number)
         return rng.poisson(simulation.expected(block)).astype(np.int64, copy=False)
 
-    label = f"simulate, {dose} photons per frame"
+    label = f"expose, {dose} photons per frame"
     pairs = (blocks[first : first + 2] for first in range(0, len(blocks), 2))
     for pair in track(pairs, total=len(base.positions_px), label=label, step=2 * BLOCK_FRAMES):
         yield from in_parts(draw, pair)

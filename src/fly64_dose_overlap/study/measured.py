@@ -49,24 +49,15 @@ class Orientation:
     """(frame,), the same of each frame, in photons."""
 
 
-def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan, list[str]]:
-    """Return the scan of measured frames, and what speaks against it, each in one line.
-
-    Its counts (frame, y, x), photons, are in memory.
-
-    Raises
-    ------
-    StudyError
-        If the base set, which ``where`` names, has no frames, or as `defects`.
-    """
-    if base.amplitude is None:
-        raise StudyError(where, "has no frames", "add them as counts or diffraction")
+def scan_of(base: BaseSet) -> Scan:
+    """Return the scan of measured frames; its counts (frame, y, x), photons, are in memory."""
+    assert base.amplitude is not None
     counts = np.empty(base.amplitude.shape, np.float32)
     for first in range(0, len(counts), FRAMES_PER_BLOCK):
         block = slice(first, first + FRAMES_PER_BLOCK)
         np.rint(np.square(base.amplitude[block]), out=counts[block])
     height, width = base.obj.shape
-    scan = Scan(
+    return Scan(
         counts,
         base.probe,
         base.positions_px,
@@ -75,7 +66,21 @@ def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan
         optics=optics_of(base.record),
         record=base.record,
         mask=base.mask,
+        background=base.background,
     )
+
+
+def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan, list[str]]:
+    """Return the scan of measured frames, and what speaks against it, each in one line.
+
+    Raises
+    ------
+    StudyError
+        If the base set, which ``where`` names, has no frames, or as `defects`.
+    """
+    if base.amplitude is None:
+        raise StudyError(where, "has no frames", "add them as counts or diffraction")
+    scan = scan_of(base)
     doubt = orientation_doubt(scan, base.obj)
     return scan, [*defects(scan, probe_in_photons=probe_in_photons), *([doubt] if doubt else [])]
 

@@ -61,9 +61,9 @@ def split_scan(positions_px: NDArray[np.float64], *, fraction: float, guard_gap_
         If an argument is out of range or a half would hold no frame.
     """
     if not 0 < fraction < 1:
-        raise StudyError("simulate.split_fraction", f"must be between 0 and 1, got {fraction}")
+        raise StudyError("expose.split_fraction", f"must be between 0 and 1, got {fraction}")
     if not 0 <= guard_gap_px < float("inf"):
-        raise StudyError("simulate.guard_gap_px", f"must be at least 0, got {guard_gap_px}")
+        raise StudyError("expose.guard_gap_px", f"must be at least 0, got {guard_gap_px}")
     y_px = positions_px[:, 0]
     low, high = float(y_px.min()), float(y_px.max())
     cut_px = low + fraction * (high - low)
@@ -71,11 +71,11 @@ def split_scan(positions_px: NDArray[np.float64], *, fraction: float, guard_gap_
     train, test = np.flatnonzero(y_px < below), np.flatnonzero(y_px >= above)
     for name, half, limit in (("training", train, f"< {below:g}"), ("test", test, f">= {above:g}")):
         if half.size == 0:
-            hint = "use a smaller simulate.guard_gap_px or a larger scan"
+            hint = "use expose.split: none, a smaller expose.guard_gap_px or a larger scan"
             if low == high:
                 hint = "the scan is cut across y and needs frames at two heights"
             raise StudyError(
-                "simulate",
+                "expose",
                 f"the {name} half is empty: none of {len(y_px)} frames has y {limit} px"
                 f" (y from {low:g} to {high:g}, cut at {cut_px:g}, guard gap {guard_gap_px:g} px)",
                 hint,

@@ -20,7 +20,7 @@ from fly64_dose_overlap.pipeline.matrix.watch import FAILED, KEPT, Line
 
 RECORD = Path(".dvc/tmp/matrix.json")
 """Cells of the last matrix with their states and the stages that DVC executed for each."""
-DATA_STAGES = ("base", "simulate", "overlap")
+DATA_STAGES = ("base", "reference", "expose", "overlap")
 TABLE_WIDTH = 180
 SHOWN = ("flat object", "group start", "supervised", "network", "refined", "MAP", "ML")
 """Methods with a column of their own, as far as a cell has them; the report shows all."""

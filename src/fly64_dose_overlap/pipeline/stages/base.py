@@ -1,8 +1,9 @@
-"""Stage base: make the synthetic base set, or import the user's own."""
+"""Stage base: make the synthetic base set, or import the user's own file."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import MissingFileError, StudyError
@@ -16,7 +17,8 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
 
     With `base.source: synthetic` they are made from `base.seed`, and with `star-bench` they
     are a fixed test case, of which `base.seed` draws the jitter; otherwise they come from the
-    NPZ file that `base.source` names.
+    file that `base.source` names. Its frames come along if they are to be studied as they were
+    measured.
     """
     from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
     from fly64_dose_overlap.files.dataset import write_base
@@ -36,23 +38,32 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
             say(f"base: {STAR_BENCH} is a fixed test case; of section base only the seed is used")
     else:
         try:
-            base = read_user_base(source)
+            base = read_user_base(source, modes="all")
         except MissingFileError:
-            hint = "set base.source to an NPZ file, or to synthetic"
+            hint = "set base.source to a file, or to synthetic"
             raise MissingFileError("Base dataset not found", source, hint) from None
         # A DVC dependency would have to exist everywhere: for the synthetic set, and in every
         # clone and queued copy that has the base set itself from the remote.
         say(f"base: DVC does not watch {source}; when its content changes, run: dvc repro -f base")
-        remarks, digest = remarks_on_object(base), sha256_of(source)
+        digest = sha256_of(source)
+        if params.base.frames == "measured" and base.amplitude is None:
+            raise StudyError(source, "has no frames", "base.frames: simulated makes them from its object")
+    measured = base.amplitude is not None and params.base.frames != "simulated"
+    if not (measured or params.base.is_synthetic):
+        remarks = remarks_on_object(base)
     try:
         recorded_optics(base.record, where=source)
     except StudyError as error:
         say(f"base: reconstructions get no product for ptychodus: {error}")
     base = in_standard_gauge(base)
-    measured = base.amplitude is not None
-    found = examined(base, "base", probe_in_photons=False)[1] if measured else off_centre(base.probe)
+    has_frames = base.amplitude is not None
+    found = examined(base, "base", probe_in_photons=False)[1] if has_frames else off_centre(base.probe)
     for message in (*remarks, *found):
         warnings.warn(f"{source}: {message}", stacklevel=2)
+    if measured:
+        say(f"base: the frames of {source} are studied as they were measured")
+    else:
+        base = replace(base, amplitude=None, mask=None, background=None)
     write_base(BASE_FILE, base)
     write_json_atomic(BASE_METRICS, {"source": source, "sha256": digest})
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fly64_dose_overlap.config import PARAMS_FILE
+from pathlib import Path
+
+from fly64_dose_overlap.config import PARAMS_FILE, BaseParams
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import write_json_atomic
 from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
@@ -21,9 +24,23 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     from fly64_dose_overlap.pipeline.study import load_study
 
     params = load_study(params_file)
+    _require_truth(params.learned, params.base, params_file)
     for name in (*params.learned, *params.iterative):
         write_json_atomic(cells.CODE / f"{name}.json", code_of_method(name))
     say(f"check: the cell is {params.dose} photons per frame, view {params.view}")
+
+
+def _require_truth(learned: list[str], base: BaseParams, params_file: Path) -> None:
+    """Refuse a method that learns from the true object, if frames are to be studied as they were measured."""
+    from fly64_dose_overlap.files.own_npz import has_frames
+    from fly64_dose_overlap.pipeline.study import learning_from_truth
+
+    names = learning_from_truth(learned)
+    simulated = base.is_synthetic or base.frames == "simulated"
+    # A copy in DVC's queue need not have the file: it has the base set.
+    if names and not simulated and Path(base.source).is_file() and has_frames(base.source):
+        problem = f"learned: {names[0]} learns from the true object, which nobody knows of measured frames"
+        raise StudyError(str(params_file), problem, "take it out, or set base.frames: simulated")
 
 
 if __name__ == "__main__":

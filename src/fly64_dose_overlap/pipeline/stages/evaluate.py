@@ -1,12 +1,18 @@
-"""Stage evaluate: every reconstruction of the test half scored alike, beside the physical limit."""
+"""Stage evaluate: every reconstruction scored alike, beside the physical limit."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, refusals_of, run
 from fly64_dose_overlap.progress import say
+
+if TYPE_CHECKING:
+    from fly64_dose_overlap.scan import Scan
+    from fly64_dose_overlap.scores.against import Against
 
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
@@ -31,13 +37,35 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         run_command("dvc", "pull", *missing, where="reconstructions")
     digests = {path.stem: sha256_of(path) for folder in folders for path in sorted(folder.glob("*.npz"))}
     found = read_reconstructions(*folders)
+    against = _reference_for(scan)
     with one_torch_thread(), refusals_of(f"view {view}, test half of {len(scan)} frames"):
-        evaluation = evaluate(scan, truth, found, params.evaluate, limit=limit, dose=dose, digests=digests)
+        evaluation = evaluate(
+            scan, truth, found, params.evaluate, limit=limit, dose=dose, digests=digests, against=against
+        )
     title = f"{dose} photons per frame, view {view}"
     where = {"metrics_dir": cells.METRICS, "reports_dir": cells.REPORTS}
     picture = write_report(evaluation, truth, scan.record, limit, dose, title, **where)
     print_table(evaluation.metrics, title)
     say(f"picture: {picture}")
+
+
+def _reference_for(scan: Scan) -> Against | None:
+    """Return what stands for the truth of measured frames, None where frames are simulated."""
+    import numpy as np
+
+    from fly64_dose_overlap.files.atomic import read_json
+    from fly64_dose_overlap.files.dataset import read_scan
+    from fly64_dose_overlap.files.npz import NpzReader
+    from fly64_dose_overlap.scores.against import Against
+
+    if not cells.HELD_FILE.is_file():
+        return None
+    with NpzReader(cells.REFERENCE_HALVES) as reader:
+        halves = reader.load("first"), reader.load("second")
+    held = read_scan(cells.HELD_FILE)
+    order = np.argsort(held.scan_index)
+    rows = order[np.searchsorted(held.scan_index, scan.scan_index, sorter=order)]
+    return Against(read_json(cells.REFERENCE / "reference.json"), halves, held.frames(rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage simulate: two halves of one scan, their provenance and their metrics."""
+"""Stage expose: two halves of one scan, their provenance and their metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_base, read_scan, read_truth
 from fly64_dose_overlap.pipeline.cells import BASE_FILE, dose_file
-from fly64_dose_overlap.pipeline.stages import base, simulate
+from fly64_dose_overlap.pipeline.stages import base, expose
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.dose import BLOCK_FRAMES, Simulation, draw_counts
 from tiny_study import write_params
@@ -40,7 +40,7 @@ def metrics() -> dict[str, Any]:
 
 
 def test_both_halves_hold_frames_of_the_one_scan(study: Path) -> None:
-    simulate.main(DOSE, study)
+    expose.main(DOSE, study)
     source = read_base(BASE_FILE)
     assert FRAMES == len(source.positions_px) > BLOCK_FRAMES
     scan = Simulation(source).with_dose(DOSE)[0]
@@ -55,36 +55,36 @@ def test_both_halves_hold_frames_of_the_one_scan(study: Path) -> None:
 
 
 def test_the_gap_is_one_pixel_wider_than_a_frame_unless_set(study: Path, tmp_path: Path) -> None:
-    simulate.main(DOSE, study)
+    expose.main(DOSE, study)
     low, high = simulated("train").positions_px[:, 0], simulated("test").positions_px[:, 0]
     assert np.floor(high).min() - np.ceil(low).max() >= 32
     assert metrics()["split"]["guard_gap_px"] == 33
     assert len(low) + len(high) + metrics()["split"]["frames_dropped"] == FRAMES
-    simulate.main(DOSE, write_params(tmp_path, simulate={"guard_gap_px": 0.0}))
+    expose.main(DOSE, write_params(tmp_path, expose={"guard_gap_px": 0.0}))
     assert len(simulated("train")) + len(simulated("test")) == FRAMES
     assert metrics()["split"]["frames_dropped"] == 0
 
 
 def test_the_same_parameters_give_the_same_bytes(study: Path) -> None:
     files = [dose_file(DOSE, "train"), dose_file(DOSE, "test"), Path(f"metrics/dose/{DOSE}.json")]
-    simulate.main(DOSE, study)
+    expose.main(DOSE, study)
     first = [path.read_bytes() for path in files]
-    simulate.main(DOSE, study)
+    expose.main(DOSE, study)
     assert [path.read_bytes() for path in files] == first
     assert [path.name for path in sorted(files[0].parent.iterdir())] == ["test.npz", "train.npz"]
 
 
 def test_another_seed_gives_other_counts_at_the_same_positions(study: Path, tmp_path: Path) -> None:
-    simulate.main(DOSE, study)
+    expose.main(DOSE, study)
     first = simulated("train")
-    simulate.main(DOSE, write_params(tmp_path, simulate={"seed": 43}))
+    expose.main(DOSE, write_params(tmp_path, expose={"seed": 43}))
     second = simulated("train")
     np.testing.assert_array_equal(first.positions_px, second.positions_px)
     assert not np.array_equal(first.counts[:], second.counts[:])
 
 
 def test_measured_doses_are_those_of_the_files(study: Path) -> None:
-    simulate.main(DOSE, study)
+    expose.main(DOSE, study)
     found = metrics()
     for half in ("train", "test"):
         data = simulated(half)
@@ -101,7 +101,7 @@ def test_measured_doses_are_those_of_the_files(study: Path) -> None:
 
 
 def test_provenance_continues_that_of_the_base_set(study: Path) -> None:
-    simulate.main(DOSE, study)
+    expose.main(DOSE, study)
     data = simulated("test")
     record = data.record
     assert provenance.steps(record) == ["gauge", "simulate", "split_dataset"]
@@ -125,17 +125,17 @@ def test_provenance_continues_that_of_the_base_set(study: Path) -> None:
 
 def test_a_dose_without_a_stage_is_refused(study: Path) -> None:
     with pytest.raises(StudyError, match=r"--dose: 3000 is not among doses"):
-        simulate.main(3000, study)
+        expose.main(3000, study)
 
 
 def test_a_gap_wider_than_the_scan_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    params = write_params(tmp_path, simulate={"guard_gap_px": 500.0})
+    params = write_params(tmp_path, expose={"guard_gap_px": 500.0})
     with pytest.raises(StudyError, match=r"the training half is empty: none of 289 frames .*smaller"):
-        simulate.main(DOSE, params)
+        expose.main(DOSE, params)
     assert not dose_file(DOSE, "train").exists()
 
 
 def test_a_missing_base_set_is_named(study: Path) -> None:
     BASE_FILE.unlink()
     with pytest.raises(MissingFileError, match=r"data/base/base.npz: no such file"):
-        simulate.main(DOSE, study)
+        expose.main(DOSE, study)

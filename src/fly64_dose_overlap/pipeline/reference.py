@@ -1,0 +1,130 @@
+"""The reference: what stands for the truth of measured frames, whose object nobody knows.
+
+The photons of every frame are divided once. A part makes the reference, and doses are made of the
+others, so that reference and study share no photon: noise of the one is none of the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fly64_dose_overlap.config import ReferenceParams
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.dataset import BaseSet
+from fly64_dose_overlap.methods.held_out import HeldOut
+from fly64_dose_overlap.methods.map import MaximumAPosteriori
+from fly64_dose_overlap.methods.run import run_method
+from fly64_dose_overlap.outcome import EVALUATION
+from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.provenance import MEASURED, with_step
+from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scores.align import align_to
+from fly64_dose_overlap.scores.fit import Fit, fit
+from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
+from fly64_dose_overlap.scores.region import scan_region
+from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.study.gauge import in_standard_gauge
+from fly64_dose_overlap.study.measured import scan_of
+
+LEAST_PHOTONS = 1000
+"""Of a whole scan, in either part."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Measured frames with an object that stands for the truth."""
+
+    study: BaseSet
+    """Photons that doses are made of; its object is the reference."""
+    held: Scan
+    """Photons of the reference, which no method sees."""
+    halves: tuple[NDArray[np.complex64], NDArray[np.complex64]]
+    """Objects (y, x) from the two halves of those photons, the second aligned with the first."""
+    figures: dict[str, Any]
+    """JSON-able: photons per frame of both parts, how well the reference explains either, and how its
+    halves agree."""
+
+
+def make_reference(base: BaseSet, params: ReferenceParams) -> Reference:
+    """Divide the photons of measured frames, and reconstruct their object from the first part.
+
+    The weight of the prior is found by held-out photons, in each half anew: halves share nothing
+    but probe and positions. The power of the probe is set to the photons that were counted, and the gauge
+    is that of `in_standard_gauge`.
+
+    Raises
+    ------
+    StudyError
+        If a part would hold too few photons.
+    """
+    scan = scan_of(base)
+    counted = scan.photons_per_frame
+    power = float((np.abs(base.probe.astype(np.complex128)) ** 2).sum())
+    probe = (base.probe * np.sqrt(counted / power)).astype(np.complex64)
+    base, scan = replace(base, probe=probe), replace(scan, probe=probe)
+    least = min(params.fraction, 1 - params.fraction) * counted * len(scan)
+    if least < LEAST_PHOTONS:
+        problem = (
+            f"of {counted * len(scan):.4g} photons in all, a part of the reference or study has {least:.4g}"
+        )
+        raise StudyError("reference", problem, f"it takes {LEAST_PHOTONS}: measure longer, or more frames")
+    first, rest = scan.divide(params.fraction, generator(params.seed, "reference", "divide"))
+    obj, settings = _reconstructed(first, params, "reference")
+    halves = first.divide(0.5, generator(params.seed, "reference", "halves"))
+    pair = [_reconstructed(half, params, f"half {n} of the reference")[0] for n, half in enumerate(halves, 1)]
+    region = scan_region(first.illumination(), first.positions_px, EVALUATION.region_threshold)
+    second = align_to(pair[0], pair[1], region, upsampling=EVALUATION.registration_upsampling).field
+    inside = region.rectangle
+    curve = fourier_ring_correlation(pair[0][inside], second[inside])
+    figures = {
+        "kind": "measured",
+        "photons_per_frame": first.photons_per_frame,
+        "study_photons_per_frame": rest.photons_per_frame,
+        "frames": len(scan),
+        "modes": len(probe),
+        "method": MaximumAPosteriori.name,
+        "settings": settings,
+        "fit": _summary(fit(first.model, first.counts, torch.from_numpy(obj), generator(params.seed, "fit"))),
+        "fit_of_other_photons": _summary(
+            fit(rest.model, rest.counts, torch.from_numpy(obj), generator(params.seed, "fit"))
+        ),
+        "frc_of_halves_nyquist": {name: cutoff(curve, name) for name in ("half-bit", "one-seventh")},
+    }
+    photons = {key: figures[key] for key in ("photons_per_frame", "study_photons_per_frame")}
+    what = "reconstruct the object from a part of the photons"
+    record = with_step(base.record, MEASURED, what, **params.model_dump(), **photons)
+    gauged = in_standard_gauge(replace(base, obj=obj, record=record))
+    study, held = (
+        _with_part(gauged, part, share)
+        for part, share in ((rest, 1 - params.fraction), (first, params.fraction))
+    )
+    amplitude = np.empty(scan.counts.shape, np.float32)
+    for start in range(0, len(scan), 256):
+        amplitude[start : start + 256] = np.sqrt(study.counts[start : start + 256])
+    measured = replace(gauged, probe=study.probe, amplitude=amplitude, background=study.background)
+    return Reference(measured, held, (pair[0], second.astype(np.complex64)), figures)
+
+
+def _with_part(gauged: BaseSet, part: Scan, share: float) -> Scan:
+    """Return the scan of a part of the photons, its probe in the gauge of the reference."""
+    probe = (gauged.probe * np.float32(share**0.5)).astype(np.complex64)
+    return replace(part, probe=probe, record=gauged.record)
+
+
+def _reconstructed(
+    scan: Scan, params: ReferenceParams, what: str
+) -> tuple[NDArray[np.complex64], dict[str, Any]]:
+    say(f"reference: {what} from {scan.photons_per_frame:.4g} photons per frame")
+    method = MaximumAPosteriori(MaximumAPosteriori.Settings.model_validate({"epochs": params.epochs}))
+    ((found, _),) = run_method(method, scan, HeldOut(seed=params.seed))
+    return found.obj, found.settings
+
+
+def _summary(found: Fit) -> dict[str, float]:
+    names = ("deviance", "deviance_floor", "r_factor", "r_floor", "chi_square", "divergence")
+    return {name: getattr(found, name) for name in names}

@@ -1,0 +1,226 @@
+"""A study of frames that an instrument recorded: nobody knows the object, and no photon counts twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import tiny_scan
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.dataset import read_base, read_scan, read_truth
+from fly64_dose_overlap.files.npz import NpzReader
+from fly64_dose_overlap.physics.model import ScanModel
+from fly64_dose_overlap.pipeline import cells
+from fly64_dose_overlap.pipeline.stages import (
+    base,
+    check,
+    evaluate,
+    expose,
+    limit,
+    overlap,
+    reconstruct,
+    reference,
+    train,
+)
+from fly64_dose_overlap.pipeline.study import all_methods, load_study
+from fly64_dose_overlap.scan import Scan
+from tiny_study import write_params
+
+PHOTONS = 2e5
+CHANGES: dict[str, Any] = {
+    "base": {"source": "mine.npz"},
+    "reference": {"epochs": 20},
+    "learned": [],
+    "iterative": ["map"],
+    "methods": {"map": {"epochs": 12}},
+    "view": "baseline",
+    "limit": {"vectors": 1, "iterations": 20},
+}
+
+
+def two_modes() -> NDArray[np.complex64]:
+    """Return a probe in units of its own, as files have it."""
+    first = tiny_scan.scan().probe[0]
+    second = 0.4 * np.rot90(first) * np.linspace(-1, 1, len(first))
+    return np.stack([first, second]).astype(np.complex64) / 7
+
+
+def write_file(path: Path, **changes: Any) -> NDArray[np.float32]:
+    """Write a scan as an instrument might, without its object, and return its counts."""
+    import torch
+
+    scan, probe = tiny_scan.scan(), two_modes()
+    model = ScanModel(torch.from_numpy(probe), scan.positions_px, scan.object_shape)
+    expected = model.expected(torch.from_numpy(tiny_scan.truth()), slice(0, len(scan))).numpy()
+    expected *= PHOTONS / expected.sum(axis=(1, 2)).mean()
+    counts = np.random.default_rng(0).poisson(expected).astype(np.float32)
+    arrays = {
+        "objectGuess": np.ones(scan.object_shape, np.complex64),
+        "probeGuess": probe,
+        "ycoords": scan.positions_px[:, 0],
+        "xcoords": scan.positions_px[:, 1],
+        "counts": counts,
+    }
+    np.savez(path, **{**arrays, **changes})
+    return counts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of a study that has run."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("study")
+        patch.chdir(folder)
+        mask = np.ones((tiny_scan.SIDE, tiny_scan.SIDE), bool)
+        mask[5, 6] = False
+        write_file(folder / "mine.npz", mask=mask)
+        params = write_params(folder, **CHANGES)
+        for stage in (check, base, reference):
+            stage.main(params)
+        for dose in (1000, 10000):
+            expose.main(dose, params)
+            overlap.main(dose, "baseline", params)
+        limit.main("baseline", params)
+        reconstruct.main("map", params)
+        evaluate.main(params)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def _inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def exposed(dose: int, half: str = "test") -> Scan:
+    return read_scan(cells.dose_file(dose, half))
+
+
+def measured_counts() -> NDArray[np.float32]:
+    frames = read_base(cells.MEASURED_FILE).amplitude
+    assert frames is not None
+    return np.rint(frames[:] ** 2)
+
+
+def power(probe: NDArray[np.complex64]) -> float:
+    return float((np.abs(probe) ** 2).sum())
+
+
+def test_every_photon_is_in_the_reference_or_in_the_study() -> None:
+    kept = np.rint(np.asarray(read_base(cells.BASE_FILE).amplitude)[:] ** 2)
+    held = read_scan(cells.HELD_FILE)
+    np.testing.assert_array_equal(held.counts[:] + measured_counts(), kept)
+    assert held.photons_per_frame == pytest.approx(0.7 * PHOTONS, rel=0.01)
+    assert (exposed(10000).counts[:] <= measured_counts()).all()
+
+
+def test_power_of_the_probe_is_that_of_the_photons() -> None:
+    for scan in (read_scan(cells.HELD_FILE), exposed(1000), exposed(10000)):
+        assert scan.probe.shape == (2, 32, 32)
+        assert scan.photons_per_frame == pytest.approx(power(scan.probe), rel=0.05)
+    assert exposed(1000).photons_per_frame == pytest.approx(1000, rel=0.02)
+
+
+def test_networks_train_on_the_scan_itself() -> None:
+    first, second = (cells.view_file(1000, "baseline", half).read_bytes() for half in cells.HALVES)
+    assert first == second
+    assert len(exposed(1000)) == len(tiny_scan.scan())
+    assert json.loads(cells.dose_metrics(1000).read_text())["split"] is None
+
+
+def test_a_mask_goes_with_the_frames_to_the_end() -> None:
+    for path in (cells.HELD_FILE, cells.view_file(10000, "baseline", "test")):
+        mask = read_scan(path).mask
+        assert mask is not None
+        assert np.argwhere(~mask[:]).tolist() == [[5, 6]]
+
+
+def test_scores_name_their_reference_and_how_far_it_can_be_trusted() -> None:
+    found = json.loads(cells.EVALUATION.read_text())
+    conventions, own = found["conventions"], found["reference"]
+    assert (conventions["frames"], conventions["split"]) == ("measured", "all")
+    assert conventions["against"] == "the reference of 1.4e+05 photons per frame"
+    scores = found["methods"]["MAP"]
+    assert own["noise"]["phase_psnr_db"] > scores["phase"]["psnr_db"] + 3
+    assert scores["phase"]["psnr_db"] < scores["beyond_noise"]["phase_psnr_db"]
+    assert scores["beyond_noise"]["complex_nrmse"] < scores["complex_nrmse"]
+    assert own["fit_of_other_photons"]["chi_square"] == pytest.approx(1, abs=0.1)
+    assert own["modes"] == 2
+
+
+def test_photons_that_no_method_saw_tell_methods_apart() -> None:
+    methods = json.loads(cells.EVALUATION.read_text())["methods"]
+    assert methods["MAP"]["fit"]["chi_square"] < methods["flat object"]["fit"]["chi_square"] / 3
+    assert methods["MAP"]["fit"]["divergence"] > 0
+    assert 1 < methods["MAP"]["fit"]["r_over_floor"] < methods["flat object"]["fit"]["r_over_floor"]
+
+
+def test_the_reference_is_close_to_the_object_that_it_never_saw() -> None:
+    from fly64_dose_overlap.scores.align import align_to
+    from fly64_dose_overlap.scores.region import scan_region
+    from fly64_dose_overlap.scores.scores import score
+
+    held = read_scan(cells.HELD_FILE)
+    region = scan_region(held.illumination(), held.positions_px, 0.1)
+    truth = tiny_scan.truth()
+    found = align_to(truth, read_truth(cells.HELD_FILE), region, upsampling=20).field
+    error = score(truth, found, region)
+    own = json.loads(cells.EVALUATION.read_text())["reference"]["noise"]
+    # What its halves share, a prior and edges, is in the one and not in the other.
+    assert own["phase_psnr_db"] - 6 < error["phase"]["psnr_db"]
+    with NpzReader(cells.REFERENCE_HALVES) as reader:
+        assert reader.load("first").shape == truth.shape
+
+
+def test_a_dose_that_was_not_measured_is_refused(folder: Path) -> None:
+    params = write_params(folder, **CHANGES, doses=[1000, 10000, 70000])
+    with pytest.raises(
+        StudyError, match=r"^dose 70000: the frames have 5\d{4}\.?\d* photons .*; take it out of doses"
+    ):
+        expose.main(70000, params)
+
+
+def test_without_a_truth_nothing_learns_from_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    params = write_params(folder, **{**CHANGES, "learned": ["supervised"]})
+    with pytest.raises(StudyError, match=r"learned: supervised learns from the true object, .*; take it out"):
+        check.main(params)
+    with pytest.raises(StudyError, match=r"^supervised: learns from the true object"):
+        train.main("supervised", params)
+    assert "supervised" not in all_methods(load_study(params))["learned"]
+    assert "left out: supervised" in capsys.readouterr().err
+    write_params(folder, **{**CHANGES, "base": {"source": "mine.npz", "frames": "simulated"}})
+
+
+def test_frames_must_be_there_to_be_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_file(tmp_path / "mine.npz")
+    with np.load("mine.npz") as file:
+        np.savez("bare.npz", **{key: file[key] for key in file.files if key != "counts"})
+    changed = {**CHANGES, "base": {"source": "bare.npz", "frames": "measured"}}
+    with pytest.raises(StudyError, match=r"^bare.npz: has no frames; base.frames: simulated"):
+        base.main(write_params(tmp_path, **changed))
+    with pytest.raises(StudyError, match="frames: measured needs a file, and source is synthetic"):
+        write_and_load(tmp_path, {"source": "synthetic", "frames": "measured"})
+
+
+def write_and_load(folder: Path, section: dict[str, Any]) -> None:
+    load_study(write_params(folder, base=section))
+
+
+def test_few_photons_make_no_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fly64_dose_overlap.config import ReferenceParams
+    from fly64_dose_overlap.pipeline.reference import make_reference
+
+    found = read_base(cells.BASE_FILE)
+    dim = np.zeros((len(found.positions_px), 32, 32), np.float32)
+    dim[:, 16, 16] = 1
+    with pytest.raises(StudyError, match=r"^reference: of 81 photons in all, .* has 24\.3; it takes 1000"):
+        make_reference(replace(found, amplitude=dim), ReferenceParams(seed=1, fraction=0.7, epochs=5))
