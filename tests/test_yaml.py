@@ -10,8 +10,9 @@ from dvc.utils.serialize import ParseError, dump_yaml
 from dvc.utils.serialize import parse_yaml as dvc_yaml
 
 import factories
-from fly64_dose_overlap.config import load_params, parse_yaml
+from fly64_dose_overlap.config import load_params
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.yaml_text import parse_yaml
 
 
 @pytest.mark.parametrize("start", ["%YAML 1.1\n---\n", "# mine\n%YAML 1.2\n---\n"])

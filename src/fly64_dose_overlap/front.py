@@ -17,7 +17,7 @@ from fly64_dose_overlap.arguments import NewFile, checked_call
 from fly64_dose_overlap.config import BaseParams, Gridsize, LimitParams, OverlapParams, Seed, ViewParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import optics_of
-from fly64_dose_overlap.files.own_npz import Modes, read_user_base
+from fly64_dose_overlap.files.own_npz import Fields, Modes, read_user_base
 from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.registry import make_method
@@ -85,6 +85,7 @@ def simulate(
     params = BaseParams(
         source="synthetic",
         frames="auto",
+        fields=None,
         seed=seed,
         frame_side_px=frame_side_px,
         object_kind=object_kind,  # pyright: ignore[reportArgumentType] - checked there
@@ -96,21 +97,21 @@ def simulate(
     base, _ = Simulation(in_standard_gauge(make_synthetic_base(params))).with_dose(photons_per_frame)
     drawn = draw_counts(base, seed=seed, dose=round(photons_per_frame))
     counts = np.concatenate([block.astype(np.float32) for block in drawn])
-    height, width = base.obj.shape
-    optics = optics_of(base.record)
+    (height, width), optics = base.obj.shape, optics_of(base.record)
     scan = Scan(counts, base.probe, base.positions_px, (height, width), optics=optics, record=base.record)
     return scan, base.obj
 
 
 @checked_call
-def read_scan(path: str | Path, *, modes: Modes = "all") -> Scan:
+def read_scan(path: str | Path, *, modes: Modes = "all", fields: Fields | None = None) -> Scan:
     """Read a scan from a file with frames, probe and positions: docs/own-data.md says of which formats.
 
     Parameters
     ----------
-    path : Path or str
     modes : {"all", "strongest"}
-        Probe modes that are kept.
+        Of the probe, that are kept.
+    fields : dict, optional
+        Names of the datasets of any other file: see the same page.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def read_scan(path: str | Path, *, modes: Modes = "all") -> Scan:
     StudyError
         If the file is damaged, lacks something, or holds no frames, or none of counted photons.
     """
-    base = read_user_base(path, modes=modes)
+    base = read_user_base(path, modes=modes, fields=fields)
     scan, found = examined(in_standard_gauge(base), str(path), probe_in_photons=True)
     for message in found:
         warnings.warn(f"{path}: {message}", stacklevel=3)
@@ -363,8 +364,7 @@ def agreement(
         first, second = (found(half).obj for half in pair)
         aligned = align_to(first, second, region, upsampling=EVALUATION.registration_upsampling)
         curves[name] = fourier_ring_correlation(first[inside], aligned.field[inside])
-    if pixel_nm is None and scan.optics is not None:
-        pixel_nm = scan.optics.object_pixel_m * 1e9
+    pixel_nm = pixel_nm or (None if scan.optics is None else scan.optics.object_pixel_m * 1e9)
     agreed = Agreement(whole, misfit, empty.r_factor, curves, pixel_nm)
     if agreed.doubt:
         warnings.warn(agreed.doubt, stacklevel=3)

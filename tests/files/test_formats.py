@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 import fly64_dose_overlap as fdo
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files import rules
-from fly64_dose_overlap.files.formats import COUNTS, ELEMENTARY_CHARGE, HdfScan
+from fly64_dose_overlap.files.formats import COUNTS, ELEMENTARY_CHARGE, ForeignScan
+from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.files.product import Optics, write_product
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.physics.model import ScanModel
@@ -136,7 +137,7 @@ def residual(found: dict[str, Any], probe: NDArray[np.complex64]) -> float:
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_scan_is_read_as_it_was_recorded(name: str, tmp_path: Path) -> None:
     scan = raster() if name == "EMD" else case()[0]
-    with HdfScan(written(tmp_path / "scan.h5", name)) as reader:
+    with ForeignScan(HdfFile(written(tmp_path / "scan.h5", name))) as reader:
         assert reader.format in name
         found = {key: reader.load(key) for key in reader}
         assert reader.header(COUNTS)[0] == scan.counts.shape
@@ -160,8 +161,8 @@ def test_what_a_file_does_not_say_is_not_guessed(tmp_path: Path) -> None:
     path = written(tmp_path / "scan.cxi", "CXI")
     with h5py.File(path, "r+") as file:
         del file["entry_1/instrument_1/source_1/energy"]
-    with pytest.raises(StudyError, match=r"lengths, but the file does not say energy_ev; state"):
-        HdfScan(path)
+    with pytest.raises(StudyError, match=r"lengths, but the file does not say energy_ev; map"):
+        ForeignScan(HdfFile(path))
 
 
 def test_a_unit_that_is_not_known_is_refused(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_unit_that_is_not_known_is_refused(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["entry_1/instrument_1/source_1/energy"].attrs["units"] = "furlong"
     with pytest.raises(StudyError, match=r"energy is in 'furlong'; understood are .*kev.*"):
-        HdfScan(path)
+        ForeignScan(HdfFile(path))
 
 
 def test_positions_far_apart_take_no_memory(tmp_path: Path) -> None:
@@ -178,23 +179,23 @@ def test_positions_far_apart_take_no_memory(tmp_path: Path) -> None:
         translation: Any = file["entry_1/instrument_1/detector_1/translation"]
         translation[0] = [1.0, 1.0, 0.0]
     with pytest.raises(StudyError, match=r"the positions span .* object pixels of .* m; are lengths"):
-        HdfScan(path)
+        ForeignScan(HdfFile(path))
 
 
 def test_files_that_are_no_scan_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError):
-        HdfScan(tmp_path / "nothing.h5")
+        ForeignScan(HdfFile(tmp_path / "nothing.h5"))
     (tmp_path / "text.h5").write_text("no")
     with pytest.raises(StudyError, match="is no HDF5 file, or is truncated"):
-        HdfScan(tmp_path / "text.h5")
+        ForeignScan(HdfFile(tmp_path / "text.h5"))
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["mine/stack"] = np.zeros((2, 3))
     with pytest.raises(StudyError, match=r"is HDF5 of no format .*; name .* it holds mine/stack"):
-        HdfScan(tmp_path / "other.h5")
+        ForeignScan(HdfFile(tmp_path / "other.h5"))
     content = written(tmp_path / "scan.h5", "ptyd").read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
     with pytest.raises(StudyError, match="is no HDF5 file, or is truncated"):
-        HdfScan(tmp_path / "cut.h5")
+        ForeignScan(HdfFile(tmp_path / "cut.h5"))
 
 
 def test_hostile_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_hostile_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
         for place in rng.integers(0, 4000, 8):
             changed[place] = rng.integers(256)
         (tmp_path / "hostile.h5").write_bytes(changed)
-        with suppress(StudyError), HdfScan(tmp_path / "hostile.h5") as reader:
+        with suppress(StudyError), ForeignScan(HdfFile(tmp_path / "hostile.h5")) as reader:
             accepted += all(np.asarray(reader.load(key)).size for key in reader)
     assert accepted < 60
 

@@ -17,6 +17,7 @@ def base_params(**changes: Any) -> BaseParams:
     values: dict[str, Any] = {
         "source": "synthetic",
         "frames": "auto",
+        "fields": None,
         "seed": 42,
         "frame_side_px": 64,
         "object_kind": "star",

@@ -8,9 +8,8 @@ every window lies on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from fly64_dose_overlap.arrays import AnyArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.hdf import HdfFile
+from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.scan import HC_EV_M
 
 COUNTS = "counts"
@@ -34,6 +34,10 @@ UNITS = {
 """Metres, and electronvolts."""
 PER_METRE = {"a^-1": 1e10, "nm^-1": 1e9, "1/nm": 1e9, "1/a": 1e10}
 MOST_PIXELS = 2**28
+DATASETS = ("frames", "y", "x", "probe", "object", "mask", "bad", "background")
+"""What a mapping may name the datasets of: ``mask`` is true where a pixel counts, ``bad`` where none does."""
+NUMBERS = ("energy_ev", "distance_m", "detector_pixel_m", "object_pixel_m")
+"""What it may state, or name a dataset of one number of."""
 """Of an object's grid that is laid about the positions of a file."""
 
 
@@ -205,28 +209,78 @@ def _step(file: HdfFile, name: str, units: dict[str, float]) -> float | None:
     return None if unit is None or len(known) < 2 else float(known[1] - known[0]) * unit
 
 
-FORMATS: tuple[Callable[[HdfFile], Found | None], ...] = (cxi, ptyd, ptychodus, ptychoshelves, emd)
+def mapped(fields: Mapping[str, str | float], file: HdfFile | NpzReader) -> Found:
+    """Understand any file by a mapping that names its datasets, `DATASETS`, and states `NUMBERS`.
 
-
-class HdfScan:
-    """A scan in an HDF5 file, with the interface of `NpzReader` and the names of our own files.
+    ``unit`` is that of the positions, of `UNITS` or ``px``.
 
     Raises
     ------
-    MissingFileError
-        If there is no such file.
     StudyError
-        If it is damaged, or of no format that is known, or does not say where its frames are.
+        If a name is unknown, a dataset is missing, or positions have no unit.
+    """
+    where = f"{file.where}: base.fields"
+    if unknown := sorted(set(fields) - {*DATASETS, *NUMBERS, "unit"}):
+        known = ", ".join((*DATASETS, *NUMBERS, "unit"))
+        raise StudyError(where, f"{', '.join(unknown)} is unknown", f"it may have {known}")
+    for key in DATASETS:
+        if key in fields and str(fields[key]) not in file:
+            held = ", ".join([*(file.names() if isinstance(file, HdfFile) else file)][:20])
+            raise StudyError(where, f"{key}: there is no {fields[key]!r}", f"the file holds {held}")
+    named = {key: str(fields[key]) for key in DATASETS if key in fields}
+    found = Found("mapping", named.get("frames"))
+    for key in NUMBERS:
+        if key in fields:
+            setattr(found, key, _stated(fields[key], file, f"{where}.{key}"))
+    ours = {"probe": rules.PROBE, "object": rules.OBJECT, "mask": rules.MASK, "background": rules.BACKGROUND}
+    found.arrays |= {name: file.load(named[key]) for key, name in ours.items() if key in named}
+    if "bad" in named:
+        found.arrays[rules.MASK] = file.load(named["bad"]) == 0
+    if "y" in named or "x" in named:
+        if not {"x", "y"} <= named.keys():
+            raise StudyError(where, "names one of y and x", "positions have both")
+        unit = fields.get("unit")
+        if unit != "px" and unit not in UNITS:
+            known = ", ".join(("px", *UNITS))
+            raise StudyError(where, f"unit of y and x is {unit!r}", f"state one of {known}")
+        positions = np.stack([file.load(named[axis]).ravel() for axis in "yx"], axis=1).astype(np.float64)
+        if unit == "px":
+            found.positions_px = positions
+        else:
+            found.positions_m = positions * UNITS[str(unit)]
+    return found
+
+
+def _stated(value: str | float, file: HdfFile | NpzReader, where: str) -> float:
+    """Return a number that is stated, or is the only one of a dataset."""
+    if not isinstance(value, str):
+        return float(value)
+    array = file.load(value)
+    if array.size != 1 or array.dtype.kind not in "iuf":
+        raise StudyError(
+            where, f"{value!r} holds {array.dtype} {array.shape}", "name a dataset of one number"
+        )
+    return float(array.reshape(()))
+
+
+FORMATS: tuple[Callable[[HdfFile], Found | None], ...] = (cxi, ptyd, ptychodus, ptychoshelves, emd)
+
+
+class ForeignScan:
+    """A scan in a file of another program, with the interface of `NpzReader` and the names of our own files.
+
+    It closes the file.
+
+    Raises
+    ------
+    StudyError
+        If it is of no format that is known and not mapped, or does not say what its lengths are.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self._file = HdfFile(path)
+    def __init__(self, file: HdfFile | NpzReader, fields: Mapping[str, str | float] | None = None) -> None:
+        self._file = file
         try:
-            found = next((each for make in FORMATS if (each := make(self._file))), None)
-            if found is None:
-                known = ", ".join(("CXI", "ptypy's ptyd", "ptychodus", "PtychoShelves", "EMD"))
-                hint = f"name its datasets in base.fields; it holds {', '.join(self._file.names()[:20])}"
-                raise StudyError(self._file.where, f"is HDF5 of no format that is known ({known})", hint)
+            found = mapped(fields, file) if fields else _understood(file)
             self.format = found.name
             self._frames = found.frames
             self._arrays, self.physics = in_pixels(found, self._file)
@@ -234,7 +288,7 @@ class HdfScan:
             self._file.__exit__()
             raise
 
-    def __enter__(self) -> HdfScan:
+    def __enter__(self) -> ForeignScan:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -272,7 +326,17 @@ class HdfScan:
             yield block.reshape(-1, *shape[-2:])
 
 
-def in_pixels(found: Found, file: HdfFile) -> tuple[dict[str, AnyArray], dict[str, float]]:
+def _understood(file: HdfFile | NpzReader) -> Found:
+    assert isinstance(file, HdfFile)
+    found = next((each for make in FORMATS if (each := make(file))), None)
+    if found is None:
+        known = ", ".join(("CXI", "ptypy's ptyd", "ptychodus", "PtychoShelves", "EMD"))
+        hint = f"name its datasets in base.fields; it holds {', '.join(file.names()[:20])}"
+        raise StudyError(file.where, f"is HDF5 of no format that is known ({known})", hint)
+    return found
+
+
+def in_pixels(found: Found, file: HdfFile | NpzReader) -> tuple[dict[str, AnyArray], dict[str, float]]:
     """Return the arrays of a scan under our names, positions in object pixels, and its optics."""
     arrays = dict(found.arrays)
     side = file.header(found.frames)[0][-1] if found.frames else arrays[rules.PROBE].shape[-1]
@@ -285,7 +349,7 @@ def in_pixels(found: Found, file: HdfFile) -> tuple[dict[str, AnyArray], dict[st
             names = ("energy_ev", "distance_m", "detector_pixel_m")
             missing = [name for name in names if not getattr(found, name)]
             problem = f"positions are lengths, but the file does not say {', '.join(missing)}"
-            raise StudyError(file.where, problem, "state them in base.optics")
+            raise StudyError(file.where, problem, "map the file, and state them: base.fields")
         positions = found.positions_m / pixel
     if positions is not None and np.isfinite(positions).all():
         obj = arrays.get(rules.OBJECT)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin  # noqa: F401  # pyright: ignore[reportUnusedImport] - registers filters of detectors
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fly64_dose_overlap.arrays import AnyArray
 from fly64_dose_overlap.errors import MissingFileError, StudyError
-
-with suppress(ImportError):
-    pass  # filters of detectors' makers, such as bitshuffle: registered by the import
 
 MAX_BYTES = 4 * 2**30
 """Of an array that comes into memory as a whole."""
@@ -157,7 +154,7 @@ class _Guard:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, DAMAGE) and not isinstance(error, StudyError):
             problem = f"{self._what} cannot be read ({error})"
-            hint = "copy the file again; a filter that is missing comes with hdf5plugin"
+            hint = "copy the file again"
             raise StudyError(self._where, problem, hint) from None
 
 

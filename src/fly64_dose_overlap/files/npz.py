@@ -87,18 +87,18 @@ class NpzReader:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._where = str(path)
+        self.where = str(path)
         if not os.path.exists(path):  # unlike Path's, never an exception of its own
-            raise MissingFileError(self._where, "no such file")
+            raise MissingFileError(self.where, "no such file")
         if not self.path.is_file():
-            raise StudyError(self._where, "is not a regular file")
+            raise StudyError(self.where, "is not a regular file")
         try:
             self._archive = zipfile.ZipFile(self.path)
         except PermissionError:
-            raise StudyError(self._where, "cannot be read (permission denied)") from None
+            raise StudyError(self.where, "cannot be read (permission denied)") from None
         except _DAMAGE as error:
             problem = f"is not an NPZ file, or is truncated ({error})"
-            raise StudyError(self._where, problem, _hint_for(self.path)) from None
+            raise StudyError(self.where, problem, _hint_for(self.path)) from None
         try:
             self._members = self._list_members()
         except StudyError:
@@ -147,11 +147,11 @@ class NpzReader:
         known only after the last block.
         """
         if rows is not None and rows < 1:
-            raise StudyError(self._where, f"rows per block must be at least 1, got {rows}")
+            raise StudyError(self.where, f"rows per block must be at least 1, got {rows}")
         with self._open(key) as member:
             shape, fortran, dtype = self._header(key, member)
             if not shape:
-                raise StudyError(self._where, f"'{key}' is a scalar and has no rows to stream")
+                raise StudyError(self.where, f"'{key}' is a scalar and has no rows to stream")
             rows = rows or rows_per_block(shape, dtype)
             if not fortran:
                 yield from self._blocks(key, member, shape, dtype, rows)
@@ -194,35 +194,35 @@ class NpzReader:
     def _list_members(self) -> dict[str, zipfile.ZipInfo]:
         infos = self._archive.infolist()
         if len(infos) > MAX_MEMBERS:
-            raise StudyError(self._where, f"has {len(infos)} members, at most {MAX_MEMBERS} are read")
+            raise StudyError(self.where, f"has {len(infos)} members, at most {MAX_MEMBERS} are read")
         members: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
             key = info.orig_filename.removesuffix(".npy")
             if not info.orig_filename.endswith(".npy") or not PLAIN_NAME.fullmatch(key):
-                raise StudyError(self._where, f"member {info.orig_filename!r} is not a plain array name.npy")
+                raise StudyError(self.where, f"member {info.orig_filename!r} is not a plain array name.npy")
             if key in members:
-                raise StudyError(self._where, f"has more than one member '{key}'")
+                raise StudyError(self.where, f"has more than one member '{key}'")
             if info.flag_bits & 1:
-                raise StudyError(self._where, f"'{key}' is encrypted")
+                raise StudyError(self.where, f"'{key}' is encrypted")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise StudyError(self._where, f"'{key}' is compressed by another method than NumPy's")
+                raise StudyError(self.where, f"'{key}' is compressed by another method than NumPy's")
             members[key] = info
         total = sum(info.file_size for info in infos)
         if total > MAX_TOTAL_BYTES:
             limit = MAX_TOTAL_BYTES // 2**30
-            raise StudyError(self._where, f"declares {total} bytes of arrays, more than {limit} GiB")
+            raise StudyError(self.where, f"declares {total} bytes of arrays, more than {limit} GiB")
         return members
 
     def _open(self, key: str) -> IO[bytes]:
         if key not in self._members:
-            raise StudyError(self._where, f"has no '{key}'; it holds {', '.join(self._members) or 'nothing'}")
+            raise StudyError(self.where, f"has no '{key}'; it holds {', '.join(self._members) or 'nothing'}")
         try:
             return self._archive.open(self._members[key])
         except _DAMAGE as error:
             raise self._damaged(key, error) from None
 
     def _damaged(self, key: str, error: object) -> StudyError:
-        return StudyError(self._where, f"'{key}' is damaged or truncated ({error})", "copy the file again")
+        return StudyError(self.where, f"'{key}' is damaged or truncated ({error})", "copy the file again")
 
     def _read(self, key: str, member: IO[bytes], count: int) -> bytes:
         try:
@@ -238,11 +238,11 @@ class NpzReader:
         start = self._read(key, member, 8)
         version = start[6], start[7]
         if start[:6] != npy_format.MAGIC_PREFIX or version not in ((1, 0), (2, 0)):
-            raise StudyError(self._where, f"'{key}' is not an array in NumPy's format 1.0 or 2.0")
+            raise StudyError(self.where, f"'{key}' is not an array in NumPy's format 1.0 or 2.0")
         length = self._read(key, member, 2 if version == (1, 0) else 4)
         count = int.from_bytes(length, "little")
         if count > MAX_HEADER_BYTES:
-            raise StudyError(self._where, f"'{key}' declares a header of {count} bytes")
+            raise StudyError(self.where, f"'{key}' declares a header of {count} bytes")
         text = io.BytesIO(length + self._read(key, member, count))
         parse = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         try:
@@ -250,7 +250,7 @@ class NpzReader:
                 warnings.simplefilter("ignore")
                 shape, fortran, dtype = parse(text)
         except Exception:
-            raise StudyError(self._where, f"'{key}' has a header that is not NumPy's") from None
+            raise StudyError(self.where, f"'{key}' has a header that is not NumPy's") from None
         return shape, fortran and len(shape) > 1, dtype
 
     def _header(self, key: str, member: IO[bytes]) -> _Header:
@@ -258,13 +258,13 @@ class NpzReader:
         shape, fortran, dtype = self._read_header(key, member)
         if dtype.hasobject:
             problem = f"'{key}' holds pickled objects, which are never loaded"
-            raise StudyError(self._where, problem, "save it as a plain array or as JSON text")
+            raise StudyError(self.where, problem, "save it as a plain array or as JSON text")
         if dtype.kind not in KINDS or dtype.itemsize == 0:
-            raise StudyError(self._where, f"'{key}' is {dtype}, expected numbers or text")
+            raise StudyError(self.where, f"'{key}' is {dtype}, expected numbers or text")
         negative = any(length < 0 for length in shape)
         extent = dtype.itemsize * math.prod(max(1, length) for length in shape)
         if negative or len(shape) > MAX_AXES or extent > MAX_TOTAL_BYTES:
-            raise StudyError(self._where, f"'{key}' declares an impossible shape with {len(shape)} axes")
+            raise StudyError(self.where, f"'{key}' declares an impossible shape with {len(shape)} axes")
         info = self._members[key]
         declared, needed = info.file_size, member.tell() + math.prod(shape) * dtype.itemsize
         if needed != declared:
@@ -279,7 +279,7 @@ class NpzReader:
             array = np.empty(shape, dtype)
         except MemoryError:
             needed = math.prod(shape) * dtype.itemsize / 2**30
-            raise StudyError(self._where, f"'{key}' needs {needed:.1f} GiB of memory") from None
+            raise StudyError(self.where, f"'{key}' needs {needed:.1f} GiB of memory") from None
         target = array.reshape(-1).view(np.uint8)
         for start in range(0, target.size, PIECE_BYTES):
             count = min(PIECE_BYTES, target.size - start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,8 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import BaseSet, base_from_arrays, read_record
-from fly64_dose_overlap.files.formats import COUNTS, HdfScan
+from fly64_dose_overlap.files.formats import COUNTS, ForeignScan
+from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.scan import HC_EV_M
 
@@ -45,13 +46,15 @@ PIXEL_TOLERANCE = 0.1
 
 Modes = Literal["strongest", "all"]
 """Which probe modes of a file are kept."""
+Fields = Mapping[str, str | float]
+"""Names of the datasets of a file of any other form, see `files.formats.mapped`."""
 
 
 @dataclass
 class _Import:
     """A file on its way to the canonical form."""
 
-    reader: NpzReader | HdfScan
+    reader: NpzReader | ForeignScan
     where: str
     record: provenance.Record
     frames_first: bool
@@ -62,7 +65,7 @@ class _Import:
         self.record = provenance.with_step(self.record, TOOL, operation, **parameters)
 
 
-def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
+def read_user_base(path: Path | str, *, modes: Modes = "strongest", fields: Fields | None = None) -> BaseSet:
     """Read a user's file as a base set, converting what can be converted without guessing.
 
     Besides NPZ files, HDF5 of the formats in `files.formats` is read. Understood are: frames named
@@ -70,7 +73,8 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
     place; trailing axes of length one; several probe modes; double precision; a ``mask`` of pixels
     that count; unknown keys, which are left out. Frames are optional: without them the probe gives
     N. Each change is one step of the record, and a record that the file already carries is
-    continued. Of several probe modes the strongest is kept, or all.
+    continued. Of several probe modes the strongest is kept, or all. ``fields`` names the datasets
+    of a file of any other form.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
         raise StudyError("modes", f"must be strongest or all, got {modes!r}")
     path = Path(path)
     where = str(path)
-    with _opened(path) as reader:
+    with _opened(path, fields) as reader:
         _require_scan(reader, where)
         work = _start(reader, path)
         for key in (rules.XCOORDS, rules.YCOORDS):
@@ -107,20 +111,21 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest") -> BaseSet:
         return base_from_arrays(work.arrays, work.record, where=where, frames=frames)
 
 
-def has_frames(path: Path | str) -> bool:
+def has_frames(path: Path | str, fields: Fields | None = None) -> bool:
     """Return whether a user's file holds frames; raises as `read_user_base` of what is no file of a scan."""
-    with _opened(Path(path)) as reader:
+    with _opened(Path(path), fields) as reader:
         return any(key in reader for key in FRAME_KEYS)
 
 
-def _opened(path: Path) -> NpzReader | HdfScan:
+def _opened(path: Path, fields: Fields | None) -> NpzReader | ForeignScan:
     start = b""
     with suppress(OSError), path.open("rb") as file:
         start = file.read(len(HDF_MAGIC))
-    return HdfScan(path) if start == HDF_MAGIC else NpzReader(path)
+    file = HdfFile(path) if start == HDF_MAGIC else NpzReader(path)
+    return ForeignScan(file, fields) if fields or isinstance(file, HdfFile) else file
 
 
-def _require_scan(reader: NpzReader | HdfScan, where: str) -> None:
+def _require_scan(reader: NpzReader | ForeignScan, where: str) -> None:
     image = "add it as a complex array (y, x)"
     vector = "add one number per frame, in object pixels"
     for key, reason, advice in (
@@ -134,9 +139,9 @@ def _require_scan(reader: NpzReader | HdfScan, where: str) -> None:
             raise StudyError(where, f"has no {key}: {reason}", f"{advice}; the file holds {held}")
 
 
-def _start(reader: NpzReader | HdfScan, path: Path) -> _Import:
+def _start(reader: NpzReader | ForeignScan, path: Path) -> _Import:
     pickled = rules.METADATA in reader and reader.is_pickled(rules.METADATA)
-    if isinstance(reader, HdfScan):
+    if isinstance(reader, ForeignScan):
         record = provenance.new_record(
             "base", physics=reader.physics, source_file=path.name, format=reader.format
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import create_model
 
-from fly64_dose_overlap.config import Epochs, Section, shown
+from fly64_dose_overlap.config import Epochs, Section
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.reconstruction import Kind
@@ -29,6 +29,7 @@ from fly64_dose_overlap.methods.state import Result, State, fitting
 from fly64_dose_overlap.parallel import beside, can_fork, one_torch_thread
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.timing import Stopwatch, Timing
+from fly64_dose_overlap.yaml_text import shown
 
 
 class IterationSettings(Section):

@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fly64_dose_overlap.config import Section, first_problem, shown
+from fly64_dose_overlap.config import Section, first_problem
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.reconstruction import check_heading
 from fly64_dose_overlap.methods.base import Iteration, Method
+from fly64_dose_overlap.yaml_text import shown
 
 ENTRY_POINTS = "fly64_dose_overlap.methods"
 PACKAGE = "fly64_dose_overlap.methods"

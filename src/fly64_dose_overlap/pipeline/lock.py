@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fly64_dose_overlap.config import first_problem, parse_yaml
+from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import read_text
+from fly64_dose_overlap.yaml_text import parse_yaml
 
 LOCK_NAME = "dvc.lock"
 MAX_LOCK_BYTES = 4 * 2**20

@@ -116,7 +116,7 @@ COMPLEX_NRMSE_BEYOND = Score(
 )
 R_OVER_FLOOR = Score("held_out_r_over_floor", "R over noise", "", ("fit", "r_over_floor"), ".3f", False)
 CHI_SQUARE = Score("held_out_chi_square", "chi-square", "", ("fit", "chi_square"), ".3f", False)
-DIVERGENCE = Score("held_out_divergence", "divergence", "nats/photon", ("fit", "divergence"), ".2e", False)
+DIVERGENCE = Score("held_out_divergence", "divergence", "nats", ("fit", "divergence"), ".2e", False)
 
 SCORES = (
     PHASE_PSNR, AMPLITUDE_PSNR, PHASE_SSIM, AMPLITUDE_SSIM, PHASE_MS_SSIM, AMPLITUDE_MS_SSIM,

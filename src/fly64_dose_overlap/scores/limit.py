@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fly64_dose_overlap.arrays import Brief
-from fly64_dose_overlap.config import first_problem, shown
+from fly64_dose_overlap.config import first_problem
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import read_json, write_json_atomic
 from fly64_dose_overlap.scores.scores import PSNR_CEILING_DB
+from fly64_dose_overlap.yaml_text import shown
 
 FORMAT_VERSION = 1
 LEAST_PEAK = 1e-6

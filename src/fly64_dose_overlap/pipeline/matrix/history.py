@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import PARAMS_FILE, Params, parse_params, parse_yaml
+from fly64_dose_overlap.config import PARAMS_FILE, Params, parse_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.pipeline.cells import BASE_FILE
 from fly64_dose_overlap.pipeline.lock import LOCK_NAME, parse_lock, read_lock
+from fly64_dose_overlap.yaml_text import parse_yaml
 
 PACKAGE = "src/fly64_dose_overlap"
 WITHOUT_RESULTS = (

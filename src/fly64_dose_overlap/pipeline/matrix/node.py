@@ -25,11 +25,11 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from fly64_dose_overlap.commands import activated, run_command
-from fly64_dose_overlap.config import parse_yaml
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.matrix.history import reference
 from fly64_dose_overlap.pipeline.matrix.plan import TARGET
 from fly64_dose_overlap.pipeline.processes import end_with_parent, kill_group
+from fly64_dose_overlap.yaml_text import parse_yaml
 
 PUSHES = 6
 FIRST_PAUSE_S = 1.0

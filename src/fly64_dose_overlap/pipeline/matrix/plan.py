@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fly64_dose_overlap.config import MAX_SHOWN, PARAMS_FILE, Params, whole_number
+from fly64_dose_overlap.config import PARAMS_FILE, Params, whole_number
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.cells import Cell, cells, choose
 from fly64_dose_overlap.pipeline.study import load_study
 from fly64_dose_overlap.provenance import dumps
+from fly64_dose_overlap.yaml_text import MAX_SHOWN
 
 TARGET = "evaluate"
 """The last stage of a cell, named so that DVC leaves the data of other cells alone."""

@@ -38,7 +38,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
             say(f"base: {STAR_BENCH} is a fixed test case; of section base only the seed is used")
     else:
         try:
-            base = read_user_base(source, modes="all")
+            base = read_user_base(source, modes="all", fields=params.base.fields)
         except MissingFileError:
             hint = "set base.source to a file, or to synthetic"
             raise MissingFileError("Base dataset not found", source, hint) from None

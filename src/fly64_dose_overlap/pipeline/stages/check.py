@@ -38,7 +38,7 @@ def _require_truth(learned: list[str], base: BaseParams, params_file: Path) -> N
     names = learning_from_truth(learned)
     simulated = base.is_synthetic or base.frames == "simulated"
     # A copy in DVC's queue need not have the file: it has the base set.
-    if names and not simulated and Path(base.source).is_file() and has_frames(base.source):
+    if names and not simulated and Path(base.source).is_file() and has_frames(base.source, base.fields):
         problem = f"learned: {names[0]} learns from the true object, which nobody knows of measured frames"
         raise StudyError(str(params_file), problem, "take it out, or set base.frames: simulated")
 
