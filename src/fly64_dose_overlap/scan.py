@@ -194,6 +194,13 @@ class Scan(Brief):
             yield counts
 
     @property
+    def always_counting(self) -> NDArray[np.bool_]:
+        """Detector pixels that count in every frame, (y, x)."""
+        if self.mask is None:
+            return np.ones((self.side, self.side), bool)
+        return np.asarray(self.mask) if self.mask.ndim == 2 else np.asarray(self.mask).all(axis=0)
+
+    @property
     def detector(self) -> Detector:
         """What of the detector counts, and what it counts beside the light of the object."""
         # Torch takes seconds to import, which reading and looking at a scan need not wait for.
