@@ -198,7 +198,8 @@ class Scan(Brief):
         """Detector pixels that count in every frame, (y, x)."""
         if self.mask is None:
             return np.ones((self.side, self.side), bool)
-        return np.asarray(self.mask) if self.mask.ndim == 2 else np.asarray(self.mask).all(axis=0)
+        mask: NDArray[np.bool_] = np.asarray(self.mask)
+        return mask if mask.ndim == 2 else np.logical_and.reduce(mask)
 
     @property
     def detector(self) -> Detector:
