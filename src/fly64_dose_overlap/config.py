@@ -53,6 +53,8 @@ class BaseParams(Section):
     """Of a file: as they were measured, or simulated from its object; auto: measured, if it has any."""
     fields: dict[str, str | Annotated[float, Field(gt=0, le=1e7)]] | None
     """Names of the datasets of a file of any other form."""
+    counts_per_photon: Annotated[float, Field(gt=0, le=1e6)] | None
+    """Units of the detector that a photon makes, by which frames are divided; null: they are photons."""
     seed: Seed
     frame_side_px: Annotated[int, Field(ge=18, le=1024, multiple_of=2)]
     """N, the side of a diffraction frame and of the probe; fewer pixels lie in the stop's shadow."""

@@ -86,6 +86,7 @@ def simulate(
         source="synthetic",
         frames="auto",
         fields=None,
+        counts_per_photon=None,
         seed=seed,
         frame_side_px=frame_side_px,
         object_kind=object_kind,  # pyright: ignore[reportArgumentType] - checked there

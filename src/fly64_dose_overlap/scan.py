@@ -194,6 +194,14 @@ class Scan(Brief):
             yield counts
 
     @property
+    def always_counting(self) -> NDArray[np.bool_]:
+        """Detector pixels that count in every frame, (y, x)."""
+        if self.mask is None:
+            return np.ones((self.side, self.side), bool)
+        mask: NDArray[np.bool_] = np.asarray(self.mask)
+        return mask if mask.ndim == 2 else np.logical_and.reduce(mask)
+
+    @property
     def detector(self) -> Detector:
         """What of the detector counts, and what it counts beside the light of the object."""
         # Torch takes seconds to import, which reading and looking at a scan need not wait for.

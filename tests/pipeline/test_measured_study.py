@@ -68,7 +68,8 @@ def write_file(path: Path, **changes: Any) -> NDArray[np.float32]:
         "xcoords": scan.positions_px[:, 1],
         "counts": counts,
     }
-    np.savez(path, **{**arrays, **changes})
+    members: dict[str, Any] = {**arrays, **changes}
+    np.savez(path, **members)
     return counts
 
 
@@ -213,6 +214,24 @@ def test_frames_must_be_there_to_be_measured(
 
 def write_and_load(folder: Path, section: dict[str, Any]) -> None:
     load_study(write_params(folder, base=section))
+
+
+def test_units_of_a_detector_are_refused_until_it_is_said_how_many_make_a_photon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    counts = write_file(tmp_path / "plain.npz") * (1e4 / PHOTONS)
+    photons = np.random.default_rng(1).poisson(counts)
+    write_file(tmp_path / "mine.npz", counts=np.rint(4.4 * photons).astype(np.uint16))
+    changed = {**CHANGES, "base": {"source": "mine.npz"}}
+    message = r"^mine.npz: counts do not scatter as photons do: .*; state base.counts_per_photon, [34]"
+    with pytest.raises(StudyError, match=message), pytest.warns(UserWarning, match="do not scatter"):
+        base.main(write_params(tmp_path, **changed))
+    changed["base"] = {"source": "mine.npz", "counts_per_photon": 4.4}
+    base.main(write_params(tmp_path, **changed))
+    found = read_base(cells.BASE_FILE).amplitude
+    assert found is not None
+    np.testing.assert_array_equal(np.rint(found[:] ** 2), photons)
 
 
 def test_few_photons_make_no_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ def base_params(**changes: Any) -> BaseParams:
         "source": "synthetic",
         "frames": "auto",
         "fields": None,
+        "counts_per_photon": None,
         "seed": 42,
         "frame_side_px": 64,
         "object_kind": "star",

@@ -152,6 +152,7 @@ def test_base_source_star_bench_gives_the_baseline_raster(sets: dict[str, BaseSe
         source="star-bench",
         frames="auto",
         fields=None,
+        counts_per_photon=None,
         seed=42,
         frame_side_px=64,
         object_kind="texture",

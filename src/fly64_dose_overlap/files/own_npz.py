@@ -60,12 +60,19 @@ class _Import:
     frames_first: bool
     """The file says that this tool, ours or the ancestor's, has already put the frame axis first."""
     arrays: dict[str, AnyArray] = field(default_factory=lambda: {})
+    counts_per_photon: float | None = None
 
     def note(self, operation: str, **parameters: Any) -> None:
         self.record = provenance.with_step(self.record, TOOL, operation, **parameters)
 
 
-def read_user_base(path: Path | str, *, modes: Modes = "strongest", fields: Fields | None = None) -> BaseSet:
+def read_user_base(
+    path: Path | str,
+    *,
+    modes: Modes = "strongest",
+    fields: Fields | None = None,
+    counts_per_photon: float | None = None,
+) -> BaseSet:
     """Read a user's file as a base set, converting what can be converted without guessing.
 
     Besides NPZ files, HDF5 of the formats in `files.formats` is read. Understood are: frames named
@@ -74,7 +81,8 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest", fields: Fiel
     that count; unknown keys, which are left out. Frames are optional: without them the probe gives
     N. Each change is one step of the record, and a record that the file already carries is
     continued. Of several probe modes the strongest is kept, or all. ``fields`` names the datasets
-    of a file of any other form.
+    of a file of any other form. Counts that are units of a detector are divided by
+    ``counts_per_photon``, and rounded.
 
     Raises
     ------
@@ -91,6 +99,7 @@ def read_user_base(path: Path | str, *, modes: Modes = "strongest", fields: Fiel
     with _opened(path, fields) as reader:
         _require_scan(reader, where)
         work = _start(reader, path)
+        work.counts_per_photon = counts_per_photon
         for key in (rules.XCOORDS, rules.YCOORDS):
             work.arrays[key] = positions = _load(work, key, axes=1)
             if positions.ndim > 1:
@@ -257,7 +266,8 @@ def _load_frames(work: _Import, source: str) -> DiskArray:
     if dtype.kind not in "iuf":
         problem = f"'{source}' must be real: float amplitudes or integer intensities, got {dtype}"
         raise StudyError(work.where, problem, f"{rules.DIFFRACTION} holds sqrt(photons)")
-    intensity = dtype.kind in "iu" or source == COUNTS or _are_counts(work, source)
+    scaled = work.counts_per_photon is not None
+    intensity = scaled or dtype.kind in "iu" or source == COUNTS or _are_counts(work, source)
     if axis != 0:
         work.note("move_frame_axis", key=source, from_axis=axis, to_axis=0)
     count = shape[axis]
@@ -268,6 +278,8 @@ def _load_frames(work: _Import, source: str) -> DiskArray:
     frames = spool((count, *side), np.float32, _amplitudes(work, source, axis, intensity, saturated))
     if saturated:
         _mask_saturated(work, source, np.concatenate(saturated), frames.shape)
+    if scaled:
+        work.note("divide", key=source, counts_per_photon=work.counts_per_photon)
     if intensity:
         work.note("square_root", key=source, from_dtype=str(dtype), to_dtype="float32")
     elif dtype != np.float32:
@@ -329,6 +341,8 @@ def _amplitudes(
         if block.dtype.kind in "iu" and (full := block == np.iinfo(block.dtype).max).any():
             saturated.append(np.argwhere(full) + np.array([done, 0, 0]))
             block = np.where(full, block.dtype.type(0), block)
+        if work.counts_per_photon is not None:
+            block = np.rint(block / work.counts_per_photon)
         with np.errstate(over="ignore", invalid="ignore"):
             amplitude = np.sqrt(block, dtype=np.float64) if intensity else block.astype(np.float32)
             photons = block if intensity else np.square(amplitude)

@@ -204,33 +204,38 @@ def report(
 @app.command(rich_help_panel=LOOK)
 @refusing
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An NPZ file with frames.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file with frames, docs/own-data.md.")],
     find: Annotated[
         bool,
         typer.Option(
-            "--find-orientation",
-            help="Turn axes and order until its own object fits; a misfit of 1 is that of the mean frame.",
+            "--find-orientation", help="Turn axes until probe, positions and frames fit each other."
         ),
     ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Draw frames, probe and positions to this file.")
+    ] = None,
 ) -> None:
-    """Read measured frames, and say what speaks against them."""
-    from fly64_dose_overlap.files.own_npz import read_user_base
-    from fly64_dose_overlap.study.gauge import in_standard_gauge
-    from fly64_dose_overlap.study.measured import best_of, examined, orientations, tells_orientation
+    """Say what was understood of a file with measured frames, and what speaks against it.
 
-    base = in_standard_gauge(read_user_base(file, modes="all"))
+    It is read as base.source, by `base.fields` and `base.counts_per_photon` where params.yaml is here.
+    """
+    from fly64_dose_overlap.files.own_npz import read_user_base
+    from fly64_dose_overlap.pipeline.inspection import described, draw, judged
+    from fly64_dose_overlap.study.gauge import in_standard_gauge
+    from fly64_dose_overlap.study.measured import examined
+
+    own = load_study().base if PARAMS_FILE.exists() else None
+    fields, units = (None, None) if own is None else (own.fields, own.counts_per_photon)
+    read = read_user_base(file, modes="all", fields=fields, counts_per_photon=units)
+    base = in_standard_gauge(read)
     scan, found = examined(base, str(file), probe_in_photons=True)
-    print(repr(scan))
+    print("\n".join((*described(scan), "")))
     print("\n".join(found) or "nothing speaks against counts, probe and positions")
-    if find and not tells_orientation(scan, base.obj):
-        raise StudyError(str(file), "a single frame, or an object that is constant, tells no orientation")
+    if picture is not None:
+        draw(scan, picture, str(file))
+        print(f"picture: {picture}")
     if find:
-        tried = orientations(scan, base.obj)
-        best, given = best_of(tried), tried[0]
-        shown = {best, given, *sorted(tried, key=lambda o: o.misfit)[:5]}
-        for each in sorted(shown, key=lambda o: (o is not best, o.misfit, len(o.changes))):
-            marks = f"{' (best)' if each is best else ''}{' (the file)' if each is given else ''}"
-            print(f"misfit {each.misfit:.4g}: {' and '.join(each.changes) or 'as it is'}{marks}")
+        print("\n".join(judged(scan, base.obj)))
 
 
 @app.command(rich_help_panel=KEEP)

@@ -19,6 +19,7 @@ from fly64_dose_overlap.physics.illumination import illumination
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.study.dispersion import dispersion
 from fly64_dose_overlap.study.gauge import gauged_truth
 from fly64_dose_overlap.study.soundness import defects, require_sound
 
@@ -81,8 +82,9 @@ def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan
     if base.amplitude is None:
         raise StudyError(where, "has no frames", "add them as counts or diffraction")
     scan = scan_of(base)
-    doubt = orientation_doubt(scan, base.obj)
-    return scan, [*defects(scan, probe_in_photons=probe_in_photons), *([doubt] if doubt else [])]
+    found = defects(scan, probe_in_photons=probe_in_photons)
+    doubts = (orientation_doubt(scan, base.obj), scatter.doubt if (scatter := dispersion(scan)) else "")
+    return scan, [*found, *filter(None, doubts)]
 
 
 def halves(scan: Scan, rng: np.random.Generator) -> Iterator[tuple[str, tuple[Scan, Scan]]]:
@@ -176,9 +178,7 @@ def orientations(scan: Scan, obj: NDArray[np.complex64]) -> list[Orientation]:
     few, many = FRAMES_COMPARED
     wanted = min(max(PIXELS_COMPARED // scan.probe.size, few), many)
     chosen = np.unique(np.linspace(0, len(scan) - 1, min(wanted, len(scan))).round().astype(np.int64))
-    counting = np.ones((1, scan.side, scan.side), np.float32)
-    if scan.mask is not None:
-        counting[0] = scan.mask if scan.mask.ndim == 2 else scan.mask[:].all(axis=0)
+    counting = scan.always_counting[None].astype(np.float32)
     seen = list(_frames(scan.counts, chosen, counting))
     roots = np.stack([array.reshape(len(chosen), -1) for _, array, _ in seen], axis=1)
     masks = np.stack([mask.ravel() for _, _, mask in seen])

@@ -197,7 +197,7 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
         )
     dark = (photons == 0) & (bare > SURE_PHOTONS)
     if scan.mask is not None and scan.mask.ndim == 2:
-        dark &= scan.mask[:]
+        dark &= scan.always_counting
     if dark.any():
         y, x = np.unravel_index(np.argmax(dark * bare), dark.shape)
         yield (

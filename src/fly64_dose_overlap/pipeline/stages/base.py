@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.pipeline.cells import BASE_FILE, BASE_METRICS
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
+
+if TYPE_CHECKING:
+    from fly64_dose_overlap.files.dataset import BaseSet
 
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
@@ -38,7 +42,8 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
             say(f"base: {STAR_BENCH} is a fixed test case; of section base only the seed is used")
     else:
         try:
-            base = read_user_base(source, modes="all", fields=params.base.fields)
+            fields, units = params.base.fields, params.base.counts_per_photon
+            base = read_user_base(source, modes="all", fields=fields, counts_per_photon=units)
         except MissingFileError:
             hint = "set base.source to a file, or to synthetic"
             raise MissingFileError("Base dataset not found", source, hint) from None
@@ -61,6 +66,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     for message in (*remarks, *found):
         warnings.warn(f"{source}: {message}", stacklevel=2)
     if measured:
+        _require_photons(base, source, params.base.counts_per_photon)
         say(f"base: the frames of {source} are studied as they were measured")
     else:
         base = replace(base, amplitude=None, mask=None, background=None)
@@ -68,6 +74,20 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     write_json_atomic(BASE_METRICS, {"source": source, "sha256": digest})
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
     say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE_FILE}")
+
+
+def _require_photons(base: BaseSet, source: str, counts_per_photon: float | None) -> None:
+    """Refuse counts that scatter as no photons do, unless the user has said how many make one."""
+    from fly64_dose_overlap.study.dispersion import dispersion
+    from fly64_dose_overlap.study.measured import scan_of
+
+    scatter = dispersion(scan_of(base))
+    if scatter is not None and scatter.doubt and counts_per_photon is None:
+        hint = (
+            f"state base.counts_per_photon, {scatter.fano:.2g} or what is known of the detector: "
+            "doses are thinned, and halves of other counts share their noise"
+        )
+        raise StudyError(source, scatter.doubt, hint)
 
 
 if __name__ == "__main__":

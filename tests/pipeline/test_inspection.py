@@ -1,0 +1,77 @@
+"""What is said of a file: in words, as a picture, and which way its axes run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fly64_dose_overlap as fdo
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.pipeline import inspection
+from fly64_dose_overlap.pipeline.inspection import FRAMES_TURNED, PROBE_TURNED, described, draw, judged, turns
+
+WAYS = list(product((False, True), repeat=4))
+
+
+@cache
+def case() -> fdo.Scan:
+    return fdo.simulate(1e4, seed=1, field_px=50, frame_side_px=32, defocus_um=200)[0]
+
+
+def test_every_fact_has_its_unit() -> None:
+    scan = case()
+    lines = dict(line.split(": ", 1) for line in described(scan))
+    assert lines["frames"] == f"{len(scan)} of 32 x 32 pixels"
+    assert lines["photons per frame"].startswith(f"{scan.photons_per_frame:.4g} on average, ")
+    assert lines["probe"].startswith("1 modes (100 % of the power), ")
+    assert "measured overlap 0." in lines["step"]
+    assert lines["object"].endswith("nm a pixel")
+    assert lines["the file does not say"] == "mask"
+    mask = np.ones((32, 32), bool)
+    mask[3, 4:7] = False
+    more = dict(line.split(": ", 1) for line in described(replace(scan, mask=mask, optics=None)))
+    assert more["mask"] == "3 of 1024 pixels do not count in every frame"
+    assert more["the file does not say"] == "optics"
+
+
+def test_the_picture_is_one(tmp_path: Path) -> None:
+    draw(case(), tmp_path / "scan.png", "a scan")
+    with Image.open(tmp_path / "scan.png") as image:
+        assert min(image.size) > 500
+
+
+def is_undone(way: tuple[bool, ...], changes: tuple[str, ...]) -> bool:
+    """Return whether changes undo a turn of the scan, but for half a turn with the conjugate probe."""
+    scan = case()
+    undo = tuple(name in changes for name in (*FRAMES_TURNED, PROBE_TURNED))
+    found = inspection._turned(inspection._turned(scan, *way), *undo)
+    twin = inspection._turned(scan, False, True, True, True)
+    return any(
+        np.array_equal(found.counts, each.counts) and np.array_equal(found.probe, each.probe)
+        for each in (replace(scan, counts=scan.counts[:]), twin)
+    )
+
+
+FEW = (WAYS[0], WAYS[5])
+OTHERS = [pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way not in FEW]
+
+
+@pytest.mark.parametrize("way", [*FEW, *OTHERS])
+def test_the_orientation_is_found_without_an_object(way: tuple[bool, ...]) -> None:
+    found = min(turns(inspection._turned(case(), *way)), key=lambda turn: turn.deviance)
+    assert is_undone(way, found.changes)
+
+
+def test_the_best_is_named_with_its_margin() -> None:
+    scan = case()
+    lines = list(judged(scan, np.ones(scan.object_shape, np.complex64)))
+    assert lines[0].endswith("as it is (best) (the file)")
+    assert lines[-1].startswith("of photons held out, after 20 epochs of ML; the next is ")
+    with pytest.raises(StudyError, match="a single frame tells none"):
+        turns(scan.frames(np.array([3])))
