@@ -28,6 +28,8 @@ CLASSIFIER = "License :: "
 NAMED = re.compile(r"^[^\n]{1,60}$")
 """A licence field that names the licence instead of quoting it."""
 FIRST_LINES = {"Apache License": "Apache-2.0", "BSD 3-Clause License": "BSD-3-Clause", "MIT License": "MIT"}
+IN_FILES = {"hdf5plugin": "MIT, and open-source licences of the filters that it bundles"}
+"""What packages say in their files alone."""
 HEAD = """# Licences
 
 Packages of `requirements.lock`, and torch, with the licence that each names in its own metadata. Written by
@@ -68,7 +70,7 @@ def licence_of(found: PackageMetadata) -> str:
 def row(name: str, version: str, where: str) -> str:
     """Return a line of the table; what is not installed here is said so."""
     try:
-        licence = licence_of(metadata(name))
+        licence = IN_FILES.get(name) or licence_of(metadata(name))
     except PackageNotFoundError:
         if not where:
             sys.exit(f"licences: {name} is not installed; run this in the project's environment")

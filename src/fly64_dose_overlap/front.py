@@ -82,11 +82,10 @@ def simulate(
     >>> scan.counts.shape, scan.probe.shape, truth.shape == scan.object_shape
     ((49, 32, 32), (1, 32, 32), True)
     """
+    file: dict[str, Any] = {"frames": "auto", "fields": None, "counts_per_photon": None}
     params = BaseParams(
+        **file,
         source="synthetic",
-        frames="auto",
-        fields=None,
-        counts_per_photon=None,
         seed=seed,
         frame_side_px=frame_side_px,
         object_kind=object_kind,  # pyright: ignore[reportArgumentType] - checked there
