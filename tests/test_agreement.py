@@ -165,16 +165,27 @@ def test_all_modes_of_a_file_are_kept_or_the_strongest(file: Path) -> None:
 
 def test_what_cannot_be_done_is_refused_in_one_line() -> None:
     scan = two_modes()
-    with pytest.raises(StudyError, match=r"^refined: agreement needs a trained model; make one with train"):
-        fdo.agreement(scan, "refined")
+    with pytest.raises(
+        StudyError, match=r"^agreement: halves that share a network agree in .*; leave model out"
+    ):
+        fdo.agreement(scan, "refined", model="refined.safetensors")
     with pytest.raises(StudyError, match=r"^agreement: a scan of 1 frames has no halves$"):
         fdo.agreement(scan.frames(np.array([3])))
 
 
-def test_a_learned_method_takes_a_model(tmp_path: Path) -> None:
-    scan, settings = two_modes(), tiny_scan.SETTINGS["refined"]
-    model = tmp_path / "model.safetensors"
-    fdo.train("refined", scan, model, **settings)
-    found = fdo.agreement(scan, "refined", model=model, **settings)
+def test_a_learned_method_is_trained_on_each_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fly64_dose_overlap.methods.refined import Refined
+
+    trained: list[str] = []
+
+    def trained_on(method: Any, *arguments: Any) -> Any:
+        outcome, timing = original(method, *arguments)
+        trained.append(outcome["sha256"])
+        return outcome, timing
+
+    original = Refined.trained
+    monkeypatch.setattr(Refined, "trained", trained_on)
+    found = fdo.agreement(two_modes(), "refined", **tiny_scan.SETTINGS["refined"])
     assert found.result.name == "refined"
+    assert len(set(trained)) == 5
     assert found.frc["thinned"].frc[:3].min() > 0.5

@@ -66,7 +66,7 @@ CONFIG = SOURCE / PACKAGE / "config.py"
 """Without defaults, so that all values that it gives are parameters; `check` alone has more from it."""
 REGISTRY = SOURCE / PACKAGE / "methods/registry.py"
 """Finds the method, whose own code counts."""
-BY_METHOD = ("train", "infer", "reconstruct")
+BY_METHOD = ("train", "infer", "reconstruct", "halves")
 """Stages of one method each, whose code `check` takes down."""
 LOGGED = SOURCE / PACKAGE / "scores"
 """Of the training's images, to be looked at; they change no byte of a model."""
@@ -139,7 +139,7 @@ def test_parameters_have_no_defaults() -> None:
 
 def test_every_stage_is_described_and_runs_its_own_module() -> None:
     data = ["base", "reference", "expose", "overlap", "limit"]
-    assert list(STAGES) == ["check", *data, "train", "infer", "reconstruct", "evaluate"]
+    assert list(STAGES) == ["check", *data, "train", "infer", "reconstruct", "halves", "evaluate"]
     for name, stage in STAGES.items():
         assert stage["desc"].strip()
         assert f"-m {PACKAGE}.pipeline.stages.{module_of(name)}" in stage["cmd"]
@@ -168,6 +168,7 @@ def test_the_matrix_is_that_of_the_parameters() -> None:
     assert STAGES["limit"]["matrix"] == {"view": "${overlap.views}"}
     assert STAGES["train"]["matrix"] == STAGES["infer"]["matrix"] == {"method": "${learned}"}
     assert STAGES["reconstruct"]["matrix"] == {"method": "${iterative}"}
+    assert STAGES["halves"]["matrix"] == {"method": "${halves}"}
 
 
 def test_all_parameters_together_are_one_of_check() -> None:
@@ -177,7 +178,7 @@ def test_all_parameters_together_are_one_of_check() -> None:
 def test_training_sees_the_training_half_only_and_reconstruction_the_other() -> None:
     data = {name: [dep for dep in STAGES[name]["deps"] if dep.startswith("data/")] for name in STAGES}
     assert data["train"] == ["data/views/${dose}/${view}/train.npz"]
-    for name in ("infer", "reconstruct"):
+    for name in ("infer", "reconstruct", "halves"):
         assert data[name] == ["data/views/${dose}/${view}/test.npz"]
     # Photons that no method saw are for scores alone.
     assert data["evaluate"] == ["data/reference", "data/views/${dose}/${view}/test.npz"]

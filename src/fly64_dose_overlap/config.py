@@ -210,6 +210,8 @@ class Params(Section):
     """Methods with a model that the cell trains and applies."""
     iterative: list[MethodName]
     """Methods that the cell runs besides."""
+    halves: list[MethodName]
+    """Methods that reconstruct two halves of the photons besides, each by itself."""
     methods: dict[MethodName, dict[str, Any]]
     """Settings of every method that may be run, each as the method itself defines them."""
     stops: StopParams
@@ -248,6 +250,8 @@ class Params(Section):
             raise ValueError("learned and iterative name no method")
         if len(set(chosen)) != len(chosen):
             raise ValueError(f"learned and iterative must name a method once, got {shown(chosen)}")
+        if others := [name for name in self.halves if name not in chosen]:
+            raise ValueError(f"halves: {others[0]} is in neither learned nor iterative")
         if lacking := [name for name in chosen if name not in self.methods]:
             raise ValueError(f"methods has no settings of {lacking[0]}")
         return self

@@ -303,7 +303,6 @@ def agreement(
     scan: Scan,
     method: str = "ml",
     *,
-    model: str | Path | None = None,
     seed: Seed = 42,
     pixel_nm: Annotated[float, Field(gt=0)] | None = None,
     **settings: Any,
@@ -312,16 +311,15 @@ def agreement(
 
     There is no ground truth: the R-factor tells how well the frames are fitted, and the Fourier
     ring correlation how far two halves of the data agree. What both halves share raises it: errors
-    of the probe and of the positions, a prior, a model that was trained on the very scan, and, of
-    halves of the photons, the pattern of the frames that an unfinished iteration leaves. A warning
-    says where halves of the frames do not bear them out. A scan in groups of four is thinned only.
+    of the probe and of the positions, a prior, and, of halves of the photons, the pattern of the
+    frames that an unfinished iteration leaves. A warning says where halves of the frames do not bear
+    them out. A learned method is trained on each of them anew, since what a network invents would
+    agree. A scan in groups of four is thinned only.
 
     Parameters
     ----------
     scan : Scan
     method : str
-    model : Path or str, optional
-        Trained model, which a learned method needs here.
     seed : int
     pixel_nm : float, optional
         Side of an object pixel, for resolutions in nanometres; by default that of ``scan.optics``.
@@ -335,7 +333,7 @@ def agreement(
     Raises
     ------
     StudyError
-        As `reconstruct`, or if there is no model or a single frame.
+        As `reconstruct`, or if a model is given, which halves would share, or there is a single frame.
 
     Examples
     --------
@@ -346,11 +344,12 @@ def agreement(
     """
     if len(scan) < 2:
         raise StudyError("agreement", f"a scan of {len(scan)} frames has no halves")
-    if model is None and isinstance(make_method(method), Learned):
-        raise StudyError(method, "agreement needs a trained model", "make one with train, and give its file")
+    if "model" in settings:
+        problem = "halves that share a network agree in what it invents"
+        raise StudyError("agreement", problem, "leave model out: it is trained on each half")
 
     def found(part: Scan) -> Result:
-        return _reconstruct(part, method, model, seed, settings)
+        return _reconstruct(part, method, None, seed, settings)
 
     require_sound(scan)
     whole = found(scan)

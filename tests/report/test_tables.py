@@ -50,6 +50,8 @@ def test_direction_is_stated_for_every_score() -> None:
         "frc50_nyquist",
         "frc_half_bit_nyquist",
         "frc_one_seventh_nyquist",
+        "halves_frc_half_bit_nyquist",
+        "halves_frc_one_seventh_nyquist",
         "dose_efficiency",
     }
     assert {score.direction for score in SCORES if score.key not in higher} == {"lower is better"}
@@ -128,7 +130,7 @@ def test_csv_holds_every_score_in_full_precision_and_marks_none_as_trained() -> 
     rows = list(csv.DictReader(io.StringIO(tables.csv_text([study], {}))))
     own = [row for row in rows if row["method"] == "network"]
     assert [row["metric"] for row in own] == [
-        score.key for score in SCORES if score.path[0] not in ("beyond_noise", "fit")
+        score.key for score in SCORES if score.path[0] not in ("beyond_noise", "fit", "halves")
     ]
     assert float(own[0]["mean"]) == 24.123456789
     lsqml = {row["metric"]: row for row in rows if row["method"] == "LSQML"}

@@ -14,6 +14,9 @@ Half = Literal["train", "test"]
 Chosen = TypeVar("Chosen")
 
 HALVES: tuple[Half, ...] = ("train", "test")
+"""Of a scan that is cut in two."""
+PARTS = ("first", "second")
+"""Halves of the photons of every frame."""
 
 BASE_FILE = Path("data/base/base.npz")
 BASE_METRICS = Path("metrics/base.json")
@@ -69,6 +72,11 @@ def curves_folder(method: str) -> Path:
 def reconstruction_folder(method: str) -> Path:
     """Return the folder of a method's reconstructions."""
     return Path("reconstructions") / method
+
+
+def halves_folder(method: str) -> Path:
+    """Return the folder of what a method makes of two halves of the photons, one folder of `PARTS` each."""
+    return Path("reconstructions") / "_halves" / method
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 KEY_DIGITS = 20
+CHECKPOINTS = Path(".dvc/tmp/checkpoints")
+"""Of trainings, a folder each that is named by `work_key`, below the repository's root."""
 
 
 def repository_root(start: Path) -> Path:

@@ -14,13 +14,11 @@ from fly64_dose_overlap.files.dataset import read_scan, read_truth
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
 from fly64_dose_overlap.methods.base import Learned, Method, Training
 from fly64_dose_overlap.pipeline.code import code_of_method
-from fly64_dose_overlap.pipeline.repository import repository_root, work_key
+from fly64_dose_overlap.pipeline.repository import CHECKPOINTS, repository_root, work_key
 from fly64_dose_overlap.pipeline.timings import record_timing
 from fly64_dose_overlap.provenance import MEASURED, steps
 from fly64_dose_overlap.scores.monitor import TruthMonitor
 from fly64_dose_overlap.study.calibration import with_calibration_errors
-
-CHECKPOINTS = Path(".dvc/tmp/checkpoints")
 
 
 @contextmanager

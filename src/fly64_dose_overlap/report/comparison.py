@@ -19,7 +19,13 @@ from fly64_dose_overlap.provenance import Record, dumps
 from fly64_dose_overlap.report.findings import conventions
 from fly64_dose_overlap.report.picture import REFERENCE, TRUTH, comparison_picture, frc_picture
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, LIMIT, PREFERRED
-from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, PHASE_PSNR, printed
+from fly64_dose_overlap.scores.catalogue import (
+    COMPLEX_NRMSE,
+    HALVES_HALF_BIT,
+    HALVES_ONE_SEVENTH,
+    PHASE_PSNR,
+    printed,
+)
 from fly64_dose_overlap.scores.evaluation import Evaluation, pixel_nm
 from fly64_dose_overlap.scores.limit import Limit
 
@@ -91,6 +97,8 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
     table = Table(title=title)
     table.add_column("method", no_wrap=True)
     columns = printed(metrics["conventions"])
+    if any("halves" in scores for scores in metrics["methods"].values()):
+        columns = (*columns, HALVES_HALF_BIT, HALVES_ONE_SEVENTH)
     for score in columns:
         table.add_column(score.label, justify="right")
     for method, scores in metrics["methods"].items():

@@ -59,7 +59,7 @@ class Score:
         """
         if value is None:
             return MISSING
-        if self.path[0] == "frc" and self.unit != "nm" and value >= 1:
+        if self.path[0] in ("frc", "halves") and self.unit != "nm" and value >= 1:
             return "≥ 1"
         return format(value, self.style)
 
@@ -117,6 +117,12 @@ COMPLEX_NRMSE_BEYOND = Score(
 R_OVER_FLOOR = Score("held_out_r_over_floor", "R over noise", "", ("fit", "r_over_floor"), ".3f", False)
 CHI_SQUARE = Score("held_out_chi_square", "chi-square", "", ("fit", "chi_square"), ".3f", False)
 DIVERGENCE = Score("held_out_divergence", "divergence", "nats", ("fit", "divergence"), ".2e", False)
+HALVES_HALF_BIT = Score(
+    "halves_frc_half_bit_nyquist", "halves, half-bit", "Nyquist", ("halves", "frc_half_bit"), ".3f", True
+)
+HALVES_ONE_SEVENTH = Score(
+    "halves_frc_one_seventh_nyquist", "halves, 1/7", "Nyquist", ("halves", "frc_one_seventh"), ".3f", True
+)
 
 SCORES = (
     PHASE_PSNR, AMPLITUDE_PSNR, PHASE_SSIM, AMPLITUDE_SSIM, PHASE_MS_SSIM, AMPLITUDE_MS_SSIM,
@@ -124,6 +130,7 @@ SCORES = (
     FRC50, FRC50_NM, FRC_HALF_BIT, FRC_HALF_BIT_NM, FRC_ONE_SEVENTH, FRC_ONE_SEVENTH_NM,
     DOSE_EFFICIENCY,
     PHASE_PSNR_BEYOND, COMPLEX_NRMSE_BEYOND, R_OVER_FLOOR, CHI_SQUARE, DIVERGENCE,
+    HALVES_HALF_BIT, HALVES_ONE_SEVENTH,
 )  # fmt: skip
 """Every score, in the order of tables: phase before amplitude."""
 

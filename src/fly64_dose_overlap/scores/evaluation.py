@@ -20,7 +20,7 @@ from fly64_dose_overlap.provenance import steps
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.against import Against, beyond_noise
 from fly64_dose_overlap.scores.align import MAX_SHIFT_PX, Aligned, align_to
-from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff, fourier_ring_correlation
+from fly64_dose_overlap.scores.frc import FrcCurve, cutoffs, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import Region, scan_region
 from fly64_dose_overlap.scores.scores import score
@@ -29,12 +29,6 @@ FLAT_OBJECT, FLAT_OBJECT_LABEL = "flat_object", "flat object"
 """Of the result that any method must beat."""
 HEADLINES = ("refined", "network")
 """Methods of which the first one present has its scores at the top, where `dvc exp show` finds them."""
-
-FRC_THRESHOLDS: dict[ThresholdName, str] = {
-    "half": "frc50",
-    "half-bit": "frc_half_bit",
-    "one-seventh": "frc_one_seventh",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +125,7 @@ def evaluate(
             **scores,
             "key": result.method,
             "kind": result.kind,
-            "frc": _cutoffs(curves[result.method], nanometres),
+            "frc": cutoffs(curves[result.method], nanometres),
             "alignment": found.parameters(),
             "dose_efficiency": limit.dose_efficiency("complex", error, dose),
             "settings": result.settings,
@@ -204,12 +198,3 @@ def pixel_nm(record: dict[str, Any]) -> float | None:
     """Return the side of an object pixel from the record of a dataset, None where it is not known."""
     pixel_m = record.get("physics_parameters", {}).get("object_pixel_m")
     return None if pixel_m is None else float(pixel_m) * 1e9
-
-
-def _cutoffs(curve: FrcCurve, pixel_nm: float | None) -> dict[str, float | None]:
-    """Return each cutoff as a fraction of Nyquist and as a half period in nanometres."""
-    found: dict[str, float | None] = {}
-    for threshold, name in FRC_THRESHOLDS.items():
-        found[name] = fraction = cutoff(curve, threshold)
-        found[f"{name}_nm"] = pixel_nm / fraction if pixel_nm and fraction > 0 else None
-    return found

@@ -23,6 +23,12 @@ _CONSTANT = {"half": 0.5, "one-seventh": 1 / 7}
 _BIT_SNR = {"half-bit": 0.2071, "one-bit": 0.5}
 _FADED = {"hann": 0.5, "tukey": 0.125, "none": 0.0}
 _NO_POWER = 1e-20
+REPORTED: dict[ThresholdName, str] = {
+    "half": "frc50",
+    "half-bit": "frc_half_bit",
+    "one-seventh": "frc_one_seventh",
+}
+"""Thresholds whose cutoffs are reported, and under which names."""
 _LEAST_LEAK = 1e-4
 
 Curve = NDArray[np.float64]
@@ -228,3 +234,12 @@ class Rings:
             same = self._ring == np.roll(self._ring, lag, axis=(0, 1))
             pairs += leak[tuple(lag)] * np.bincount(self._ring[same], minlength=self._rings + 2)
         return self.sums() ** 2 / pairs[1 : self._rings + 1]
+
+
+def cutoffs(curve: FrcCurve, pixel_nm: float | None) -> dict[str, float | None]:
+    """Return each cutoff as a fraction of Nyquist and as a half period in nanometres."""
+    found: dict[str, float | None] = {}
+    for threshold, name in REPORTED.items():
+        found[name] = fraction = cutoff(curve, threshold)
+        found[f"{name}_nm"] = pixel_nm / fraction if pixel_nm and fraction > 0 else None
+    return found

@@ -35,7 +35,6 @@ PUSHES = 6
 FIRST_PAUSE_S = 1.0
 LOG_LINES = 20
 FETCHED = "refs/fly64/pushed"
-CHECKPOINTS = Path(".dvc/tmp/checkpoints")
 
 
 @dataclass(frozen=True)

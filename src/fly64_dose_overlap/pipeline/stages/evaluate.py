@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from fly64_dose_overlap.commands import run_command
@@ -11,8 +12,11 @@ from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, refusals_of, r
 from fly64_dose_overlap.progress import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fly64_dose_overlap.scan import Scan
     from fly64_dose_overlap.scores.against import Against
+    from fly64_dose_overlap.scores.evaluation import Evaluation
 
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
@@ -33,7 +37,9 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     folders = [cells.reconstruction_folder(name) for name in (*params.learned, *params.iterative)]
     # A queued experiment starts without data, and DVC, told to allow that, leaves the outputs of
     # unchanged stages away; it does not see that this stage needs the folders in its dependency.
-    if missing := [str(folder) for folder in folders if not (folder / MANIFEST).is_file()]:
+    parts = [[cells.halves_folder(name) / part for name in params.halves] for part in cells.PARTS]
+    needed = [*folders, *chain(*parts)]
+    if missing := [str(folder) for folder in needed if not (folder / MANIFEST).is_file()]:
         run_command("dvc", "pull", *missing, where="reconstructions")
     digests = {path.stem: sha256_of(path) for folder in folders for path in sorted(folder.glob("*.npz"))}
     found = read_reconstructions(*folders)
@@ -43,10 +49,25 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
             scan, truth, found, params.evaluate, limit=limit, dose=dose, digests=digests, against=against
         )
     title = f"{dose} photons per frame, view {view}"
+    if params.halves:
+        _add_halves(evaluation, scan, parts, params.evaluate.registration_upsampling)
     where = {"metrics_dir": cells.METRICS, "reports_dir": cells.REPORTS}
     picture = write_report(evaluation, truth, scan.record, limit, dose, title, **where)
     print_table(evaluation.metrics, title)
     say(f"picture: {picture}")
+
+
+def _add_halves(evaluation: Evaluation, scan: Scan, parts: list[list[Path]], upsampling: int) -> None:
+    """Add how far two halves of the photons agree to the scores of the methods that were asked to."""
+    from fly64_dose_overlap.files.reconstruction import read_reconstructions
+    from fly64_dose_overlap.scores.halves import agreement_of_halves
+
+    nanometres = None if scan.optics is None else scan.optics.object_pixel_m * 1e9
+    first, second = (read_reconstructions(*folders) for folders in parts)
+    found = agreement_of_halves(first, second, evaluation.region, upsampling=upsampling, pixel_nm=nanometres)
+    for scores in evaluation.metrics["methods"].values():
+        if agreed := found.get(scores["key"]):
+            scores["halves"] = agreed
 
 
 def _reference_for(scan: Scan) -> Against | None:
