@@ -234,6 +234,27 @@ def test_units_of_a_detector_are_refused_until_it_is_said_how_many_make_a_photon
     np.testing.assert_array_equal(np.rint(found[:] ** 2), photons)
 
 
+def test_no_measured_cell_is_scored_as_a_simulated_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A queued experiment starts without data/reference: it is fetched, or the cell fails."""
+    asked: list[tuple[str, ...]] = []
+
+    def run_command(*line: str, where: str) -> str:
+        asked.append(line)
+        cells.REFERENCE.symlink_to(tmp_path / "reference")
+        return where
+
+    monkeypatch.setattr(evaluate, "run_command", run_command)
+    cells.REFERENCE.rename(tmp_path / "reference")
+    params = write_params(folder, **CHANGES)
+    with pytest.raises(StudyError, match=r"data/reference/measured.npz: no such file"):
+        expose.main(1000, params)
+    evaluate.main(params)
+    assert asked == [("dvc", "pull", "data/reference")]
+    assert json.loads(cells.EVALUATION.read_text())["conventions"]["frames"] == "measured"
+
+
 def test_few_photons_make_no_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fly64_dose_overlap.config import ReferenceParams
     from fly64_dose_overlap.pipeline.reference import make_reference

@@ -17,8 +17,8 @@ def test_a_pull_restores_all_files_as_they_were(clone: StudyCopy, origin: StudyC
     assert clone.data_files() == set()
     clone.dvc("pull")
     assert checksums(clone) == checksums(origin)
-    # The base set, and two halves of each dose and of its views.
-    assert len(checksums(clone, "data/")) == 1 + 2 * len(DOSES) * (1 + len(VIEWS))
+    # The base set, what says that there is no reference, and two halves of each dose and of its views.
+    assert len(checksums(clone, "data/")) == 2 + 2 * len(DOSES) * (1 + len(VIEWS))
     assert clone.dvc("status", "--quiet", check=False).returncode == 0
     assert clone.changes() == []
 

@@ -119,6 +119,12 @@ def read_base(path: Path | str) -> BaseSet:
     return BaseSet(amplitude=amplitude, record=record, **_scan_arrays(arrays))
 
 
+def has_frames(path: Path | str) -> bool:
+    """Return whether a base set holds frames, which are then studied as they were measured."""
+    with NpzReader(path) as reader:
+        return rules.DIFFRACTION in reader
+
+
 def base_from_arrays(
     arrays: Mapping[str, AnyArray], record: Record, *, where: str, frames: FrameArray | None = None
 ) -> BaseSet:

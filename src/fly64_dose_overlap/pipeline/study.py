@@ -50,13 +50,17 @@ def all_methods(params: Params) -> dict[str, list[str]]:
     working tree were measured.
     """
     found: dict[str, list[str]] = {"learned": [], "iterative": []}
-    measured = REFERENCE_METRICS.is_file() and read_json(REFERENCE_METRICS).get("kind") == "measured"
-    left_out = learning_from_truth(params.methods) if measured else []
+    left_out = learning_from_truth(params.methods) if is_measured() else []
     if left_out:
         say(f"left out: {', '.join(left_out)}, since nobody knows the true object of measured frames")
     for name in (each for each in params.methods if each not in left_out):
         found["learned" if issubclass(method_class(name), Learned) else "iterative"].append(name)
     return {key: names for key, names in found.items() if names}
+
+
+def is_measured() -> bool:
+    """Return whether the frames of the working tree were measured."""
+    return REFERENCE_METRICS.is_file() and read_json(REFERENCE_METRICS).get("kind") == "measured"
 
 
 def learning_from_truth(names: Iterable[str]) -> list[str]:

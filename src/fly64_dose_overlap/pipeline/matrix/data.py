@@ -8,8 +8,9 @@ from typing import Any
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import Params, at
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.pipeline.cells import HALVES, reconstruction_folder
+from fly64_dose_overlap.pipeline.cells import HALVES, REFERENCE, reconstruction_folder
 from fly64_dose_overlap.pipeline.matrix.plan import Experiment
+from fly64_dose_overlap.pipeline.study import is_measured
 
 
 def restore(experiments: Sequence[Experiment], tree: Params) -> None:
@@ -30,6 +31,8 @@ def restore(experiments: Sequence[Experiment], tree: Params) -> None:
     with Repo() as repo:
         shared = [each for each in experiments if shares_data(repo, each, tree)]
         files = sorted({str(each.cell.data(half)) for each in shared for half in HALVES})
+        if files and is_measured():  # evaluation compares with it
+            files.append(str(REFERENCE))
         results = sorted(found for each in experiments for found in recorded_results(repo, each))
         with repo.lock:
             makers = {stage.addressing: stage for file in files for stage in _makers(repo, file)}

@@ -29,6 +29,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.matrix.history import reference
 from fly64_dose_overlap.pipeline.matrix.plan import TARGET
 from fly64_dose_overlap.pipeline.processes import end_with_parent, kill_group
+from fly64_dose_overlap.pipeline.repository import CHECKPOINTS
 from fly64_dose_overlap.yaml_text import parse_yaml
 
 PUSHES = 6

@@ -10,6 +10,7 @@ from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, refusals_of, run
 from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.provenance import MEASURED, steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,8 +80,10 @@ def _reference_for(scan: Scan) -> Against | None:
     from fly64_dose_overlap.files.npz import NpzReader
     from fly64_dose_overlap.scores.against import Against
 
-    if not cells.HELD_FILE.is_file():
+    if MEASURED not in steps(scan.record):
         return None
+    if not cells.HELD_FILE.is_file():  # in a queued experiment, as reconstructions above
+        run_command("dvc", "pull", str(cells.REFERENCE), where="reference")
     with NpzReader(cells.REFERENCE_HALVES) as reader:
         halves = reader.load("first"), reader.load("second")
     held = read_scan(cells.HELD_FILE)

@@ -38,9 +38,9 @@ def main(dose: DoseOption, params_file: ParamsOption = PARAMS_FILE) -> None:
 
 def expose(dose: int, params: ExposeParams) -> None:
     """Make the scan's counts once and write them, as two halves or all twice."""
-    from fly64_dose_overlap.files.dataset import write_scan
+    from fly64_dose_overlap.files.dataset import has_frames, write_scan
 
-    measured = MEASURED_FILE.is_file()
+    measured = has_frames(BASE_FILE)
     scan, obj = (_kept if measured else _drawn)(dose, params.seed)
     photons = np.concatenate([block.sum(axis=(1, 2), dtype=np.int64) for block in scan.blocks()])
     whole = dose_summary(photons, scan.side)
