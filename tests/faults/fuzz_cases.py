@@ -7,6 +7,7 @@ CASES = {
     "base NPZ": 1500,
     "dataset NPZ": 2000,
     "user's NPZ": 1500,
+    "HDF5 of others": 1000,
     "truth in NPZ": 1000,
     "reconstruction NPZ": 1500,
     "manifest": 800,

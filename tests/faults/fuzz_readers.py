@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import factories
 import made_reconstructions
+from faults.fuzz_foreign import make_foreign, use_foreign
 from faults.fuzz_models import (
     CORRECTOR,
     SUPERVISED,
@@ -343,6 +344,7 @@ TARGETS = {
     "base NPZ": Target(npz_maker("base.npz", dataset_arrays), use_base),
     "dataset NPZ": Target(npz_maker("dataset.npz", dataset_arrays), read_copied_dataset),
     "user's NPZ": Target(npz_maker("user.npz", user_arrays), use_user_base),
+    "HDF5 of others": Target(make_foreign, use_foreign),
     "truth in NPZ": Target(npz_maker("dataset.npz", dataset_arrays), lambda: read_truth("dataset.npz").sum()),
     "reconstruction NPZ": Target(
         npz_maker("single/lsqml_held_out.npz", reconstruction_arrays), single_reconstruction

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,103 +15,22 @@ from numpy.typing import NDArray
 import fly64_dose_overlap as fdo
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files import rules
-from fly64_dose_overlap.files.formats import COUNTS, ELEMENTARY_CHARGE, ForeignScan
+from fly64_dose_overlap.files.foreign import ForeignScan
+from fly64_dose_overlap.files.formats import COUNTS
 from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.files.product import Optics, write_product
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.physics.model import ScanModel
-from fly64_dose_overlap.scan import HC_EV_M, Scan
-
-SIDE = 32
-ENERGY_EV, DISTANCE_M, DETECTOR_M = 8800.0, 1.5, 75e-6
-PIXEL_M = HC_EV_M / ENERGY_EV * DISTANCE_M / (SIDE * DETECTOR_M)
-
-
-@cache
-def case() -> tuple[Scan, NDArray[np.complex64]]:
-    return fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=SIDE, defocus_um=200)
-
-
-def metres(scan: Scan) -> NDArray[np.float64]:
-    return (scan.positions_px - 100.0) * PIXEL_M
-
-
-def write_cxi(file: h5py.File, scan: Scan, units: bool = True) -> None:
-    """Write the fields that CXI 1.6 and NXcxi_ptycho name."""
-    file["cxi_version"] = 160
-    entry = file.create_group("entry_1")
-    y, x = metres(scan).T
-    detector = entry.create_group("instrument_1/detector_1")
-    detector["data"] = scan.counts[:].astype(np.uint32)
-    detector["distance"] = DISTANCE_M * (1e3 if units else 1)
-    detector["x_pixel_size"] = detector["y_pixel_size"] = DETECTOR_M
-    detector["translation"] = np.stack([x, y, 0 * x], axis=1)
-    mask = np.zeros((SIDE, SIDE), np.uint32)
-    mask[3, 4] = 0x00000004  # dead
-    detector["mask"] = mask
-    source = entry.create_group("instrument_1/source_1")
-    source["energy"] = ENERGY_EV / 1e3 if units else ENERGY_EV * ELEMENTARY_CHARGE
-    source["probe"] = scan.probe
-    if units:
-        detector["distance"].attrs["units"], source["energy"].attrs["units"] = "mm", "keV"
-    entry["data_1/data"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/data")
-
-
-def write_ptyd(file: h5py.File, scan: Scan) -> None:
-    """Write what ptypy's doc/rst/ptyd.rst lists, and a probe beside it."""
-    file["chunks/0/data"] = scan.counts[:].astype(np.int32)
-    file["chunks/0/indices"] = np.arange(len(scan))
-    file["chunks/0/positions"] = metres(scan)
-    file["chunks/0/weights"] = np.zeros(0)
-    weight = np.ones((SIDE, SIDE))
-    weight[3, 4] = 0
-    file["meta/weight2d"] = weight
-    file["meta/energy"], file["meta/distance"] = ENERGY_EV / 1e3, DISTANCE_M
-    file["meta/psize"] = np.full(2, DETECTOR_M)
-
-
-def write_emd(file: h5py.File, scan: Scan) -> None:
-    """Write a data cube as py4DSTEM does: dim vectors of two values, their units as attributes."""
-    group = file.create_group("datacube_root/datacube")
-    group["data"] = scan.counts[:].astype(np.uint16).reshape(7, 7, SIDE, SIDE)
-    for axis, (step, unit) in enumerate(
-        [(5 * PIXEL_M * 1e9, "nm")] * 2 + [(1e-10 / (SIDE * PIXEL_M), "A^-1")] * 2
-    ):
-        group[f"dim{axis}"] = np.array([0.0, step])
-        group[f"dim{axis}"].attrs["units"] = unit
-
-
-def write_shelves(file: h5py.File, scan: Scan) -> None:
-    """Write a result of PtychoShelves as MATLAB keeps it: axes reversed, complex numbers as pairs."""
-    pairs = np.empty(scan.probe.shape, [("real", "f4"), ("imag", "f4")])
-    probe = np.swapaxes(scan.probe, -1, -2)
-    pairs["real"], pairs["imag"] = probe.real, probe.imag
-    file["probe"] = pairs
-    file["outputs/probe_positions"] = scan.positions_px[:, ::-1].T
-    file["dp"] = scan.counts[:].astype(np.float32)
-    file["p/dx_spec"] = PIXEL_M
-
-
-WRITERS: dict[str, Callable[[h5py.File, Scan], None]] = {
-    "CXI": write_cxi,
-    "CXI in SI units": lambda file, scan: write_cxi(file, scan, units=False),
-    "ptyd": write_ptyd,
-    "PtychoShelves": write_shelves,
-    "EMD": write_emd,
-}
-
-
-def written(path: Path, name: str) -> Path:
-    with h5py.File(path, "w") as file:
-        WRITERS[name](file, raster() if name == "EMD" else case()[0])
-    return path
-
-
-@cache
-def raster() -> Scan:
-    """Return a scan whose lines all run the same way, as a data cube has them."""
-    scan = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=SIDE, defocus_um=200, jitter_px=0)[0]
-    return scan.frames(np.lexsort(scan.positions_px.T[::-1]))
+from foreign_files import (
+    DISTANCE_M,
+    ENERGY_EV,
+    PIXEL_M,
+    SIDE,
+    WRITERS,
+    case,
+    raster,
+    written,
+)
 
 
 def residual(found: dict[str, Any], probe: NDArray[np.complex64]) -> float:

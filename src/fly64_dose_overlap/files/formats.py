@@ -8,9 +8,8 @@ every window lies on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,8 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.files.npz import NpzReader
-from fly64_dose_overlap.scan import HC_EV_M
 
 COUNTS = "counts"
-MARGIN_PX = 2
-"""Around the windows of a scan whose object's grid is not given."""
 ELEMENTARY_CHARGE = 1.602176634e-19
 """Coulomb: joules of an electronvolt (CODATA 2018, exact)."""
 UNITS = {
@@ -33,12 +29,10 @@ UNITS = {
 }  # fmt: skip
 """Metres, and electronvolts."""
 PER_METRE = {"a^-1": 1e10, "nm^-1": 1e9, "1/nm": 1e9, "1/a": 1e10}
-MOST_PIXELS = 2**28
 DATASETS = ("frames", "y", "x", "probe", "object", "mask", "bad", "background")
 """What a mapping may name the datasets of: ``mask`` is true where a pixel counts, ``bad`` where none does."""
 NUMBERS = ("energy_ev", "distance_m", "detector_pixel_m", "object_pixel_m")
 """What it may state, or name a dataset of one number of."""
-"""Of an object's grid that is laid about the positions of a file."""
 
 
 @dataclass
@@ -74,9 +68,32 @@ class Found:
     object_centre_m: NDArray[np.float64] | None = None
 
 
-def _pairs(file: HdfFile, *names: str) -> NDArray[np.float64]:
+def _pairs(file: HdfFile | NpzReader, *names: str) -> NDArray[np.float64]:
     """Return two lists of numbers side by side."""
-    return np.stack([file.load(name).ravel() for name in names], axis=1).astype(np.float64)
+    lists = [file.load(name).ravel() for name in names]
+    if len({each.size for each in lists}) > 1 or any(each.dtype.kind not in "iuf" for each in lists):
+        found = " and ".join(f"{each.dtype} {each.shape}" for each in lists)
+        raise StudyError(
+            file.where, f"{' and '.join(names)} hold {found}", "they hold a number of each frame"
+        )
+    return np.stack(lists, axis=1).astype(np.float64)
+
+
+def _positions(file: HdfFile, name: str, axes: int = 2) -> NDArray[np.float64]:
+    """Return coordinates of each frame, (frame, axes)."""
+    found = file.load(name)
+    if found.dtype.kind not in "iuf" or found.ndim < 2 or found.shape[-1] != axes or not found.size:
+        problem = f"{name} holds {found.dtype} {found.shape}"
+        raise StudyError(file.where, problem, f"positions are (frame, {axes}) real numbers")
+    return found.reshape(-1, axes).astype(np.float64)
+
+
+def _images(file: HdfFile, name: str) -> AnyArray:
+    """Return images, (..., y, x)."""
+    found = file.load(name)
+    if found.ndim < 2 or not found.size:
+        raise StudyError(file.where, f"{name} has shape {found.shape}", "it holds images (y, x)")
+    return found
 
 
 def _in_units(file: HdfFile, name: str | None, default: float) -> float | None:
@@ -88,13 +105,19 @@ def _in_units(file: HdfFile, name: str | None, default: float) -> float | None:
 
 
 def _unit(file: HdfFile, name: str, default: float) -> float:
-    stated = file.attribute(name, "units")
-    if stated is None or stated == "":
+    stated = _stated_unit(file, name)
+    if not stated:
         return default
-    if str(stated).lower() not in UNITS:
+    if stated not in UNITS:
         known = ", ".join(sorted(UNITS))
         raise StudyError(file.where, f"{name} is in {stated!r}", f"understood are {known}")
-    return UNITS[str(stated).lower()]
+    return UNITS[stated]
+
+
+def _stated_unit(file: HdfFile, name: str) -> str:
+    """Return the unit of a dataset in lower case, empty where none is stated."""
+    stated = file.attribute(name, "units")
+    return "" if stated is None else str(stated).lower()
 
 
 def cxi(file: HdfFile) -> Found | None:
@@ -116,10 +139,9 @@ def cxi(file: HdfFile) -> Found | None:
     places = (f"{entry}/sample_1/geometry_1/translation", f"{data}/translation", f"{detector}/translation")
     if name := file.first(*places):
         # (x, y, z) of each frame.
-        translation = file.load(name).reshape(-1, file.header(name)[0][-1]).astype(np.float64)
-        found.positions_m = translation[:, [1, 0]] * _unit(file, name, 1.0)
+        found.positions_m = _positions(file, name, axes=3)[:, [1, 0]] * _unit(file, name, 1.0)
     if name := file.first(f"{source}/probe", f"{source}/illumination", f"{detector}/probe"):
-        found.arrays[rules.PROBE] = file.load(name)
+        found.arrays[rules.PROBE] = _images(file, name)
     if name := file.first(f"{detector}/mask", f"{detector}/pixel_mask"):
         # Bits say what is wrong with a pixel; none of them, that it counts.
         found.arrays[rules.MASK] = file.load(name) == 0
@@ -142,7 +164,7 @@ def ptyd(file: HdfFile) -> Found | None:
         detector_pixel_m=float(pixel.ravel()[0]) if pixel.size else None,
     )
     if name := file.first("chunks/0/positions"):
-        found.positions_m = file.load(name).astype(np.float64)
+        found.positions_m = _positions(file, name)
     for name in ("chunks/0/weights", "meta/weight2d"):
         if name in file and np.prod(file.header(name)[0]):
             found.arrays[rules.MASK] = file.load(name) > 0
@@ -154,7 +176,8 @@ def ptychodus(file: HdfFile) -> Found | None:
     """Understand a product of ptychodus (``ptychodus.api.io``), with its patterns in the same file if any."""
     if "probe_position_x_m" not in file or "probe" not in file:
         return None
-    obj, probe, pixel = file.load("object"), file.load("probe"), file.attribute("object", "pixel_width_m")
+    obj, probe = _images(file, "object"), _images(file, "probe")
+    pixel = file.attribute("object", "pixel_width_m")
     centre = [file.attribute("object", key) or 0.0 for key in ("center_y_m", "center_x_m")]
     return Found(
         "ptychodus",
@@ -175,10 +198,14 @@ def ptychoshelves(file: HdfFile) -> Found | None:
         found.positions_m = _pairs(file, "ppY", "ppX")
     elif file.first("probe") and file.first("outputs/probe_positions"):
         # MATLAB stores the first axis last: (2, frame) there is (frame, 2), x first, from pixel 1.
-        positions = file.load("outputs/probe_positions").astype(np.float64)
+        rows = file.header("outputs/probe_positions")[0]
+        positions = _positions(file, "outputs/probe_positions", axes=rows[-1] if len(rows) == 2 else 2)
+        if len(positions) != 2:
+            problem = f"outputs/probe_positions has shape {rows}"
+            raise StudyError(file.where, problem, "MATLAB's (frame, 2) is (2, frame) here")
         found = Found("PtychoShelves", file.first("dp", "fmag"))
-        found.positions_px = positions.reshape(2, -1)[::-1].T
-        found.arrays[rules.PROBE] = np.swapaxes(file.load("probe"), -1, -2)
+        found.positions_px = positions[::-1].T
+        found.arrays[rules.PROBE] = np.swapaxes(_images(file, "probe"), -1, -2)
     else:
         return None
     found.object_pixel_m = file.number(file.first("p/dx_spec"))
@@ -205,7 +232,7 @@ def emd(file: HdfFile) -> Found | None:
 def _step(file: HdfFile, name: str, units: dict[str, float]) -> float | None:
     """Return the step along an axis, of which a file holds two values or all; None without a unit."""
     known = file.load(name).astype(np.float64).ravel() if name in file else np.zeros(0)
-    unit = units.get(str(file.attribute(name, "units") or "").lower())
+    unit = units.get(_stated_unit(file, name))
     return None if unit is None or len(known) < 2 else float(known[1] - known[0]) * unit
 
 
@@ -243,7 +270,7 @@ def mapped(fields: Mapping[str, str | float], file: HdfFile | NpzReader) -> Foun
         if unit != "px" and unit not in UNITS:
             known = ", ".join(("px", *UNITS))
             raise StudyError(where, f"unit of y and x is {unit!r}", f"state one of {known}")
-        positions = np.stack([file.load(named[axis]).ravel() for axis in "yx"], axis=1).astype(np.float64)
+        positions = _pairs(file, named["y"], named["x"])
         if unit == "px":
             found.positions_px = positions
         else:
@@ -264,111 +291,3 @@ def _stated(value: str | float, file: HdfFile | NpzReader, where: str) -> float:
 
 
 FORMATS: tuple[Callable[[HdfFile], Found | None], ...] = (cxi, ptyd, ptychodus, ptychoshelves, emd)
-
-
-class ForeignScan:
-    """A scan in a file of another program, with the interface of `NpzReader` and the names of our own files.
-
-    It closes the file.
-
-    Raises
-    ------
-    StudyError
-        If it is of no format that is known and not mapped, or does not say what its lengths are.
-    """
-
-    def __init__(self, file: HdfFile | NpzReader, fields: Mapping[str, str | float] | None = None) -> None:
-        self._file = file
-        try:
-            found = mapped(fields, file) if fields else _understood(file)
-            self.format = found.name
-            self._frames = found.frames
-            self._arrays, self.physics = in_pixels(found, self._file)
-        except BaseException:
-            self._file.__exit__()
-            raise
-
-    def __enter__(self) -> ForeignScan:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.__exit__()
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._arrays
-        if self._frames is not None:
-            yield COUNTS
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._arrays or (key == COUNTS and self._frames is not None)
-
-    def is_pickled(self, key: str) -> bool:
-        """Return that nothing is."""
-        return False
-
-    def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Return shape and precision of an array; frames are (frame, y, x)."""
-        if key != COUNTS or self._frames is None:
-            return self._arrays[key].shape, self._arrays[key].dtype
-        shape, dtype = self._file.header(self._frames)
-        return (int(np.prod(shape[:-2])), *shape[-2:]), dtype
-
-    def load(self, key: str) -> AnyArray:
-        """Return an array."""
-        return np.concatenate(list(self.stream(key))) if key == COUNTS else self._arrays[key]
-
-    def stream(self, key: str, rows: int = 64) -> Iterator[AnyArray]:
-        """Yield blocks of frames."""
-        assert key == COUNTS
-        assert self._frames is not None
-        shape, _ = self._file.header(self._frames)
-        for block in self._file.stream(self._frames, max(1, rows // int(np.prod(shape[1:-2])))):
-            yield block.reshape(-1, *shape[-2:])
-
-
-def _understood(file: HdfFile | NpzReader) -> Found:
-    assert isinstance(file, HdfFile)
-    found = next((each for make in FORMATS if (each := make(file))), None)
-    if found is None:
-        known = ", ".join(("CXI", "ptypy's ptyd", "ptychodus", "PtychoShelves", "EMD"))
-        hint = f"name its datasets in base.fields; it holds {', '.join(file.names()[:20])}"
-        raise StudyError(file.where, f"is HDF5 of no format that is known ({known})", hint)
-    return found
-
-
-def in_pixels(found: Found, file: HdfFile | NpzReader) -> tuple[dict[str, AnyArray], dict[str, float]]:
-    """Return the arrays of a scan under our names, positions in object pixels, and its optics."""
-    arrays = dict(found.arrays)
-    side = file.header(found.frames)[0][-1] if found.frames else arrays[rules.PROBE].shape[-1]
-    pixel = found.object_pixel_m
-    if pixel is None and found.energy_ev and found.distance_m and found.detector_pixel_m:
-        pixel = HC_EV_M / found.energy_ev * found.distance_m / (side * found.detector_pixel_m)
-    positions = found.positions_px
-    if positions is None and found.positions_m is not None:
-        if pixel is None:
-            names = ("energy_ev", "distance_m", "detector_pixel_m")
-            missing = [name for name in names if not getattr(found, name)]
-            problem = f"positions are lengths, but the file does not say {', '.join(missing)}"
-            raise StudyError(file.where, problem, "map the file, and state them: base.fields")
-        positions = found.positions_m / pixel
-    if positions is not None and np.isfinite(positions).all():
-        obj = arrays.get(rules.OBJECT)
-        if obj is None:
-            positions = positions - np.floor(positions.min(axis=0)) + side // 2 + MARGIN_PX
-            shape = np.ceil(positions.max(axis=0)) + side - side // 2 + MARGIN_PX
-            if shape.prod() > MOST_PIXELS:
-                problem = f"the positions span {shape[0]:.4g} x {shape[1]:.4g} object pixels of {pixel} m"
-                raise StudyError(file.where, problem, "are lengths, energy and pixels in the units stated?")
-            arrays[rules.OBJECT] = np.ones(tuple(shape.astype(int)), np.complex64)
-        elif found.object_centre_m is not None and pixel:
-            # A position is the middle of a window, from the middle of the object.
-            middle = (np.array(obj.shape[-2:]) - side) / 2 + side // 2
-            positions = positions - found.object_centre_m / pixel + middle
-        arrays[rules.YCOORDS], arrays[rules.XCOORDS] = (np.ascontiguousarray(axis) for axis in positions.T)
-    known = {
-        "energy_ev": found.energy_ev,
-        "object_pixel_m": pixel,
-        "detector_pixel_m": found.detector_pixel_m,
-        "detector_distance_m": found.distance_m,
-    }
-    return arrays, {name: float(value) for name, value in known.items() if value}

@@ -18,7 +18,8 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import BaseSet, base_from_arrays, read_record
-from fly64_dose_overlap.files.formats import COUNTS, ForeignScan
+from fly64_dose_overlap.files.foreign import ForeignScan
+from fly64_dose_overlap.files.formats import COUNTS
 from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.scan import HC_EV_M
