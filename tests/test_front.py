@@ -140,9 +140,8 @@ def test_a_setting_that_a_model_does_not_have_is_refused(tmp_path: Path) -> None
 
 def test_what_a_method_would_not_use_is_refused(tmp_path: Path) -> None:
     scan, truth = case()
-    for call in (fdo.reconstruct, fdo.agreement):
-        message = refusal(call, scan, "ml", model=tmp_path / "model.safetensors", epochs=1)
-        assert message == "ml: has nothing to train and takes no model; leave model out"
+    message = refusal(fdo.reconstruct, scan, "ml", model=tmp_path / "model.safetensors", epochs=1)
+    assert message == "ml: has nothing to train and takes no model; leave model out"
     message = refusal(fdo.train, "refined", scan, tmp_path / "model.safetensors", truth=truth)
     assert message == "refined: learns without the true object; leave truth out"
 

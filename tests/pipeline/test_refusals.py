@@ -306,12 +306,14 @@ def test_the_payload_is_executed_where_pickles_are_loaded() -> None:
 @pytest.mark.parametrize("stage", READ_BY_ANY)
 @pytest.mark.parametrize("key", [*KEYS_READ, "_metadata", "extra"])
 def test_a_pickled_payload_is_never_executed(stage: str, key: str) -> None:
-    path = STAGES[stage][2]
-    write(path, {**valid_arrays(), key: np.array([Payload()], dtype=object)})
+    arrays, path = valid_arrays(), STAGES[stage][2]
+    if stage == "expose":  # of a base set with frames it reads the part that is not the reference's
+        del arrays["diffraction"]
+    write(path, {**arrays, key: np.array([Payload()], dtype=object)})
     status, printed = run_stage(stage)
     assert not Path("executed").exists()
     if key in KEYS_READ and (stage, key) != ("base", "groups"):
         assert status == 1
         assert "error: " in printed
-    if key in KEYS_READ and stage != "base":
+    if key in KEYS_READ and stage != "base" and (stage, key) != ("expose", "diffraction"):
         assert PICKLED in printed
