@@ -94,7 +94,7 @@ def track(
                 rate = done / (now - start)
                 _print(f"{label}: {done}/{total} {unit}s, {rate:.3g}/s, {(total - done) / rate:.0f} s left")
     if quiet:
-        _print(f"{label}: {done} {unit}s in {time.monotonic() - start:.1f} s")
+        _print(f"{label}: {done} {unit}{'' if done == 1 else 's'} in {time.monotonic() - start:.1f} s")
 
 
 def say(message: str) -> None:
