@@ -181,10 +181,14 @@ def test_the_reference_is_close_to_the_object_that_it_never_saw() -> None:
 
 def test_a_dose_that_was_not_measured_is_refused(folder: Path) -> None:
     params = write_params(folder, **CHANGES, doses=[1000, 10000, 70000])
+    left = cells.MEASURED_FILE.read_bytes()
     with pytest.raises(
         StudyError, match=r"^dose 70000: the frames have 5\d{4}\.?\d* photons .*; take it out of doses"
     ):
         expose.main(70000, params)
+    with pytest.raises(StudyError, match=r"^dose 70000: the frames have"):
+        reference.main(params)
+    assert cells.MEASURED_FILE.read_bytes() == left
 
 
 def test_without_a_truth_nothing_learns_from_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ others, so that reference and study share no photon: noise of the one is none of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from fly64_dose_overlap.scores.fit import Fit, fit
 from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.region import scan_region
 from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.study.dose import require_measured
 from fly64_dose_overlap.study.gauge import in_standard_gauge
 from fly64_dose_overlap.study.measured import scan_of
 
@@ -50,7 +52,7 @@ class Reference:
     halves agree."""
 
 
-def make_reference(base: BaseSet, params: ReferenceParams) -> Reference:
+def make_reference(base: BaseSet, params: ReferenceParams, doses: Sequence[int] = ()) -> Reference:
     """Divide the photons of measured frames, and reconstruct their object from the first part.
 
     The weight of the prior is found by held-out photons, in each half anew: halves share nothing
@@ -60,7 +62,7 @@ def make_reference(base: BaseSet, params: ReferenceParams) -> Reference:
     Raises
     ------
     StudyError
-        If a part would hold too few photons.
+        If a part would hold too few photons, or one of the ``doses`` is above what is left for them.
     """
     scan = scan_of(base)
     counted = scan.photons_per_frame
@@ -74,6 +76,7 @@ def make_reference(base: BaseSet, params: ReferenceParams) -> Reference:
         )
         raise StudyError("reference", problem, f"it takes {LEAST_PHOTONS}: measure longer, or more frames")
     first, rest = scan.divide(params.fraction, generator(params.seed, "reference", "divide"))
+    require_measured(max(doses, default=0), rest.photons_per_frame)
     obj, settings = _reconstructed(first, params, "reference")
     halves = first.divide(0.5, generator(params.seed, "reference", "halves"))
     pair = [_reconstructed(half, params, f"half {n} of the reference")[0] for n, half in enumerate(halves, 1)]

@@ -96,6 +96,13 @@ class Simulation:
             return float(intensity(self._model.exit_waves(self._obj, frames)).sum())
 
 
+def require_measured(dose: int, there: float) -> None:
+    """Refuse a dose, photons per frame, above what was measured beside the photons of the reference."""
+    if dose > there:
+        problem = f"the frames have {there:.6g} photons on average beside those of the reference"
+        raise StudyError(f"dose {dose}", problem, "take it out of doses, or lower reference.fraction")
+
+
 def draw_counts(base: BaseSet, *, seed: int, dose: int) -> Iterator[NDArray[np.int64]]:
     """Draw photon counts for a scan, block by block.
 

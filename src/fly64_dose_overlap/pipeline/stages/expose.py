@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.arrays import Spool
 from fly64_dose_overlap.config import PARAMS_FILE, ExposeParams, load_params
-from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
 from fly64_dose_overlap.pipeline.cells import BASE_FILE, HALVES, MEASURED_FILE, dose_file, dose_metrics
 from fly64_dose_overlap.pipeline.stages._cli import DoseOption, ParamsOption, require_listed, run
@@ -124,14 +123,13 @@ def _kept(dose: int, seed: int) -> tuple[Scan, Image]:
     """
     from fly64_dose_overlap.files.dataset import read_base
     from fly64_dose_overlap.seeding import generator
+    from fly64_dose_overlap.study.dose import require_measured
     from fly64_dose_overlap.study.measured import scan_of
 
     base = read_base(MEASURED_FILE)
     scan = scan_of(base)
     there = scan.photons_per_frame
-    if dose > there:
-        problem = f"the frames have {there:.6g} photons on average beside those of the reference"
-        raise StudyError(f"dose {dose}", problem, "take it out of doses, or lower reference.fraction")
+    require_measured(dose, there)
     part = dose / there
     record = provenance.with_step(
         base.record,
