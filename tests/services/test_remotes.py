@@ -35,8 +35,9 @@ def test_queued_jobs_fetch_what_they_need_and_make_no_data(clone: StudyCopy, ori
     assert run_queue(clone) == {"m-1": "Success", "m-2": "Success"}
     for experiment in ("m-1", "m-2"):
         assert stages_run(log_of(clone, experiment)) == CELL_STAGES
-    needed = checksums(origin, *(f"data/views/1000/{view}/" for view in CELLS))
-    assert len(needed) == 4
+    # Beside their data what evaluation looks for: that there is no reference.
+    needed = checksums(origin, "data/reference/", *(f"data/views/1000/{view}/" for view in CELLS))
+    assert len(needed) == 5
     # The list of methods, which a cell makes itself, is the same in all cells.
     others = {digest for name, digest in checksums(origin).items() if not name.endswith("/manifest.json")}
     assert cached(clone) & others == set(needed.values())
