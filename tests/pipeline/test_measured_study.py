@@ -35,6 +35,7 @@ from tiny_study import write_params
 
 PHOTONS = 2e5
 CHANGES: dict[str, Any] = {
+    "doses": [1000, 10000],
     "base": {"source": "mine.npz"},
     "reference": {"epochs": 20},
     "learned": [],
@@ -180,7 +181,7 @@ def test_the_reference_is_close_to_the_object_that_it_never_saw() -> None:
 
 
 def test_a_dose_that_was_not_measured_is_refused(folder: Path) -> None:
-    params = write_params(folder, **CHANGES, doses=[1000, 10000, 70000])
+    params = write_params(folder, **{**CHANGES, "doses": [1000, 10000, 70000]})
     left = cells.MEASURED_FILE.read_bytes()
     with pytest.raises(
         StudyError, match=r"^dose 70000: the frames have 5\d{4}\.?\d* photons .*; take it out of doses"
