@@ -13,9 +13,7 @@ from fly64_dose_overlap.config import CalibrationParams, StopParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_scan
-from fly64_dose_overlap.files.reconstruction import (
-    write_reconstructions,
-)
+from fly64_dose_overlap.files.reconstruction import write_reconstructions
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
 from fly64_dose_overlap.methods.base import Learned, Method, Training
 from fly64_dose_overlap.methods.held_out import HeldOut

@@ -46,7 +46,7 @@ class Reference:
     held: Scan
     """Photons of the reference, which no method sees."""
     halves: tuple[NDArray[np.complex64], NDArray[np.complex64]]
-    """Objects (y, x) from the two halves of those photons, the second aligned with the first."""
+    """Objects (y, x) from the two halves of those photons, both aligned with the reference."""
     figures: dict[str, Any]
     """JSON-able: photons per frame of both parts, how well the reference explains either, and how its
     halves agree."""
@@ -81,9 +81,9 @@ def make_reference(base: BaseSet, params: ReferenceParams, doses: Sequence[int] 
     halves = first.divide(0.5, generator(params.seed, "reference", "halves"))
     pair = [_reconstructed(half, params, f"half {n} of the reference")[0] for n, half in enumerate(halves, 1)]
     region = scan_region(first.illumination(), first.positions_px, EVALUATION.region_threshold)
-    second = align_to(pair[0], pair[1], region, upsampling=EVALUATION.registration_upsampling).field
-    inside = region.rectangle
-    curve = fourier_ring_correlation(pair[0][inside], second[inside])
+    upsampling, inside = EVALUATION.registration_upsampling, region.rectangle
+    aligned = align_to(pair[0], pair[1], region, upsampling=upsampling).field
+    curve = fourier_ring_correlation(pair[0][inside], aligned[inside])
     figures = {
         "kind": "measured",
         "photons_per_frame": first.photons_per_frame,
@@ -106,11 +106,13 @@ def make_reference(base: BaseSet, params: ReferenceParams, doses: Sequence[int] 
         _with_part(gauged, part, share)
         for part, share in ((rest, 1 - params.fraction), (first, params.fraction))
     )
-    amplitude = np.empty(scan.counts.shape, np.float32)
-    for start in range(0, len(scan), 256):
-        amplitude[start : start + 256] = np.sqrt(study.counts[start : start + 256])
+    amplitude = np.concatenate([np.sqrt(block) for block in study.blocks()])
     measured = replace(gauged, probe=study.probe, amplitude=amplitude, background=study.background)
-    return Reference(measured, held, (pair[0], second.astype(np.complex64)), figures)
+    # In the gauge of the reference: their difference is noise of its amplitude and of its phase.
+    one, other = (
+        align_to(gauged.obj, each, region, upsampling=upsampling).field.astype(np.complex64) for each in pair
+    )
+    return Reference(measured, held, (one, other), figures)
 
 
 def _with_part(gauged: BaseSet, part: Scan, share: float) -> Scan:
