@@ -54,7 +54,9 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         if params.base.frames == "measured" and base.amplitude is None:
             raise StudyError(source, "has no frames", "base.frames: simulated makes them from its object")
     measured = base.amplitude is not None and params.base.frames != "simulated"
-    if not (measured or params.base.is_synthetic):
+    if measured:
+        _require_photons(base, source, params.base.counts_per_photon)
+    elif not params.base.is_synthetic:
         remarks = remarks_on_object(base)
     try:
         recorded_optics(base.record, where=source)
@@ -66,7 +68,6 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     for message in (*remarks, *found):
         warnings.warn(f"{source}: {message}", stacklevel=2)
     if measured:
-        _require_photons(base, source, params.base.counts_per_photon)
         say(f"base: the frames of {source} are studied as they were measured")
     else:
         base = replace(base, amplitude=None, mask=None, background=None)
