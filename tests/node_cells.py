@@ -29,7 +29,7 @@ from study_copy import DOSES, VIEWS, StudyCopy
 Found = TypeVar("Found")
 
 DEADLINE_S = 240.0
-DATA_STAGES = re.compile(r"^Running stage '(?:base|simulate|overlap)", flags=re.MULTILINE)
+DATA_STAGES = re.compile(r"^Running stage '(?:base|reference|expose|overlap)", flags=re.MULTILINE)
 ATTEMPT = re.compile(r"^cell \S+: attempt ", flags=re.MULTILINE)
 SLOW_TRAINING = ("methods.refined.epochs=3", "methods.refined.steps_per_epoch=60")
 """Long enough to be killed after a checkpoint."""

@@ -82,7 +82,7 @@ def test_params_yaml_can_name_it(installed: Path, tmp_path: Path) -> None:
         tmp_path, dose=1000, doses=[1000], iterative=["amplitude_flow"], methods={"amplitude_flow": settings}
     )
     (tmp_path / ".git").mkdir()
-    for stage in ("check", "base", "simulate --dose 1000", "overlap --dose 1000 --view dense"):
+    for stage in ("check", "base", "reference", "expose --dose 1000", "overlap --dose 1000 --view dense"):
         name, *arguments = stage.split()
         run(installed, tmp_path, "-m", f"{STAGES}.{name}", *arguments)
     code = json.loads((tmp_path / "metrics" / "check" / "amplitude_flow.json").read_text(encoding="utf-8"))

@@ -55,6 +55,8 @@ class BaseParams(Section):
     """Names of the datasets of a file of any other form."""
     counts_per_photon: Annotated[float, Field(gt=0, le=1e6)] | None
     """Units of the detector that a photon makes, by which frames are divided; null: they are photons."""
+    noise: Literal["counts", "whiten"]
+    """Of measured frames: as they are, or, where pixels share charge, made that of photons."""
     seed: Seed
     frame_side_px: Annotated[int, Field(ge=18, le=1024, multiple_of=2)]
     """N, the side of a diffraction frame and of the probe; fewer pixels lie in the stop's shadow."""
@@ -78,6 +80,10 @@ class BaseParams(Section):
             )
         if self.is_synthetic and self.frames == "measured":
             raise ValueError(f"frames: measured needs a file, and source is {self.source}")
+        if self.noise == "whiten" and self.counts_per_photon is not None:
+            raise ValueError("noise: whiten measures what makes a photon; counts_per_photon must be null")
+        if self.noise == "whiten" and (self.is_synthetic or self.frames == "simulated"):
+            raise ValueError("noise: whiten is for measured frames; simulated ones have that of photons")
         return self
 
     @property

@@ -82,7 +82,7 @@ def simulate(
     >>> scan.counts.shape, scan.probe.shape, truth.shape == scan.object_shape
     ((49, 32, 32), (1, 32, 32), True)
     """
-    file: dict[str, Any] = {"frames": "auto", "fields": None, "counts_per_photon": None}
+    file: dict[str, Any] = {"frames": "auto", "fields": None, "counts_per_photon": None, "noise": "counts"}
     params = BaseParams(
         **file,
         source="synthetic",

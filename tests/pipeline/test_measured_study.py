@@ -233,7 +233,9 @@ def test_units_of_a_detector_are_refused_until_it_is_said_how_many_make_a_photon
     photons = np.random.default_rng(1).poisson(counts)
     write_file(tmp_path / "mine.npz", counts=np.rint(4.4 * photons).astype(np.uint16))
     changed = {**CHANGES, "base": {"source": "mine.npz"}}
-    message = r"^mine.npz: counts do not scatter as photons do: .*; state base.counts_per_photon, [34]"
+    message = (
+        r"^mine.npz: counts do not scatter as photons do: .*; state base.counts_per_photon, [34].* whiten"
+    )
     with pytest.raises(StudyError, match=message):
         base.main(write_params(tmp_path, **changed))
     changed["base"] = {"source": "mine.npz", "counts_per_photon": 4.4}
@@ -241,6 +243,35 @@ def test_units_of_a_detector_are_refused_until_it_is_said_how_many_make_a_photon
     found = read_base(cells.BASE_FILE).amplitude
     assert found is not None
     np.testing.assert_array_equal(np.rint(found[:] ** 2), photons)
+
+
+def test_charge_that_pixels_share_is_whitened_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    units = 4 * rng.poisson(write_file(tmp_path / "plain.npz") * (1e3 / PHOTONS))
+    kept = rng.binomial(units, 0.7)
+    write_file(tmp_path / "mine.npz", counts=(kept + np.roll(units - kept, 1, axis=2)).astype(np.uint16))
+    changed = {**CHANGES, "base": {"source": "mine.npz", "noise": "whiten"}}
+    base.main(write_params(tmp_path, **changed))
+    noise = json.loads(cells.BASE_METRICS.read_text())
+    # The object's own changes pass for noise here, since the frames are few.
+    assert 4 < noise["units_per_photon"] < 6
+    assert noise["fano_before"] > 1.6 > 1.1 > noise["fano_after"] > 0.8
+    assert noise["neighbours_before"] > 0.25 > 0.05 > abs(noise["neighbours_after"])
+    found = read_base(cells.BASE_FILE)
+    assert found.amplitude is not None
+    whole = found.amplitude[:] ** 2
+    np.testing.assert_allclose(whole, np.rint(whole), atol=1e-4)
+    assert found.record["data_transformations"][-2]["operation"] == "divide_by_noise_spectrum"
+
+
+def test_whitening_is_for_measured_frames_alone(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="noise: whiten is for measured frames"):
+        write_and_load(tmp_path, {"source": "synthetic", "noise": "whiten"})
+    with pytest.raises(StudyError, match="counts_per_photon must be null"):
+        write_and_load(tmp_path, {"source": "mine.npz", "noise": "whiten", "counts_per_photon": 4.0})
 
 
 def test_no_measured_cell_is_scored_as_a_simulated_one(

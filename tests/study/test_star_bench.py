@@ -153,6 +153,7 @@ def test_base_source_star_bench_gives_the_baseline_raster(sets: dict[str, BaseSe
         frames="auto",
         fields=None,
         counts_per_photon=None,
+        noise="counts",
         seed=42,
         frame_side_px=64,
         object_kind="texture",

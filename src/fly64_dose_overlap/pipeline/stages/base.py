@@ -6,6 +6,8 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.pipeline.cells import BASE_FILE, BASE_METRICS
@@ -13,6 +15,7 @@ from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, run
 from fly64_dose_overlap.progress import say
 
 if TYPE_CHECKING:
+    from fly64_dose_overlap.config import BaseParams
     from fly64_dose_overlap.files.dataset import BaseSet
 
 
@@ -22,7 +25,8 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     With `base.source: synthetic` they are made from `base.seed`, and with `star-bench` they
     are a fixed test case, of which `base.seed` draws the jitter; otherwise they come from the
     file that `base.source` names. Its frames come along if they are to be studied as they were
-    measured.
+    measured, whitened where `base.noise` says so; metrics/base.json then has their noise before and
+    after.
     """
     from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
     from fly64_dose_overlap.files.dataset import write_base
@@ -54,8 +58,11 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         if params.base.frames == "measured" and base.amplitude is None:
             raise StudyError(source, "has no frames", "base.frames: simulated makes them from its object")
     measured = base.amplitude is not None and params.base.frames != "simulated"
+    noise: dict[str, float] = {}
+    if measured and params.base.noise == "whiten":
+        base, noise = _whitened(base, source, params.base.seed)
     if measured:
-        _require_photons(base, source, params.base.counts_per_photon)
+        _require_photons(base, source, params.base)
     elif not params.base.is_synthetic:
         remarks = remarks_on_object(base)
     try:
@@ -72,20 +79,52 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     else:
         base = replace(base, amplitude=None, mask=None, background=None)
     write_base(BASE_FILE, base)
-    write_json_atomic(BASE_METRICS, {"source": source, "sha256": digest})
+    write_json_atomic(BASE_METRICS, {"source": source, "sha256": digest, **noise})
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
     say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE_FILE}")
 
 
-def _require_photons(base: BaseSet, source: str, counts_per_photon: float | None) -> None:
+def _whitened(base: BaseSet, source: str, seed: int) -> tuple[BaseSet, dict[str, float]]:
+    """Return a base set with counts of photons, and how they scatter and those of the detector did."""
+    from fly64_dose_overlap.provenance import with_step
+    from fly64_dose_overlap.seeding import generator
+    from fly64_dose_overlap.study.dispersion import dispersion
+    from fly64_dose_overlap.study.measured import scan_of
+    from fly64_dose_overlap.study.whitening import REMEDY, whitened
+
+    raw = scan_of(base)
+    scan, units = whitened(raw, source, generator(seed, "base", "whiten"))
+    noise = {"units_per_photon": units}
+    say(f"base: {units:.3g} units of the detector make a photon")
+    for when, counts in (("before", raw), ("after", scan)):
+        scatter = dispersion(counts)
+        if scatter is None:
+            raise StudyError(source, "has too few counts for their noise to be measured", REMEDY)
+        noise |= {f"fano_{when}": scatter.fano, f"neighbours_{when}": scatter.neighbours}
+        say(
+            f"base: {when} whitening the Fano factor is {scatter.fano:.2f} and neighbours share "
+            f"{scatter.neighbours:.2f} (photons: 1 and 0)"
+        )
+    changed = replace(
+        base,
+        amplitude=np.sqrt(scan.counts[:]),
+        mask=scan.mask,
+        background=scan.background,
+        record=with_step(base.record, "whiten", "divide_by_noise_spectrum", **noise),
+    )
+    return changed, noise
+
+
+def _require_photons(base: BaseSet, source: str, params: BaseParams) -> None:
     """Refuse counts that scatter as no photons do, unless the user has said how many make one."""
     from fly64_dose_overlap.study.dispersion import dispersion
     from fly64_dose_overlap.study.measured import scan_of
 
     scatter = dispersion(scan_of(base))
-    if scatter is not None and scatter.doubt and counts_per_photon is None:
+    if scatter is not None and scatter.doubt and params.counts_per_photon is None:
+        whiten = "" if params.noise == "whiten" else ", or base.noise: whiten where pixels share charge"
         hint = (
-            f"state base.counts_per_photon, {scatter.fano:.2g} or what is known of the detector: "
+            f"state base.counts_per_photon, {scatter.fano:.2g} or what is known of the detector{whiten}: "
             "doses are thinned, and halves of other counts share their noise"
         )
         raise StudyError(source, scatter.doubt, hint)
