@@ -43,6 +43,7 @@ KILLS_OF_STAGE = {
     "train": 7,
     "infer": 2,
     "reconstruct": 2,
+    "halves": 4,
     "evaluate": 6,
 }
 QUICK_STAGES = ("base", "train@refined")
@@ -99,7 +100,7 @@ def killed_stage(stage: Stage, kills: int, rng: random.Random) -> Outcome:
 
 def _shown(stage: Stage) -> str:
     """Return a stage's name without dose and view, which are the same for all."""
-    by_method = kind_of(stage) in ("train", "infer", "reconstruct")
+    by_method = kind_of(stage) in ("train", "infer", "reconstruct", "halves")
     return stage.name.replace("@", " of ") if by_method else kind_of(stage)
 
 

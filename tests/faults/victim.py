@@ -40,6 +40,7 @@ PARAMS: dict[str, Any] = {
     "view": VIEW,
     "learned": list(LEARNED),
     "iterative": list(ITERATIVE),
+    "halves": ["refined"],
 }
 KEPT = ROOT / "build" / "faults"
 """Finished studies by the content of the repository; `make clean` removes them."""
@@ -133,6 +134,7 @@ def stages() -> list[Stage]:
         "train",
         "infer",
         "reconstruct",
+        "halves",
         "evaluate",
     )
     lock = finished().lock()
