@@ -84,6 +84,17 @@ def write_shelves(file: h5py.File, scan: Scan) -> None:
     file["p/dx_spec"] = PIXEL_M
 
 
+def write_ptyr(file: h5py.File, scan: Scan) -> None:
+    """Write what ptypy's ``Ptycho.save_run`` does of a run; a position for each mode of the probe."""
+    name = "Sscan_00G00"
+    obj = file.create_group(f"content/obj/{name}")
+    obj["data"] = case()[1][None]
+    obj["_psize"] = np.full(2, PIXEL_M)
+    obj["_origin"] = np.full(2, -100 * PIXEL_M)
+    file[f"content/probe/{name}/data"] = np.concatenate([scan.probe, 0.3j * scan.probe[:, ::-1]])
+    file[f"content/positions/{name}"] = np.repeat(metres(scan), 2, axis=0)
+
+
 WRITERS: dict[str, Callable[[h5py.File, Scan], None]] = {
     "CXI": write_cxi,
     "CXI in SI units": lambda file, scan: write_cxi(file, scan, units=False),
@@ -93,9 +104,12 @@ WRITERS: dict[str, Callable[[h5py.File, Scan], None]] = {
 }
 
 
+WITHOUT_FRAMES = {"ptyr": write_ptyr}
+
+
 def written(path: Path, name: str) -> Path:
     with h5py.File(path, "w") as file:
-        WRITERS[name](file, raster() if name == "EMD" else case()[0])
+        (WRITERS | WITHOUT_FRAMES)[name](file, raster() if name == "EMD" else case()[0])
     return path
 
 

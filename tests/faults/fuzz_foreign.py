@@ -14,7 +14,7 @@ import numpy as np
 from faults.mutations import fresh_path, mutate_bytes
 from fly64_dose_overlap.files.own_npz import read_user_base
 from fly64_dose_overlap.study.measured import examined
-from foreign_files import WRITERS, written
+from foreign_files import WITHOUT_FRAMES, WRITERS, written
 
 
 @cache
@@ -25,7 +25,7 @@ def foreign_file(name: str) -> bytes:
 
 def make_foreign(rng: random.Random) -> str:
     """Write a file of another program with a dataset or an attribute that is wrong, or bytes that are."""
-    path, name = fresh_path("foreign.h5"), rng.choice(sorted(WRITERS))
+    path, name = fresh_path("foreign.h5"), rng.choice(sorted(WRITERS | WITHOUT_FRAMES))
     content = foreign_file(name)
     if rng.random() < 0.4:
         what, content = mutate_bytes(rng, content)

@@ -18,6 +18,7 @@ from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.foreign import ForeignScan
 from fly64_dose_overlap.files.formats import COUNTS
 from fly64_dose_overlap.files.hdf import HdfFile
+from fly64_dose_overlap.files.own_npz import read_user_base
 from fly64_dose_overlap.files.product import Optics, write_product
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.physics.model import ScanModel
@@ -72,6 +73,25 @@ def test_a_scan_is_read_as_it_was_recorded(name: str, tmp_path: Path) -> None:
         assert residual(found, scan.probe) < 0.7 * residual(empty, scan.probe)
     if name.startswith("CXI") or name == "ptyd":
         assert np.argwhere(~found["mask"]).tolist() == [[3, 4]]
+
+
+def test_a_reconstruction_of_ptypy_is_the_base_of_a_simulation(tmp_path: Path) -> None:
+    scan, truth = case()
+    found = read_user_base(written(tmp_path / "run.ptyr", "ptyr"), modes="all")
+    assert found.amplitude is None
+    np.testing.assert_allclose(found.positions_px, scan.positions_px, atol=1e-9)
+    np.testing.assert_array_equal(found.obj, truth)
+    np.testing.assert_array_equal(found.probe[0], scan.probe[0])
+    assert len(found.probe) == 2
+    assert found.record["physics_parameters"]["object_pixel_m"] == pytest.approx(PIXEL_M)
+
+
+def test_a_reconstruction_of_ptypy_with_two_objects_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "run.ptyr", "ptyr")
+    with h5py.File(path, "r+") as file:
+        file.copy("content/obj/Sscan_00G00", "content/obj/Sscan_01G00")
+    with pytest.raises(StudyError, match=r"ptypy with Sscan_00G00, Sscan_01G00; it must have one object"):
+        read_user_base(path)
 
 
 def test_what_a_file_does_not_say_is_not_guessed(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _understood(file: HdfFile | NpzReader) -> Found:
     assert isinstance(file, HdfFile)
     found = next((each for make in FORMATS if (each := make(file))), None)
     if found is None:
-        known = ", ".join(("CXI", "ptypy's ptyd", "ptychodus", "PtychoShelves", "EMD"))
+        known = ", ".join(("CXI", "ptypy's ptyd and ptyr", "ptychodus", "PtychoShelves", "EMD"))
         hint = f"name its datasets in base.fields; it holds {', '.join(file.names()[:20])}"
         raise StudyError(file.where, f"is HDF5 of no format that is known ({known})", hint)
     return found

@@ -172,6 +172,36 @@ def ptyd(file: HdfFile) -> Found | None:
     return found
 
 
+def ptyr(file: HdfFile) -> Found | None:
+    """Understand a reconstruction of ptypy (``Ptycho.save_run``), which has no frames: lengths in metres.
+
+    A position is at (position - origin) / pixel of the object's pixels, in the middle of its window.
+    """
+    if not file.groups("content/obj"):
+        return None
+    scans = file.groups("content/obj")
+    held = f"content/obj/{scans[0]}", f"content/probe/{scans[0]}", f"content/positions/{scans[0]}"
+    if len(scans) > 1 or not (f"{held[0]}/data" in file and f"{held[1]}/data" in file and held[2] in file):
+        problem = f"is a reconstruction of ptypy with {', '.join(scans)}"
+        raise StudyError(file.where, problem, "it must have one object, its probe and its positions")
+    obj, probe = _images(file, f"{held[0]}/data"), _images(file, f"{held[1]}/data")
+    pixel, origin = (_pairs(file, f"{held[0]}/{name}").ravel()[:2] for name in ("_psize", "_origin"))
+    positions = _positions(file, held[2])
+    modes = probe.shape[0] if probe.ndim > 2 else 1
+    repeated = positions.reshape(-1, modes, 2) if len(positions) % modes == 0 else positions[:, None]
+    if (repeated == repeated[:, :1]).all():  # one for each mode of the probe
+        positions = repeated[:, 0]
+    if len(pixel) < 2 or len(origin) < 2 or not (pixel > 0).all():
+        raise StudyError(file.where, f"{held[0]}: _psize is {pixel} and _origin {origin}", "(y, x), metres")
+    return Found(
+        "ptyr",
+        None,
+        positions_px=(positions - origin) / pixel,
+        object_pixel_m=float(pixel[0]),
+        arrays={rules.PROBE: probe, rules.OBJECT: obj},
+    )
+
+
 def ptychodus(file: HdfFile) -> Found | None:
     """Understand a product of ptychodus (``ptychodus.api.io``), with its patterns in the same file if any."""
     if "probe_position_x_m" not in file or "probe" not in file:
@@ -290,4 +320,4 @@ def _stated(value: str | float, file: HdfFile | NpzReader, where: str) -> float:
     return float(array.reshape(()))
 
 
-FORMATS: tuple[Callable[[HdfFile], Found | None], ...] = (cxi, ptyd, ptychodus, ptychoshelves, emd)
+FORMATS: tuple[Callable[[HdfFile], Found | None], ...] = (cxi, ptyd, ptyr, ptychodus, ptychoshelves, emd)
