@@ -15,7 +15,8 @@ from fly64_dose_overlap import provenance
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import BaseSet, read_base, write_base
 from fly64_dose_overlap.files.npz_writer import write_npz
-from fly64_dose_overlap.files.own_npz import TOOL, read_user_base, strongest_mode
+from fly64_dose_overlap.files.own_npz import TOOL, read_user_base
+from fly64_dose_overlap.physics.modes import strongest_mode
 
 FRAMES, SIDE, OBJECT_SHAPE = 6, 8, (20, 24)
 Arrays = dict[str, Any]

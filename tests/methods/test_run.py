@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -45,6 +46,12 @@ class Refining(Method):
         yield State(obj, torch.from_numpy(1j * scan.probe), scan.positions_px + 0.25)
 
 
+class OfOneMode(Refining):
+    """Stands in for a method that takes a single mode of a probe."""
+
+    single_mode = True
+
+
 def wide_scan() -> Scan:
     """Return the tiny scan on a grid with wide margins."""
     scan = tiny_scan.scan()
@@ -75,6 +82,28 @@ def test_refined_probe_and_positions_are_kept_on_the_grid_of_the_scan() -> None:
     np.testing.assert_array_equal(found.probe, 1j * scan.probe)
     np.testing.assert_allclose(found.positions_px, scan.positions_px + 0.25, rtol=1e-12)
     assert np.abs(found.obj).min() > 0, "the last state counts"
+
+
+def test_a_method_of_one_mode_is_given_the_strongest_and_says_what_it_ignores() -> None:
+    one = tiny_scan.scan()
+    weak = 0.5 * one.probe[:, ::-1]
+    weak -= one.probe * np.vdot(one.probe, weak) / np.vdot(one.probe, one.probe)
+    both = replace(one, probe=np.concatenate([one.probe, weak]).astype(np.complex64))
+    power = np.sum(np.abs(both.probe) ** 2, axis=(1, 2))
+    part = f"{power[1] / power.sum():.0%}"
+    method = OfOneMode(refines=False)
+    with pytest.warns(UserWarning, match=f"^Refining takes one mode of 2: {part} of the probe's power is ig"):
+        ((found, _),) = run_method(method, both, STOP)
+    (seen,) = method.seen
+    assert seen.probe.shape == found.probe.shape == one.probe.shape
+    np.testing.assert_allclose(np.sum(np.abs(seen.probe) ** 2), power.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        seen.probe * (power[0] / power.sum()) ** 0.5, one.probe, atol=1e-4 * power[0] ** 0.5
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(run_method(OfOneMode(refines=False), one, STOP))
+        list(run_method(Refining(refines=False), both, STOP))
 
 
 def test_a_result_says_how_it_was_made() -> None:

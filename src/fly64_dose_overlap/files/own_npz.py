@@ -22,6 +22,7 @@ from fly64_dose_overlap.files.foreign import ForeignScan
 from fly64_dose_overlap.files.formats import COUNTS
 from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.files.npz import NpzReader
+from fly64_dose_overlap.physics.modes import strongest_mode
 from fly64_dose_overlap.scan import HC_EV_M
 
 TOOL = "transpose_rename_convert"
@@ -233,29 +234,6 @@ def _load_probe(work: _Import, modes: Modes) -> AnyArray:
     strongest, fraction = strongest_mode(probe)
     work.note("keep_strongest_mode", key=key, modes=len(probe), kept_power_fraction=round(fraction, 6))
     return strongest.astype(probe.dtype)
-
-
-def strongest_mode(modes: NDArray[np.complexfloating[Any, Any]]) -> tuple[NDArray[np.complex128], float]:
-    """Return the strongest of the orthogonal modes that describe the same partial coherence.
-
-    Modes of a mixed state are defined up to a unitary mixing; the singular value
-    decomposition picks the orthogonal set, whose first member holds the most power
-    (Thibault and Menzel, Nature 494, 68 (2013)). The free global phase is set so that the
-    result is in phase with the strongest mode given.
-
-    Of modes (mode, y, x) returns one, (y, x) complex128 in their units, of which the power is its own
-    and not that of the sum; and its part of the power of all modes, 0 to 1.
-    """
-    flat = modes.reshape(len(modes), -1).astype(np.complex128)
-    power = np.sum(np.abs(flat) ** 2, axis=1)
-    if not power.any():
-        return np.zeros(modes.shape[1:], np.complex128), 1.0
-    _, singular, right = np.linalg.svd(flat, full_matrices=False)
-    mode = singular[0] * right[0]
-    inner = complex(np.sum(mode.conj() * flat[np.argmax(power)]))
-    if abs(inner) > 0:
-        mode = mode * (inner / abs(inner))
-    return mode.reshape(modes.shape[1:]), float(singular[0] ** 2 / np.sum(singular**2))
 
 
 def _load_frames(work: _Import, source: str) -> DiskArray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +29,7 @@ from fly64_dose_overlap.methods.held_out import (
 )
 from fly64_dose_overlap.methods.state import Result, State, fitting
 from fly64_dose_overlap.parallel import beside, can_fork, one_torch_thread
+from fly64_dose_overlap.physics.modes import strongest_mode
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.timing import Stopwatch, Timing
 from fly64_dose_overlap.yaml_text import shown
@@ -60,12 +63,15 @@ class Method(ABC):
     kind : {"iterative", "learned", "reference"}
     Settings : type
         A `Section` of its own; defaults serve in Python, ``params.yaml`` must give every value.
+    single_mode : bool
+        Whether it takes one mode of a probe: of several it is given the strongest, see `given`.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     kind: ClassVar[Kind]
     Settings: ClassVar[type[Section]] = Section
+    single_mode: ClassVar[bool] = False
 
     def __init__(self, settings: Section | None = None) -> None:
         self.settings: Any = self.Settings() if settings is None else settings
@@ -74,6 +80,19 @@ class Method(ABC):
     def headings(cls) -> dict[str, str]:
         """Return the label of every result by its name; no other method may have one of them."""
         return {cls.name: cls.label}
+
+    def given(self, scan: Scan) -> Scan:
+        """Return the scan that the method works on.
+
+        One that takes a single mode is given the strongest with the power of all, and what that
+        ignores is said in a warning.
+        """
+        if not self.single_mode or len(scan.probe) == 1:
+            return scan
+        mode, part = strongest_mode(scan.probe)
+        ignored = f"{1 - part:.0%} of the probe's power is ignored"
+        warnings.warn(f"{self.label} takes one mode of {len(scan.probe)}: {ignored}", stacklevel=2)
+        return replace(scan, probe=(mode / part**0.5)[None].astype(np.complex64))
 
     @abstractmethod
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
@@ -194,7 +213,7 @@ class Learned(Method):
     ) -> tuple[dict[str, Any], Timing]:
         """Train on copies of scan and truth; refuse what `train` gives if it is something else."""
         with one_torch_thread():
-            found: Any = self.train(scan.lent(), training, deepcopy(truth))
+            found: Any = self.train(self.given(scan).lent(), training, deepcopy(truth))
         match found:
             case ({"sha256": str()} as outcome, Timing() as timing) if training.bundle.is_file():
                 return outcome, timing
