@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 import fly64_dose_overlap as fdo
 from fly64_dose_overlap.study.dispersion import Dispersion, dispersion
+from fly64_dose_overlap.study.dose import Simulation, draw_counts
+from fly64_dose_overlap.study.gauge import in_standard_gauge
+from fly64_dose_overlap.study.measured import scan_of
+from fly64_dose_overlap.study.star_bench import make_star_bench
 
 
 @cache
@@ -43,6 +47,19 @@ def test_photons_are_not_doubted_at_any_dose(photons: float) -> None:
     assert found_in(case(photons)).doubt == ""
 
 
+@pytest.mark.parametrize("view", ["sparse", "dense"])
+@pytest.mark.parametrize("photons", [1e3, 1e4, 1e5])
+def test_photons_of_a_strong_object_and_a_wide_probe_are_not_doubted(view: str, photons: float) -> None:
+    """They have Fano factors up to 2.5, of which the object makes what is more than 1."""
+    dosed, _ = Simulation(in_standard_gauge(make_star_bench(view, 1))).with_dose(photons)
+    counts = np.concatenate(list(draw_counts(dosed, seed=1, dose=int(photons))))
+    found = found_in(scan_of(replace(dosed, amplitude=np.sqrt(counts, dtype=np.float32))))
+    assert found.doubt == ""
+    assert found.tells
+    assert found.fano == pytest.approx(1, abs=0.2)
+    assert found.neighbours == pytest.approx(0, abs=0.2)
+
+
 def test_photons_scatter_by_their_mean() -> None:
     found = found_in(case(1e3))
     assert found.fano == pytest.approx(0.95, abs=0.1)
@@ -69,7 +86,7 @@ def test_frames_that_were_smoothed_share_their_noise() -> None:
 def test_frames_that_were_averaged_scatter_too_little() -> None:
     counts = case(1e5).counts[:].reshape(-1, 5, 64, 64).mean(axis=1)
     scan = case(1e5).frames(np.arange(0, 625, 5))
-    assert "0.2" in found_in(scan, np.rint(counts)).doubt
+    assert "their Fano factor is 0.57 for 1" in found_in(scan, np.rint(counts)).doubt
 
 
 def test_pixels_that_do_not_count_are_not_looked_at() -> None:

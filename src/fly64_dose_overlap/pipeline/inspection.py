@@ -39,11 +39,14 @@ def described(scan: Scan) -> Iterator[str]:
     low, mean, high = photons.min(), photons.mean(), photons.max()
     yield f"frames: {len(scan)} of {scan.side} x {scan.side} pixels"
     yield f"photons per frame: {mean:.4g} on average, {low:.4g} to {high:.4g}"
-    if scatter := dispersion(scan):
+    scatter = dispersion(scan)
+    if scatter is not None and scatter.tells:
         yield (
-            f"noise: Fano factor {scatter.fano:.2f} in dim pixels, {scatter.neighbours:.2f} shared by "
-            "neighbours (photons: 1 and 0; more where light is bright)"
+            f"noise: Fano factor {scatter.fano:.2f} and {scatter.neighbours:.2f} shared by neighbours "
+            "in dim pixels (photons: 1 and 0)"
         )
+    else:
+        yield "noise: no pixels are dim enough for it to be told from the object"
     powers = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
     shares = ", ".join(f"{100 * power / powers.sum():.0f} %" for power in powers)
     diameter, source = resolve_diameter(scan.probe, None)

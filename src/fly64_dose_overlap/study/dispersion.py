@@ -5,8 +5,8 @@ divided by the gain, charge that neighbours share, and frames that were averaged
 thinning them gives halves that share noise: held-out photons, training targets and doses all
 rest on it.
 
-What differs from frame to frame is noise and, as the square of the counts, the object. Both are told
-apart by pixels that are dim, and by those where the object changes least.
+What differs from frame to frame is noise and, as the square of the counts, the object. Noise belongs to
+a pixel, or to it and those beside it; what the object does fades slowly from pixel to pixel.
 """
 
 from __future__ import annotations
@@ -20,84 +20,88 @@ from fly64_dose_overlap.scan import Scan
 
 LEAST_COUNTS = 30
 """Of a pixel over all frames, for it to be looked at."""
-DIMMEST, FEWEST_PIXELS = 4.0, 64
+DIMMEST, FEWEST_PAIRS = 4.0, 64
 """Looked at are pixels up to so many times the dimmest, and at least so many."""
-STEADIEST = 0.1
-"""Part of them with the least variance over mean, where the object changes least."""
-BRIGHT, LIT = 1.0, 2.0
-"""Mean counts of the dimmest pixel from which on the object hides the noise, and those of a pixel from
-which on rounding does not."""
-LARGEST_FANO, LARGEST_SHARE, LEAST_FANO = 1.6, 0.25, 0.6
-"""What chance, and a few counts of light, leave."""
-OBJECT_PER_COUNT = 3.0
-"""What the object may add to the first two for each mean count of the dimmest pixel."""
+BRIGHT = 0.6
+"""Mean counts of the dimmest pixel from which on the object hides the noise."""
+LARGEST_FANO, LEAST_FANO, LARGEST_SHARE = 1.6, 0.65, 0.25
+"""What chance and the object leave."""
+
+Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
 class Dispersion:
-    """How counts scatter from frame to frame."""
+    """How counts scatter from frame to frame in dim pixels, less what the object does there."""
 
     fano: float
-    """Variance over mean in dim pixels, one of photons; more where light is bright and the object changes."""
-    fano_of_lit: float
-    """The same in lit pixels, one or more of photons."""
+    """Variance over mean, 1 of photons."""
     neighbours: float
-    """Covariance of neighbouring dim pixels over their mean, zero of photons."""
+    """Covariance of neighbouring pixels over their mean, 0 of photons."""
     dimmest: float
     """Mean counts of the dimmest pixel."""
 
     @property
+    def tells(self) -> bool:
+        """Whether pixels are dim enough for noise to be told from the object."""
+        return self.dimmest < BRIGHT
+
+    @property
     def doubt(self) -> str:
         """Say in one line why the counts cannot be those of photons, or ""."""
-        by_object = OBJECT_PER_COUNT * self.dimmest
-        too_much = self.fano > LARGEST_FANO + by_object or self.neighbours > LARGEST_SHARE + by_object
-        if self.fano_of_lit >= LEAST_FANO and (self.dimmest >= BRIGHT or not too_much):
+        as_photons = LEAST_FANO <= self.fano <= LARGEST_FANO and self.neighbours <= LARGEST_SHARE
+        if as_photons or not self.tells:
             return ""
         return (
-            f"counts do not scatter as photons do: their Fano factor is {self.fano:.2f} in dim pixels and "
-            f"{self.fano_of_lit:.2f} in lit ones for 1, and neighbours share {self.neighbours:.2f} for 0: "
-            "are they units of the detector, averaged or smoothed?"
+            f"counts do not scatter as photons do: their Fano factor is {self.fano:.2f} for 1, and "
+            f"neighbours share {self.neighbours:.2f} for 0: are they units of the detector, averaged or smoothed?"
         )
 
 
 def dispersion(scan: Scan) -> Dispersion | None:
     """Return how the counts of a scan scatter from frame to frame, None where too few pixels tell.
 
-    Pixels that a mask leaves out in any frame are not looked at. One pass over the frames.
+    The covariance of pixels 0 to 3 apart along an axis is taken over their mean, in the dimmest. Pixels 2
+    and 3 apart share nothing but the object, and a line through these two is what it does. Pixels that a
+    mask leaves out in any frame are not looked at. One pass over the frames.
     """
-    sums = np.zeros((4, scan.side, scan.side))
+    pairs = [[overlaid(0, 0)], *([overlaid(apart, 0), overlaid(0, apart)] for apart in (1, 2, 3))]
+    light = np.zeros((scan.side, scan.side))
+    products = [[np.zeros_like(light[one]) for one, _ in windows] for windows in pairs]
     for block in scan.blocks():
         counts = block.astype(np.float64)
-        sums[0] += counts.sum(axis=0)
-        sums[1] += (counts**2).sum(axis=0)
-        sums[2, 1:] += (counts[:, 1:] * counts[:, :-1]).sum(axis=0)
-        sums[3, :, 1:] += (counts[:, :, 1:] * counts[:, :, :-1]).sum(axis=0)
-    frames, mean = len(scan), sums[0] / len(scan)
-    seen = (sums[0] >= LEAST_COUNTS) & scan.always_counting
-    ratio = (sums[1] / frames - mean**2)[seen] / mean[seen]
-    if len(ratio) < FEWEST_PIXELS:
-        return None
-    lit = ratio[mean[seen] >= LIT]
-    below, right = (slice(1, None), slice(None)), (slice(None), slice(1, None))
-    above, left = (slice(None, -1), slice(None)), (slice(None), slice(None, -1))
-    light: list[NDArray[np.float64]] = []
-    shared: list[NDArray[np.float64]] = []
-    for products, one, other in ((sums[2], below, above), (sums[3], right, left)):
-        both = seen[one] & seen[other]
-        geometric = np.sqrt(mean[one] * mean[other])[both]
-        light.append(geometric)
-        shared.append((products[one] / frames - mean[one] * mean[other])[both] / geometric)
-    pairs = _of_dimmest(np.concatenate(light), np.concatenate(shared))
+        light += counts.sum(axis=0)
+        for windows, sums in zip(pairs, products, strict=True):
+            for (one, other), total in zip(windows, sums, strict=True):
+                total += np.einsum("fyx,fyx->yx", counts[:, *one], counts[:, *other])
+    seen = (light >= LEAST_COUNTS) & scan.always_counting
+    mean = light / len(scan)
+    shared: list[float] = []
+    for windows, sums in zip(pairs, products, strict=True):
+        both = [seen[one] & seen[other] for one, other in windows]
+        expected = [mean[one] * mean[other] for one, other in windows]
+        means = np.concatenate([np.sqrt(each[lit]) for each, lit in zip(expected, both, strict=True)])
+        covariances = np.concatenate(
+            [(total / len(scan) - each)[lit] for total, each, lit in zip(sums, expected, both, strict=True)]
+        )
+        if len(means) < FEWEST_PAIRS:
+            return None
+        dim = dimmest(means, FEWEST_PAIRS)
+        shared.append(float(np.median(covariances[dim] / means[dim])))
+    slope = shared[2] - shared[3]
     return Dispersion(
-        float(np.quantile(_of_dimmest(mean[seen], ratio), STEADIEST)),
-        float(np.quantile(lit, STEADIEST)) if len(lit) >= FEWEST_PIXELS else 1.0,
-        float(np.median(pairs)) if len(pairs) else 0.0,
-        float(mean[seen].min()),
+        shared[0] - (shared[2] + 2 * slope), shared[1] - (shared[2] + slope), float(mean[seen].min())
     )
 
 
-def _of_dimmest(light: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the values of the dimmest, in the order of their light."""
+def overlaid(dy: int, dx: int) -> tuple[Window, Window]:
+    """Return the windows of pixels that have one at (dy >= 0, dx) from them, and of those."""
+    one = (slice(0, -dy or None), slice(max(-dx, 0), -max(dx, 0) or None))
+    other = (slice(dy, None), slice(max(dx, 0), -max(-dx, 0) or None))
+    return one, other
+
+
+def dimmest(light: NDArray[np.float64], fewest: int) -> NDArray[np.int64]:
+    """Return the places of the values up to `DIMMEST` times the least, and of so many at least."""
     order = np.argsort(light, kind="stable")
-    dim = int((light <= DIMMEST * light.min(initial=np.inf)).sum())
-    return values[order[: max(FEWEST_PIXELS, dim)]]
+    return order[: max(fewest, int((light <= DIMMEST * light.min(initial=np.inf)).sum()))]

@@ -34,6 +34,7 @@ SURE_PHOTONS = 300
 """Where the bare probe sends so many, an object leaves some."""
 CHANCE = 1e-6
 """That a scan of Poisson counts is refused since a pixel counted the same in every frame."""
+MASK_THEM = "give the file a mask (y, x), or name one in base.fields, that is false"
 
 
 class _Photons(NamedTuple):
@@ -87,7 +88,7 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
         y, x = stuck[0]
         problem = f"{len(stuck)} pixels hold the same value in all {len(scan)} frames"
         example = f"such as [{y}, {x}] with {photons.low[y, x]:.10g}: a mask?"
-        hint = "set the pixels of a mask to 0 in every frame"
+        hint = f"{MASK_THEM} at these"
         raise StudyError("counts", f"{problem}, {example}", hint)
     found = [*_odd_pixels(scan, photons.by_pixel), *off_centre(scan.probe)]
     powers = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
@@ -99,8 +100,8 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
         )
     if photons.divisor > 1:
         found.append(
-            f"every count is a multiple of {photons.divisor}: divide counts by the gain of the detector, "
-            "since noise is that of photons"
+            f"every count is a multiple of {photons.divisor}, and noise is that of photons: state "
+            f"base.counts_per_photon: {photons.divisor}"
         )
     bright = photons.by_frame > OUTLIER * np.quantile(photons.by_frame, 0.9) + FEW_PHOTONS
     if bright.any():
@@ -193,7 +194,7 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
         y, x = np.unravel_index(np.argmax(hot * photons), hot.shape)
         yield (
             f"{hot.sum()} detector pixels are far brighter than their neighbours, such as [{y}, {x}] with "
-            f"{photons[y, x]:.4g} photons over all frames for {neighbours[y, x]:.4g}: set hot pixels to 0"
+            f"{photons[y, x]:.4g} photons over all frames for {neighbours[y, x]:.4g}: {MASK_THEM} at hot ones"
         )
     dark = (photons == 0) & (bare > SURE_PHOTONS)
     if scan.mask is not None and scan.mask.ndim == 2:
@@ -202,7 +203,7 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
         y, x = np.unravel_index(np.argmax(dark * bare), dark.shape)
         yield (
             f"{dark.sum()} detector pixels count no photon, such as [{y}, {x}], where the probe alone sends "
-            f"{bare[y, x]:.4g}: is a part masked, or the zero frequency not at [N/2, N/2]?"
+            f"{bare[y, x]:.4g}: {MASK_THEM} at dead ones, or is the zero frequency not at [N/2, N/2]?"
         )
 
 

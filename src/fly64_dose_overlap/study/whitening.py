@@ -18,12 +18,13 @@ from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.study.dispersion import dimmest, overlaid
 
 REACH_PX = 2
 """How far along each axis charge comes; what pixels further apart share is the object's."""
-DIMMEST, FEWEST_PIXELS, LEAST_UNITS = 4.0, 200, 30
-"""Noise is measured in pixels up to so many times the dimmest, and in so many at least, of those that
-hold so many units in all frames."""
+FEWEST_PIXELS, LEAST_UNITS = 200, 30
+"""Noise is measured in so many of the dimmest pixels at least, of those that hold so many units in all
+frames."""
 MOST_SHARED = 0.1
 """Of their variance, by pixels further apart."""
 LEAST_POWER = 0.05
@@ -95,23 +96,22 @@ def noise_covariance(scan: Scan, where: str) -> NDArray[np.float64]:
     reach = range(-REACH_PX - 1, REACH_PX + 2)
     lags = [(dy, dx) for dy in reach for dx in reach if (dy, dx) >= (0, 0)]
     light = np.zeros((scan.side, scan.side))
-    products = {lag: np.zeros_like(light[_overlaid(*lag)[0]]) for lag in lags}
+    products = {lag: np.zeros_like(light[overlaid(*lag)[0]]) for lag in lags}
     for first in range(0, len(scan), FRAMES_PER_BLOCK):
         rows = np.arange(first, min(first + FRAMES_PER_BLOCK, len(scan)))
         counts = scan.counts[rows].astype(np.float32)
         light += counts.sum(axis=0, dtype=np.float64)
         change = counts - scan.counts[near[rows]].astype(np.float32)
         for lag in lags:
-            one, other = (change[:, *window] for window in _overlaid(*lag))
+            one, other = (change[:, *window] for window in overlaid(*lag))
             products[lag] += np.einsum("fyx,fyx->yx", one, other) / 2
     seen = scan.always_counting & (light >= LEAST_UNITS)
     found = np.zeros((len(reach), len(reach)))
     for (dy, dx), product in products.items():
-        one, other = _overlaid(dy, dx)
+        one, other = overlaid(dy, dx)
         both = seen[one] & seen[other]
         mean = np.sqrt(light[one] * light[other])[both]
-        dim = np.argsort(mean, kind="stable")
-        dim = dim[: max(FEWEST_PIXELS, int((mean <= DIMMEST * mean.min(initial=np.inf)).sum()))]
+        dim = dimmest(mean, FEWEST_PIXELS)
         if len(dim) < FEWEST_PIXELS:
             raise StudyError(where, f"has {len(dim)} lit pixels, too few to measure their noise in", REMEDY)
         value = np.median(product[both][dim] / mean[dim])
@@ -149,10 +149,3 @@ def rounded(photons: NDArray[np.float32], rng: np.random.Generator) -> NDArray[n
                 if y + dy < height and 0 <= x + dx < width:
                     left[y + dy, x + dx] += owed * np.float32(part / 16)
     return out.transpose(2, 0, 1)
-
-
-def _overlaid(dy: int, dx: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the windows of pixels that have one at (dy >= 0, dx) from them, and of those."""
-    one = (slice(0, -dy or None), slice(max(-dx, 0), -max(dx, 0) or None))
-    other = (slice(dy, None), slice(max(dx, 0), -max(-dx, 0) or None))
-    return one, other
