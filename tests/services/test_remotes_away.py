@@ -12,7 +12,7 @@ from study_copy import StudyCopy, stages_run
 
 pytestmark = [pytest.mark.services, pytest.mark.parametrize("name", READABLE)]
 
-MISSING = r"Checkout failed for following targets:\n(data|models|reports)/"
+MISSING = r"Checkout failed for following targets:\n(data|metrics|models|reports)/"
 MESSAGES = {
     "folder": MISSING,
     "ssh": "failed to connect to ssh .*Connect call failed",

@@ -115,7 +115,7 @@ DEFECTS: dict[str, tuple[Callable[[Scan], Scan], str]] = {
     ),
     "the zero frequency in a corner": (
         lambda scan: replace(scan, counts=np.fft.fftshift(scan.counts[:], axes=(1, 2))),
-        r"detector pixels count no photon, such as .*: give the .* is the zero frequency not at \[N/2, N/2\]\?",
+        r"detector pixels count no photon, such as .*: give the .* zero frequency not at \[N/2, N/2\]\?",
     ),
     "a probe in the corners": (
         lambda scan: replace(scan, probe=np.fft.fftshift(scan.probe, axes=(1, 2))),

@@ -54,7 +54,8 @@ class Dispersion:
             return ""
         return (
             f"counts do not scatter as photons do: their Fano factor is {self.fano:.2f} for 1, and "
-            f"neighbours share {self.neighbours:.2f} for 0: are they units of the detector, averaged or smoothed?"
+            f"neighbours share {self.neighbours:.2f} for 0: are they units of the detector, averaged or "
+            "smoothed?"
         )
 
 
