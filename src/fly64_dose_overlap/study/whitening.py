@@ -29,8 +29,6 @@ MOST_SHARED = 0.1
 """Of their variance, by pixels further apart."""
 LEAST_POWER = 0.05
 """Of the noise spectrum, over that of frequency zero: finer light is not brought back."""
-DITHER = 0.25
-"""Largest random change of what is rounded, without which the same light makes the same pattern."""
 MOST_OWED = 4.0
 """Photons that rounding hands on to neighbouring pixels at most."""
 FRAMES_PER_BLOCK = 256
@@ -39,7 +37,7 @@ fft: Any = scipy_fft
 REMEDY = "state base.noise: counts and base.counts_per_photon"
 
 
-def whitened(scan: Scan, where: str, rng: np.random.Generator) -> tuple[Scan, float]:
+def whitened(scan: Scan, where: str) -> tuple[Scan, float]:
     """Return a scan with counts of photons, and how many units of the detector made one.
 
     Its noise spectrum is measured, see `noise_covariance`. Pixels that a mask leaves out in any frame
@@ -55,7 +53,11 @@ def whitened(scan: Scan, where: str, rng: np.random.Generator) -> tuple[Scan, fl
     side, margin = scan.side, 2 * REACH_PX
     padded = side + 2 * margin
     margins = (margin, margin)
-    power = np.maximum(np.abs(np.fft.rfft2(covariance, (padded, padded))), LEAST_POWER * units)
+    # Even, with the distance 0 first, so that its spectrum is real.
+    kernel = np.zeros((padded, padded))
+    kernel[: len(covariance), : len(covariance)] = covariance
+    kernel = np.roll(kernel, (-REACH_PX, -REACH_PX), axis=(0, 1))
+    power = np.maximum(np.fft.rfft2(kernel).real, LEAST_POWER * units)
     weights = (1 / np.sqrt(units * power)).astype(np.float32)
     edt: Any = ndimage.distance_transform_edt
     nearest = edt(~scan.always_counting, return_distances=False, return_indices=True)
@@ -68,7 +70,7 @@ def whitened(scan: Scan, where: str, rng: np.random.Generator) -> tuple[Scan, fl
     counts = np.empty(scan.counts.shape, np.float32)
     for first in range(0, len(scan), FRAMES_PER_BLOCK):
         block = slice(first, first + FRAMES_PER_BLOCK)
-        counts[block] = rounded(filtered(scan.counts[block].astype(np.float32)), rng)
+        counts[block] = rounded(filtered(scan.counts[block].astype(np.float32)))
     counts *= scan.always_counting
     background = scan.background
     if background is not None:
@@ -131,19 +133,18 @@ def noise_covariance(scan: Scan, where: str) -> NDArray[np.float64]:
     return noise
 
 
-def rounded(photons: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def rounded(photons: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return whole numbers, none negative, for numbers of photons (frame, y, x): the light stays where it is.
 
     What is rounded off goes to pixels not yet rounded (Floyd and Steinberg, Proc. SID 17, 75, 1976).
     """
-    frames, height, width = photons.shape
+    _, height, width = photons.shape
     left = np.ascontiguousarray(photons.transpose(1, 2, 0))
     out = np.empty_like(left)
     for y in range(height):
         step = 1 if y % 2 == 0 else -1
         for x in range(width)[::step]:
-            dither = (2 * rng.random(frames, np.float32) - 1) * np.float32(DITHER)
-            out[y, x] = np.maximum(np.rint(left[y, x] + dither), 0)
+            out[y, x] = np.maximum(np.rint(left[y, x]), 0)
             owed = np.clip(left[y, x] - out[y, x], -MOST_OWED, MOST_OWED)
             for dy, dx, part in ((0, step, 7), (1, -step, 3), (1, 0, 5), (1, step, 1)):
                 if y + dy < height and 0 <= x + dx < width:

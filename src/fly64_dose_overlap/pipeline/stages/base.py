@@ -60,7 +60,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     measured = base.amplitude is not None and params.base.frames != "simulated"
     noise: dict[str, float] = {}
     if measured and params.base.noise == "whiten":
-        base, noise = _whitened(base, source, params.base.seed)
+        base, noise = _whitened(base, source)
     if measured:
         _require_photons(base, source, params.base)
     elif not params.base.is_synthetic:
@@ -84,16 +84,15 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     say(f"base: {len(base.positions_px)} positions, {sizes} in {BASE_FILE}")
 
 
-def _whitened(base: BaseSet, source: str, seed: int) -> tuple[BaseSet, dict[str, float]]:
+def _whitened(base: BaseSet, source: str) -> tuple[BaseSet, dict[str, float]]:
     """Return a base set with counts of photons, and how they scatter and those of the detector did."""
     from fly64_dose_overlap.provenance import with_step
-    from fly64_dose_overlap.seeding import generator
     from fly64_dose_overlap.study.dispersion import dispersion
     from fly64_dose_overlap.study.measured import scan_of
     from fly64_dose_overlap.study.whitening import REMEDY, whitened
 
     raw = scan_of(base)
-    scan, units = whitened(raw, source, generator(seed, "base", "whiten"))
+    scan, units = whitened(raw, source)
     noise = {"units_per_photon": units}
     say(f"base: {units:.3g} units of the detector make a photon")
     for when, counts in (("before", raw), ("after", scan)):
