@@ -102,6 +102,20 @@ def test_what_a_file_does_not_say_is_not_guessed(tmp_path: Path) -> None:
         ForeignScan(HdfFile(path))
 
 
+def test_a_probe_that_changes_from_frame_to_frame_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "scan.cxi", "CXI")
+    with h5py.File(path, "r+") as file:
+        probe = case()[0].probe
+        del file["entry_1/instrument_1/source_1/probe"]
+        file["entry_1/instrument_1/source_1/illumination"] = probe[None]
+    assert read_user_base(path, modes="all").probe.shape == probe.shape
+    with h5py.File(path, "r+") as file:
+        del file["entry_1/instrument_1/source_1/illumination"]
+        file["entry_1/instrument_1/source_1/illumination"] = np.stack([probe, probe])
+    with pytest.raises(StudyError, match=r"illumination has shape \(2, 1, 32, 32\): a probe that changes"):
+        read_user_base(path)
+
+
 def test_a_unit_that_is_not_known_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "scan.cxi", "CXI")
     with h5py.File(path, "r+") as file:

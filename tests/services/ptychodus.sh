@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Products of this project, opened and simulated by the real ptychodus and compared with our
-# frames: tests/services/ptychodus_check.py.
+# Products of this project, opened and simulated by the real ptychodus and compared with our frames, and
+# its own files read here: tests/services/ptychodus_check.py.
 #
 #   tests/services/ptychodus.sh
 #
@@ -24,3 +24,4 @@ folder=$(mktemp --directory)
 trap 'rm -rf "$folder"' EXIT
 PYTHONPATH=src "$python" "$check" make "$folder"
 "$environment/bin/python" "$check" check "$folder"
+PYTHONPATH=src "$python" "$check" read "$folder"

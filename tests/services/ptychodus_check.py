@@ -1,7 +1,8 @@
 """Products that the real ptychodus reads, simulates and finds to agree with our frames.
 
-ptychodus.sh runs it twice: ``make FOLDER`` with the project's Python writes the products and
-the frames that we expect, ``check FOLDER`` with ptychodus's own opens and simulates them.
+ptychodus.sh runs it three times: ``make FOLDER`` with the project's Python writes the products and
+the frames that we expect, ``check FOLDER`` with ptychodus's own opens and simulates them and writes
+files of its own, and ``read FOLDER`` with the project's reads these.
 That a file opens says little; half a pixel or swapped axes show in the frames only.
 """
 
@@ -21,6 +22,8 @@ DOSE = 10000
 LOSS = (3.0, 2.0, 1.5)
 PRODUCTS = ("right", "shifted", "swapped")
 FRAMES = "frames.npz"
+THEIRS = {"HDF5": "theirs.h5", "CXI": "theirs.cxi"}
+WHOLE = "whole.cxi"
 
 
 def make(folder: Path) -> None:
@@ -87,6 +90,36 @@ def check(folder: Path) -> None:
     assert residual["right"] < 0.01
     assert residual["shifted"] > 0.03
     assert residual["swapped"] > 0.2
+    writers = PluginRegistry.load_plugins().product_file_writers
+    for name, path in THEIRS.items():
+        writers.get_strategy_by_name(name).write(folder / path, right)
+    # Its reader takes a file with frames beside the product, and its writer makes two.
+    import h5py
+
+    with h5py.File(folder / "theirs.cxi", "r") as product, h5py.File(folder / WHOLE, "w") as whole:
+        for key in product:
+            product.copy(key, whole, expand_soft=False)
+        whole["entry_1/instrument_1/detector_1/data"] = np.random.default_rng(1).poisson(photons)
+
+
+def read(folder: Path) -> None:
+    """Read what ptychodus wrote, and compare what we expect of it with the frames expected before."""
+    import torch
+
+    from fly64_dose_overlap.files.own_npz import read_user_base
+    from fly64_dose_overlap.physics.model import ScanModel
+
+    with np.load(folder / FRAMES) as frames:
+        photons = frames["photons"]
+    for path in (*THEIRS.values(), WHOLE):
+        base = read_user_base(folder / path, modes="all")
+        model = ScanModel(torch.from_numpy(base.probe), base.positions_px, base.obj.shape)
+        expected = model.expected(torch.from_numpy(base.obj), slice(0, len(photons))).numpy()
+        difference = np.sqrt(expected) - np.sqrt(photons)
+        residual = float(np.linalg.norm(difference) / np.linalg.norm(np.sqrt(photons)))
+        print(f"{path}: amplitude residual {residual:.6f}")
+        assert residual < 1e-3
+        assert (base.amplitude is not None) == (path == WHOLE)
 
 
 def amplitude_residual(product: Any, photons: Any) -> float:
@@ -109,4 +142,4 @@ def simulate(product: Any) -> tuple[Any, float]:
 
 
 if __name__ == "__main__":
-    {"make": make, "check": check}[sys.argv[1]](Path(sys.argv[2]))
+    {"make": make, "check": check, "read": read}[sys.argv[1]](Path(sys.argv[2]))

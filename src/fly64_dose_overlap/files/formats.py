@@ -96,6 +96,15 @@ def _images(file: HdfFile, name: str) -> AnyArray:
     return found
 
 
+def _modes(file: HdfFile, name: str) -> AnyArray:
+    """Return the modes of a probe, of which files of ptychodus may have a set for each frame."""
+    found = _images(file, name)
+    if found.ndim == 4 and len(found) > 1:
+        problem = f"{name} has shape {found.shape}: a probe that changes from frame to frame"
+        raise StudyError(file.where, problem, "one of modes that all frames share is understood")
+    return found[0] if found.ndim == 4 else found
+
+
 def _in_units(file: HdfFile, name: str | None, default: float) -> float | None:
     """Return a number in metres or electronvolts; ``default`` is the unit where none is stated."""
     value = file.number(name)
@@ -141,7 +150,13 @@ def cxi(file: HdfFile) -> Found | None:
         # (x, y, z) of each frame.
         found.positions_m = _positions(file, name, axes=3)[:, [1, 0]] * _unit(file, name, 1.0)
     if name := file.first(f"{source}/probe", f"{source}/illumination", f"{detector}/probe"):
-        found.arrays[rules.PROBE] = _images(file, name)
+        found.arrays[rules.PROBE] = _modes(file, name)
+    if (ours := f"{entry}/ptychodus") in file and (name := file.first(f"{entry}/image_2/data")):
+        # What ptychodus adds to the standard, which does not say where an object lies.
+        found.arrays[rules.OBJECT] = _images(file, name)
+        found.object_pixel_m = file.number(file.first(f"{ours}/object_pixel_width_m"))
+        centre = [file.number(file.first(f"{ours}/object_center_{axis}_m")) or 0.0 for axis in "yx"]
+        found.object_centre_m = np.array(centre)
     if name := file.first(f"{detector}/mask", f"{detector}/pixel_mask"):
         # Bits say what is wrong with a pixel; none of them, that it counts.
         found.arrays[rules.MASK] = file.load(name) == 0
@@ -206,7 +221,7 @@ def ptychodus(file: HdfFile) -> Found | None:
     """Understand a product of ptychodus (``ptychodus.api.io``), with its patterns in the same file if any."""
     if "probe_position_x_m" not in file or "probe" not in file:
         return None
-    obj, probe = _images(file, "object"), _images(file, "probe")
+    obj = _images(file, "object")
     pixel = file.attribute("object", "pixel_width_m")
     centre = [file.attribute("object", key) or 0.0 for key in ("center_y_m", "center_x_m")]
     return Found(
@@ -216,7 +231,7 @@ def ptychodus(file: HdfFile) -> Found | None:
         energy_ev=file.attribute("/", "photon_energy_eV") or file.attribute("/", "probe_energy_eV"),
         distance_m=file.attribute("/", "detector_object_distance_m"),
         object_pixel_m=pixel,
-        arrays={rules.PROBE: probe.reshape(-1, *probe.shape[-2:]), rules.OBJECT: obj},
+        arrays={rules.PROBE: _modes(file, "probe"), rules.OBJECT: obj},
         object_centre_m=np.array(centre, np.float64),
     )
 
