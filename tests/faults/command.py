@@ -59,6 +59,12 @@ class Ended:
         """Return the last line that was printed, which is where an error stands."""
         return next((line for line in reversed(self.printed.splitlines()) if line.strip()), "nothing")
 
+    @property
+    def reason(self) -> str:
+        """Return the last line with DVC's or our error, or the last one: DVC says more after its own."""
+        lines = [line for line in self.printed.splitlines() if line.lower().startswith("error: ")]
+        return lines[-1] if lines else self.last_line
+
 
 def _prepare(prepare: Callable[[], None] | None) -> None:
     """Have signals do what they do in a terminal: a shell's background jobs ignore SIGINT."""
@@ -225,7 +231,7 @@ class Tally:
         if mend_lock(ended, study):
             ended = self.run(line, study)
         if ended.returncode:
-            raise Lost(f"{' '.join(line)}: status {ended.returncode}, {ended.last_line}")
+            raise Lost(f"{' '.join(line)}: status {ended.returncode}, {ended.reason}")
         return ended
 
     def measure(self, ended: Ended) -> Ended:
