@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -126,10 +127,22 @@ def test_pixels_that_do_not_count_have_no_part(name: str) -> None:
     always = masks.all(axis=0)
     found: list[Tensor] = []
     for mask, gap in ((always, 0.0), (always, 1e5), (masks, 1e5)):
-        counts = np.where(always, scan.counts[:], gap).astype(np.float32)
-        found.append(next(islice(objects(name, replace(scan, counts=counts, mask=mask)), 2, None)))
+        counts = np.where(mask, scan.counts[:], gap).astype(np.float32)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found.append(next(islice(objects(name, replace(scan, counts=counts, mask=mask)), 2, None)))
+        message = "takes one mask for all frames, which leaves out"
+        assert any(message in str(each.message) for each in said) == (mask is masks)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+def test_a_mask_of_each_frame_that_leaves_nothing_is_refused() -> None:
+    scan = case()[0]
+    mask = np.ones(scan.counts.shape, bool)
+    mask.reshape(len(mask), -1)[np.arange(SIDE**2) % len(mask), np.arange(SIDE**2)] = False
+    with pytest.raises(StudyError, match=r"^LSQML: takes one mask for all frames, which leaves out 100%"):
+        next(objects("lsqml", replace(scan, mask=mask)))
 
 
 def test_a_background_is_said_to_be_ignored() -> None:

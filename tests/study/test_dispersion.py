@@ -64,7 +64,7 @@ def test_photons_scatter_by_their_mean() -> None:
     found = found_in(case(1e3))
     assert found.fano == pytest.approx(0.95, abs=0.1)
     assert found.neighbours == pytest.approx(0, abs=0.05)
-    assert found.dimmest < 0.1
+    assert found.light < 0.2
 
 
 def test_units_of_a_detector_and_shared_charge_are_told() -> None:

@@ -100,10 +100,12 @@ def in_pixels(found: Found, file: HdfFile | NpzReader) -> tuple[dict[str, AnyArr
             problem = f"{found.frames} has shape {of_frames}"
             raise StudyError(file.where, problem, "it holds frames (frame, y, x)")
         side = of_frames[-1]
-    elif rules.PROBE in arrays:
+    elif rules.PROBE in arrays and arrays[rules.PROBE].ndim > 1:
         side = arrays[rules.PROBE].shape[-1]
     else:
-        raise StudyError(file.where, f"{found.name} has neither frames nor a probe", "is it the right file?")
+        raise StudyError(
+            file.where, f"{found.name} has neither frames nor a probe (y, x)", "is it the right file?"
+        )
     pixel = found.object_pixel_m
     if pixel is None and found.energy_ev and found.distance_m and found.detector_pixel_m:
         pixel = HC_EV_M / found.energy_ev * found.distance_m / (side * found.detector_pixel_m)
@@ -115,7 +117,12 @@ def in_pixels(found: Found, file: HdfFile | NpzReader) -> tuple[dict[str, AnyArr
             problem = f"positions are lengths, but the file does not say {', '.join(missing)}"
             raise StudyError(file.where, problem, "map the file, and state them: base.fields")
         positions = found.positions_m / pixel
-    if positions is not None and np.isfinite(positions).all():
+    if positions is not None:
+        if not np.isfinite(positions).all():
+            frame = int(np.argwhere(~np.isfinite(positions))[0, 0])
+            y, x = positions[frame]
+            problem = f"position of frame {frame} is ({y:.6g}, {x:.6g}) object pixels"
+            raise StudyError(file.where, problem, "positions and the lengths that scale them must be finite")
         obj = arrays.get(rules.OBJECT)
         if obj is None:
             positions = positions - np.floor(positions.min(axis=0)) + side // 2 + MARGIN_PX

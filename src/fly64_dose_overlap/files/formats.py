@@ -24,10 +24,13 @@ COUNTS = "counts"
 ELEMENTARY_CHARGE = 1.602176634e-19
 """Coulomb: joules of an electronvolt (CODATA 2018, exact)."""
 UNITS = {
-    "m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6, "nm": 1e-9, "a": 1e-10,
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1.0),
+    "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6, "nm": 1e-9, "a": 1e-10,
     "angstrom": 1e-10, "pm": 1e-12, "j": 1 / ELEMENTARY_CHARGE, "ev": 1.0, "kev": 1e3,
 }  # fmt: skip
 """Metres, and electronvolts."""
+SQUARE = 1e-3
+"""Relative difference of the two sides of a pixel that is called square."""
 PER_METRE = {"a^-1": 1e10, "nm^-1": 1e9, "1/nm": 1e9, "1/a": 1e10}
 DATASETS = ("frames", "y", "x", "probe", "object", "mask", "bad", "background")
 """What a mapping may name the datasets of: ``mask`` is true where a pixel counts, ``bad`` where none does."""
@@ -71,7 +74,8 @@ class Found:
 def _pairs(file: HdfFile | NpzReader, *names: str) -> NDArray[np.float64]:
     """Return two lists of numbers side by side."""
     lists = [file.load(name).ravel() for name in names]
-    if len({each.size for each in lists}) > 1 or any(each.dtype.kind not in "iuf" for each in lists):
+    wrong = not lists[0].size or any(each.dtype.kind not in "iuf" for each in lists)
+    if wrong or len({each.size for each in lists}) > 1:
         found = " and ".join(f"{each.dtype} {each.shape}" for each in lists)
         raise StudyError(
             file.where, f"{' and '.join(names)} hold {found}", "they hold a number of each frame"
@@ -123,9 +127,30 @@ def _unit(file: HdfFile, name: str, default: float) -> float:
     return UNITS[stated]
 
 
+def _square(file: HdfFile, name: str, x: float | None, y: float | None) -> float | None:
+    """Return the side of a pixel, which must be square."""
+    if x is not None and y is not None and abs(x - y) > SQUARE * abs(x):
+        problem = f"{name}: pixels are {y:.6g} m high and {x:.6g} m wide"
+        raise StudyError(file.where, problem, "bin or crop frames to square pixels")
+    return y if x is None else x
+
+
+def _number(file: HdfFile, name: str, *keys: str) -> float | None:
+    """Return the first of some attributes that is there, which must be a number."""
+    for key in keys:
+        value = file.attribute(name, key)
+        if value is not None:
+            if isinstance(value, int | float) and np.isfinite(value):
+                return float(value)
+            raise StudyError(file.where, f"attribute {key} of {name} is {value!r}", "it must be one number")
+    return None
+
+
 def _stated_unit(file: HdfFile, name: str) -> str:
     """Return the unit of a dataset in lower case, empty where none is stated."""
     stated = file.attribute(name, "units")
+    if isinstance(stated, np.ndarray) and stated.ndim == 1 and len({*map(str, stated)}) == 1:  # of each axis
+        stated = stated[0].decode("utf-8", "replace") if isinstance(stated[0], bytes) else stated[0]
     return "" if stated is None else str(stated).lower()
 
 
@@ -143,7 +168,11 @@ def cxi(file: HdfFile) -> Found | None:
         file.first(f"{data}/data", f"{detector}/data"),
         energy_ev=energy or _in_units(file, file.first(f"{beam}/incident_energy"), joule),
         distance_m=_in_units(file, file.first(f"{detector}/distance"), 1.0),
-        detector_pixel_m=_in_units(file, file.first(f"{detector}/x_pixel_size"), 1.0),
+        detector_pixel_m=_square(
+            file,
+            detector,
+            *(_in_units(file, file.first(f"{detector}/{axis}_pixel_size"), 1.0) for axis in "xy"),
+        ),
     )
     places = (f"{entry}/sample_1/geometry_1/translation", f"{data}/translation", f"{detector}/translation")
     if name := file.first(*places):
@@ -176,7 +205,9 @@ def ptyd(file: HdfFile) -> Found | None:
         "chunks/0/data",
         energy_ev=_in_units(file, file.first("meta/energy"), 1e3),
         distance_m=_in_units(file, file.first("meta/distance"), 1.0),
-        detector_pixel_m=float(pixel.ravel()[0]) if pixel.size else None,
+        detector_pixel_m=_square(file, "meta/psize", *map(float, pixel.ravel()[[-1, 0]]))
+        if pixel.size
+        else None,
     )
     if name := file.first("chunks/0/positions"):
         found.positions_m = _positions(file, name)
@@ -202,12 +233,14 @@ def ptyr(file: HdfFile) -> Found | None:
     obj, probe = _images(file, f"{held[0]}/data"), _images(file, f"{held[1]}/data")
     pixel, origin = (_pairs(file, f"{held[0]}/{name}").ravel()[:2] for name in ("_psize", "_origin"))
     positions = _positions(file, held[2])
-    modes = probe.shape[0] if probe.ndim > 2 else 1
-    repeated = positions.reshape(-1, modes, 2) if len(positions) % modes == 0 else positions[:, None]
-    if (repeated == repeated[:, :1]).all():  # one for each mode of the probe
-        positions = repeated[:, 0]
+    # One view of the object for each pair of modes at a position.
+    views = int((positions != positions[0]).any(axis=1).argmax()) or len(positions)
+    if len(positions) % views == 0:
+        repeated = positions.reshape(-1, views, 2)
+        positions = repeated[:, 0] if (repeated == repeated[:, :1]).all() else positions
     if len(pixel) < 2 or len(origin) < 2 or not (pixel > 0).all():
         raise StudyError(file.where, f"{held[0]}: _psize is {pixel} and _origin {origin}", "(y, x), metres")
+    _square(file, f"{held[0]}/_psize", float(pixel[1]), float(pixel[0]))
     return Found(
         "ptyr",
         None,
@@ -221,17 +254,16 @@ def ptychodus(file: HdfFile) -> Found | None:
     """Understand a product of ptychodus (``ptychodus.api.io``), with its patterns in the same file if any."""
     if "probe_position_x_m" not in file or "probe" not in file:
         return None
-    obj = _images(file, "object")
-    pixel = file.attribute("object", "pixel_width_m")
-    centre = [file.attribute("object", key) or 0.0 for key in ("center_y_m", "center_x_m")]
+    sides = (_number(file, "object", f"pixel_{name}_m") for name in ("width", "height"))
+    centre = [_number(file, "object", f"center_{axis}_m") or 0.0 for axis in "yx"]
     return Found(
         "ptychodus",
         file.first("patterns", "dp", "diffraction"),
         positions_m=_pairs(file, "probe_position_y_m", "probe_position_x_m"),
-        energy_ev=file.attribute("/", "photon_energy_eV") or file.attribute("/", "probe_energy_eV"),
-        distance_m=file.attribute("/", "detector_object_distance_m"),
-        object_pixel_m=pixel,
-        arrays={rules.PROBE: _modes(file, "probe"), rules.OBJECT: obj},
+        energy_ev=_number(file, "/", "photon_energy_eV", "probe_energy_eV"),
+        distance_m=_number(file, "/", "detector_object_distance_m"),
+        object_pixel_m=_square(file, "object", *sides),
+        arrays={rules.PROBE: _modes(file, "probe"), rules.OBJECT: _images(file, "object")},
         object_centre_m=np.array(centre, np.float64),
     )
 
@@ -248,7 +280,7 @@ def ptychoshelves(file: HdfFile) -> Found | None:
         if len(positions) != 2:
             problem = f"outputs/probe_positions has shape {rows}"
             raise StudyError(file.where, problem, "MATLAB's (frame, 2) is (2, frame) here")
-        found = Found("PtychoShelves", file.first("dp", "fmag"))
+        found = Found("PtychoShelves", file.first("dp"))
         found.positions_px = positions[::-1].T
         found.arrays[rules.PROBE] = np.swapaxes(_images(file, "probe"), -1, -2)
     else:
@@ -259,8 +291,7 @@ def ptychoshelves(file: HdfFile) -> Found | None:
 
 def emd(file: HdfFile) -> Found | None:
     """Understand a data cube of py4DSTEM: a raster of frames, with steps in both planes."""
-    cubes = (each for each in file.names() if each.endswith("/data") and len(file.header(each)[0]) == 4)
-    name = next(cubes, None)
+    name = next((each for each in file.names() if each.endswith("/data") and file.axes(each) == 4), None)
     if name is None:
         return None
     group = name.removesuffix("/data")
@@ -306,6 +337,9 @@ def mapped(fields: Mapping[str, str | float], file: HdfFile | NpzReader) -> Foun
             setattr(found, key, _stated(fields[key], file, f"{where}.{key}"))
     ours = {"probe": rules.PROBE, "object": rules.OBJECT, "mask": rules.MASK, "background": rules.BACKGROUND}
     found.arrays |= {name: file.load(named[key]) for key, name in ours.items() if key in named}
+    mask = found.arrays.get(rules.MASK)
+    if mask is not None and mask.dtype.kind in "iu" and np.isin(mask, (0, 1)).all():  # HDF5 has few booleans
+        found.arrays[rules.MASK] = mask == 1
     if "bad" in named:
         found.arrays[rules.MASK] = file.load(named["bad"]) == 0
     if "y" in named or "x" in named:

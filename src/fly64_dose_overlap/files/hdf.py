@@ -86,6 +86,12 @@ class HdfFile:
         """Return the first of some names that is a dataset."""
         return next((name for name in names if isinstance(self._found(name), h5py.Dataset)), None)
 
+    def axes(self, name: str) -> int:
+        """Return the number of axes of a dataset of numbers, 0 of anything else."""
+        dataset = self._found(name)
+        numbers = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind in "iuf"
+        return len(dataset.shape) if numbers and dataset.shape else 0
+
     def header(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Return shape and precision of a dataset; pairs named real and imag, MATLAB's, are complex."""
         dataset = self._dataset(name)

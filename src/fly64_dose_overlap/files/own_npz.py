@@ -111,7 +111,15 @@ def read_user_base(
         work.arrays[rules.PROBE] = _to_single(work, rules.PROBE, _load_probe(work, modes))
         _check_physics(work)
         if rules.SCAN_INDEX in reader:
-            work.arrays[rules.SCAN_INDEX] = _load(work, rules.SCAN_INDEX, axes=1)
+            numbers = _load(work, rules.SCAN_INDEX, axes=1)
+            if len(np.unique(numbers)) == numbers.size:
+                work.arrays[rules.SCAN_INDEX] = numbers
+            else:
+                warnings.warn(
+                    f"{where}: '{rules.SCAN_INDEX}' has the same number for several frames, and is left out: "
+                    "frames are numbered in their order",
+                    stacklevel=3,
+                )
         source = next((key for key in FRAME_KEYS if key in reader), None)
         if source is not None:
             work.arrays |= {key: _load(work, key, axes=2) for key in rules.OF_FRAMES if key in reader}
@@ -179,7 +187,10 @@ def _check_physics(work: _Import) -> None:
         if value is not None and not (is_number and low <= value <= high):
             unit = "electronvolts" if key.endswith("_ev") else "metres"
             problem = f"{key} must be a number from {low:g} to {high:g} {unit}, got {value!r}"
-            raise StudyError(work.where, problem, "mend physics_parameters in _metadata")
+            foreign = isinstance(work.reader, ForeignScan)
+            hint = "state it in base.fields" if foreign else "mend physics_parameters in _metadata"
+            raise StudyError(work.where, problem, hint)
+    physics = {key: value for key, value in physics.items() if value is not None}
     if not {"energy_ev", "object_pixel_m"} <= physics.keys():
         return
     wavelength, pixel = HC_EV_M / physics["energy_ev"], physics["object_pixel_m"]
@@ -259,6 +270,9 @@ def _load_frames(work: _Import, source: str) -> DiskArray:
         _mask_saturated(work, source, np.concatenate(saturated), frames.shape)
     if scaled:
         work.note("divide", key=source, counts_per_photon=work.counts_per_photon)
+        if (background := work.arrays.get(rules.BACKGROUND)) is not None and background.dtype.kind in "iuf":
+            work.arrays[rules.BACKGROUND] = background / work.counts_per_photon
+            work.note("divide", key=rules.BACKGROUND, counts_per_photon=work.counts_per_photon)
     if intensity:
         work.note("square_root", key=source, from_dtype=str(dtype), to_dtype="float32")
     elif dtype != np.float32:

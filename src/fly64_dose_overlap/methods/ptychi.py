@@ -38,6 +38,10 @@ Algorithm = Literal["lsqml", "rpie", "epie", "autodiff"]
 _NEVER = 2**31
 _OWN_SHIFT = ForwardModel.shift_unique_probes
 
+LEAST_LOST, MOST_LOST = 0.01, 0.9
+"""Part of the photons that a mask of all frames leaves out: from the first on it is said, from the second
+on nothing is reconstructed."""
+
 
 class PtychiIteration(Iteration):
     """One setting of pty-chi. Probe and positions are fixed, and the forward model is its own."""
@@ -64,6 +68,23 @@ class PtychiIteration(Iteration):
     """Added to the expected counts inside the logarithm of the likelihood (``autodiff``); without it the
     gradient is unbounded where no photon is expected."""
 
+    def _require_light(self, scan: Scan) -> None:
+        """Warn of photons that a mask of each frame leaves out of all, and refuse if most are."""
+        if scan.mask is None or scan.mask.ndim == 2:
+            return
+        always, counted, kept = scan.always_counting, 0.0, 0.0
+        for frames in scan.model.batches():
+            counts = scan.counts[frames] * scan.mask[frames]
+            counted += float(counts.sum(dtype=np.float64))
+            kept += float((counts * always).sum(dtype=np.float64))
+        lost = 1 - kept / max(counted, 1.0)
+        problem = f"takes one mask for all frames, which leaves out {lost:.0%} of the photons"
+        if lost > MOST_LOST:
+            hint = "mask fewer pixels, the same in every frame, or take a method of ours"
+            raise StudyError(self.label, problem, hint)
+        if lost > LEAST_LOST:
+            warnings.warn(f"{self.label} {problem}", stacklevel=4)
+
     def run(self, scan: Scan, seed: int) -> Iterator[State]:
         """Yield the object after every epoch, from an empty one; one that is not finite is refused.
 
@@ -73,6 +94,7 @@ class PtychiIteration(Iteration):
         if scan.background is not None:
             problem = "pty-chi knows no background, and takes it for light that the object scattered"
             warnings.warn(f"{self.label}: {problem}", stacklevel=2)
+        self._require_light(scan)
         task_seed = torch_seed(seed, "ptychi", self.name)
         state = _GlobalState(task_seed)
         with state.swapped_in():

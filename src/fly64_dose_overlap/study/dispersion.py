@@ -23,34 +23,49 @@ LEAST_COUNTS = 30
 DIMMEST, FEWEST_PAIRS = 4.0, 64
 """Looked at are pixels up to so many times the dimmest, and at least so many."""
 BRIGHT = 0.6
-"""Mean counts of the dimmest pixel from which on the object hides the noise."""
+"""Mean counts of the pixels that are looked at, from which on the object may hide the noise."""
 LARGEST_FANO, LEAST_FANO, LARGEST_SHARE = 1.6, 0.65, 0.25
-"""What chance and the object leave."""
+"""What chance leaves."""
+OBJECT_PER_COUNT = 1.5
+"""What the object may add to a variance over its mean, for each mean count: light that an object
+scatters varies by some one and a half times its mean at most."""
 
 Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
 class Dispersion:
-    """How counts scatter from frame to frame in dim pixels, less what the object does there."""
+    """How counts scatter from frame to frame in dim pixels."""
 
     fano: float
-    """Variance over mean, 1 of photons."""
+    """Variance over mean, less what the object does there by the pixels around: 1 of photons."""
     neighbours: float
-    """Covariance of neighbouring pixels over their mean, 0 of photons."""
-    dimmest: float
-    """Mean counts of the dimmest pixel."""
+    """Covariance of neighbouring pixels over their mean, as much less: 0 of photons."""
+    variance: float
+    """Variance over mean, the object's part included: at least 1 of photons."""
+    covariance: float
+    """Covariance of neighbouring pixels over their mean, the object's part included."""
+    light: float
+    """Mean counts of these pixels."""
 
     @property
     def tells(self) -> bool:
-        """Whether pixels are dim enough for noise to be told from the object."""
-        return self.dimmest < BRIGHT
+        """Whether these pixels are dim enough for noise to be told from the object."""
+        return self.light < BRIGHT
 
     @property
     def doubt(self) -> str:
-        """Say in one line why the counts cannot be those of photons, or ""."""
-        as_photons = LEAST_FANO <= self.fano <= LARGEST_FANO and self.neighbours <= LARGEST_SHARE
-        if as_photons or not self.tells:
+        """Say in one line why the counts cannot be those of photons, or "".
+
+        What the object does is bounded twice, by the pixels around and by the light: both must leave too
+        much. It is never less alike in pixels beside each other than in one, which bounds what is too
+        little.
+        """
+        of_object = OBJECT_PER_COUNT * self.light
+        too_much = self.fano > LARGEST_FANO and self.variance > LARGEST_FANO + of_object
+        shared = self.neighbours > LARGEST_SHARE and self.covariance > LARGEST_SHARE + of_object
+        too_little = self.variance - max(self.covariance, 0.0) < LEAST_FANO
+        if not (too_much or shared or too_little):
             return ""
         return (
             f"counts do not scatter as photons do: their Fano factor is {self.fano:.2f} for 1, and "
@@ -78,6 +93,7 @@ def dispersion(scan: Scan) -> Dispersion | None:
     seen = (light >= LEAST_COUNTS) & scan.always_counting
     mean = light / len(scan)
     shared: list[float] = []
+    lights: list[float] = []
     for windows, sums in zip(pairs, products, strict=True):
         both = [seen[one] & seen[other] for one, other in windows]
         expected = [mean[one] * mean[other] for one, other in windows]
@@ -89,10 +105,10 @@ def dispersion(scan: Scan) -> Dispersion | None:
             return None
         dim = dimmest(means, FEWEST_PAIRS)
         shared.append(float(np.median(covariances[dim] / means[dim])))
+        lights.append(float(np.median(means[dim])))
     slope = shared[2] - shared[3]
-    return Dispersion(
-        shared[0] - (shared[2] + 2 * slope), shared[1] - (shared[2] + slope), float(mean[seen].min())
-    )
+    fano, neighbours = shared[0] - (shared[2] + 2 * slope), shared[1] - (shared[2] + slope)
+    return Dispersion(fano, neighbours, shared[0], shared[1], lights[0])
 
 
 def overlaid(dy: int, dx: int) -> tuple[Window, Window]:

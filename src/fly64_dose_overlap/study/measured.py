@@ -129,8 +129,7 @@ def require_truth(
         through it gives other numbers of photons than were counted.
     """
     scan, truth = gauged_truth(scan, truth)
-    light = illumination(scan.probe, scan.positions_px, scan.object_shape)
-    expected = float((light * np.abs(truth) ** 2).sum()) / len(scan)
+    expected = _expected_photons(scan, truth) / len(scan)
     counted = scan.photons_per_frame
     if abs(expected - counted) > TRUTH_TOLERANCE * counted:
         problem = f"probe and truth give {expected:.4g} photons per frame, but {counted:.4g} are counted"
@@ -139,6 +138,20 @@ def require_truth(
     require_sound(scan, stacklevel=5)
     warn_of_truth(scan, truth, stacklevel=5)
     return scan, truth
+
+
+def _expected_photons(scan: Scan, obj: Complex[NDArray[np.complex64], "h w"]) -> float:
+    """Return the photons of all frames that pixels which count are expected to count."""
+    if scan.mask is None and scan.background is None:
+        light = illumination(scan.probe, scan.positions_px, scan.object_shape)
+        return float((light * np.abs(obj) ** 2).sum())
+    model, total = scan.model, 0.0
+    with torch.no_grad():
+        for frames in model.batches():
+            expected = model.expected(torch.from_numpy(obj), frames)
+            blind = torch.zeros_like(expected)
+            total += float(model.pixels(frames).filled(expected, blind).double().sum())
+    return total
 
 
 def warn_of_truth(scan: Scan, truth: NDArray[np.complex64], stacklevel: int) -> None:
@@ -179,7 +192,8 @@ def orientations(scan: Scan, obj: NDArray[np.complex64]) -> list[Orientation]:
     wanted = min(max(PIXELS_COMPARED // scan.probe.size, few), many)
     chosen = np.unique(np.linspace(0, len(scan) - 1, min(wanted, len(scan))).round().astype(np.int64))
     counting = scan.always_counting[None].astype(np.float32)
-    seen = list(_frames(scan.counts, chosen, counting))
+    background = np.float32(0) if scan.background is None else scan.background
+    seen = list(_frames(scan.counts, background, chosen, counting))
     roots = np.stack([array.reshape(len(chosen), -1) for _, array, _ in seen], axis=1)
     masks = np.stack([mask.ravel() for _, _, mask in seen])
     photons = (roots.astype(np.float64) ** 2).sum(axis=2)
@@ -200,10 +214,17 @@ def orientations(scan: Scan, obj: NDArray[np.complex64]) -> list[Orientation]:
 
 
 def _frames(
-    counts: FrameArray, chosen: Int[NDArray[np.int64], " frame"], counting: Roots
+    counts: FrameArray,
+    background: np.float32 | NDArray[np.float32],
+    chosen: Int[NDArray[np.int64], " frame"],
+    counting: Roots,
 ) -> Iterator[tuple[list[str], Roots, Roots]]:
     """Yield the roots of some frames in every layout, with a mask (1, y, x), and others as they are."""
-    roots = np.sqrt(counts[chosen] * counting)
+
+    def of(rows: NDArray[np.int64]) -> Roots:
+        return np.sqrt(np.maximum(counts[rows] - background, 0) * counting)
+
+    roots = of(chosen)
     names = ("transposed", "flipped along y", "flipped along x", "shifted by N/2")
     for turns in product((False, True), repeat=4):
         turned, mask = (_turned(images, *turns) for images in (roots, counting))
@@ -213,7 +234,7 @@ def _frames(
         ("frames one place later", chosen - 1),
         ("frames in reverse order", len(counts) - 1 - chosen),
     ):
-        yield [name], np.sqrt(counts[rows] * counting), counting
+        yield [name], of(rows), counting
 
 
 def _turned(images: Roots, transposed: bool, y: bool, x: bool, shifted: bool) -> Roots:

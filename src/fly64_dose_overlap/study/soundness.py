@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
+from scipy.ndimage import distance_transform_edt, median_filter
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
@@ -34,6 +34,8 @@ SURE_PHOTONS = 300
 """Where the bare probe sends so many, an object leaves some."""
 CHANCE = 1e-6
 """That a scan of Poisson counts is refused since a pixel counted the same in every frame."""
+MOST_COUNTS = 2.0**53
+"""Of a pixel: what is more is no whole number in double precision."""
 MASK_THEM = "give the file a mask (y, x), or name one in base.fields, that is false"
 
 
@@ -111,14 +113,16 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
             f"with {photons.by_frame[worst]:.4g} photons for {np.median(photons.by_frame):.4g}: leave it out"
         )
     counted, sent = float(photons.by_frame.mean()), _power(scan.probe)
-    dark = np.flatnonzero(photons.by_frame == 0)
+    dark = np.flatnonzero((photons.by_frame == 0) & _lit_frames(scan))
     if len(dark) and counted > LIT_PHOTONS:
         found.append(
             f"{len(dark)} of {len(scan)} frames hold no photon, the first is {dark[0]}, but a frame holds "
             f"{counted:.4g} on average: where the beam was off, leave them out (scan.frames)"
         )
     low, high = LIKELY_TRANSMISSION
-    if probe_in_photons and not low * sent <= counted <= high * sent:
+    # Behind a mask, and over a background, nobody knows how much of the light is counted.
+    known = scan.background is None and scan.always_counting.all()
+    if probe_in_photons and known and not low * sent <= counted <= high * sent:
         found.append(
             f"the probe carries {sent:.4g} photons per frame but {counted:.4g} are counted: scale the probe, "
             "whose squared modulus sums to the photons that fall on the object"
@@ -166,6 +170,7 @@ def _add_up(scan: Scan) -> _Photons:
             ("finite", ~np.isfinite(block)),
             ("not negative", block < 0),
             ("whole numbers", block != np.rint(block)),
+            (f"at most {MOST_COUNTS:.3g}", block > MOST_COUNTS),
         ):
             if bad.any():
                 frame, y, x = np.argwhere(bad)[0]
@@ -185,7 +190,11 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
     """Tell of detector pixels with far more or far fewer photons than others let expect."""
     around = np.ones((3, 3), dtype=bool)
     around[1, 1] = False
-    neighbours = median_filter(photons, footprint=around, mode="nearest")
+    counting = np.zeros(photons.shape, bool) if scan.mask is not None else np.ones(photons.shape, bool)
+    if scan.mask is not None:
+        counting |= scan.mask if scan.mask.ndim == 2 else np.logical_or.reduce(np.asarray(scan.mask))
+    nearest: Any = distance_transform_edt(~counting, return_distances=False, return_indices=True)
+    neighbours = median_filter(photons[*nearest], footprint=around, mode="nearest")
     # The far field of the bare probe, which an object spreads out.
     field = np.fft.fftshift(np.fft.fft2(scan.probe.astype(np.complex128), norm="ortho"), axes=(-2, -1))
     bare = (np.abs(field) ** 2).sum(axis=0) * (photons.sum() / _power(scan.probe))
@@ -196,15 +205,20 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
             f"{hot.sum()} detector pixels are far brighter than their neighbours, such as [{y}, {x}] with "
             f"{photons[y, x]:.4g} photons over all frames for {neighbours[y, x]:.4g}: {MASK_THEM} at hot ones"
         )
-    dark = (photons == 0) & (bare > SURE_PHOTONS)
-    if scan.mask is not None and scan.mask.ndim == 2:
-        dark &= scan.always_counting
+    dark = (photons == 0) & (bare > SURE_PHOTONS) & counting
     if dark.any():
         y, x = np.unravel_index(np.argmax(dark * bare), dark.shape)
         yield (
             f"{dark.sum()} detector pixels count no photon, such as [{y}, {x}], where the probe alone sends "
             f"{bare[y, x]:.4g}: {MASK_THEM} at dead ones, or is the zero frequency not at [N/2, N/2]?"
         )
+
+
+def _lit_frames(scan: Scan) -> NDArray[np.bool_]:
+    """Return the frames (frame,) of which a mask leaves any pixel."""
+    if scan.mask is None or scan.mask.ndim == 2:
+        return np.ones(len(scan), bool)
+    return np.logical_or.reduce(np.asarray(scan.mask), axis=(1, 2))
 
 
 def off_centre(probe: NDArray[np.complex64]) -> Iterator[str]:

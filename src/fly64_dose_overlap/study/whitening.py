@@ -8,7 +8,7 @@ power at all frequencies, that of photons; rounded with no light lost, they may 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,21 @@ from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.study.dispersion import dimmest, overlaid
+from fly64_dose_overlap.study.dispersion import Dispersion, dimmest, dispersion, overlaid
 
 REACH_PX = 2
-"""How far along each axis charge comes; what pixels further apart share is the object's."""
+"""How far along each axis charge comes."""
 FEWEST_PIXELS, LEAST_UNITS = 200, 30
 """Noise is measured in so many of the dimmest pixels at least, of those that hold so many units in all
 frames."""
-MOST_SHARED = 0.1
-"""Of their variance, by pixels further apart."""
+FURTHEST_PX = 4
+"""How far apart pixels are looked at."""
+MOST_SHARED = 0.3
+"""Of the variance of a pixel, by the object."""
 LEAST_POWER = 0.05
 """Of the noise spectrum, over that of frequency zero: finer light is not brought back."""
+MARGIN = 1.3
+"""Of units by the noise spectrum, over those by single pixels and their neighbours."""
 MOST_OWED = 4.0
 """Photons that rounding hands on to neighbouring pixels at most."""
 FRAMES_PER_BLOCK = 256
@@ -37,19 +41,42 @@ fft: Any = scipy_fft
 REMEDY = "state base.noise: counts and base.counts_per_photon"
 
 
-def whitened(scan: Scan, where: str) -> tuple[Scan, float]:
-    """Return a scan with counts of photons, and how many units of the detector made one.
+class Whitened(NamedTuple):
+    """A scan with counts of photons, and what was found of the detector's own."""
 
-    Its noise spectrum is measured, see `noise_covariance`. Pixels that a mask leaves out in any frame
-    are left out in all.
+    scan: Scan
+    units: float
+    """Of the detector, that scatter as one photon does."""
+    before: Dispersion
+    after: Dispersion
+
+
+def whitened(scan: Scan, where: str) -> Whitened:
+    """Return a scan with counts of photons, made of those of a detector.
+
+    Their noise spectrum is measured, see `noise_covariance`. Pixels that a mask leaves out in any
+    frame are left out in all.
 
     Raises
     ------
     StudyError
-        If the frames, which ``where`` names, have too few dim pixels for their noise to be measured.
+        If the counts of the frames, which ``where`` names, scatter as photons do already, or have too
+        few dim pixels for their noise to be measured.
     """
+    before = dispersion(scan)
+    if before is not None and not before.doubt:
+        found = f"Fano factor {before.fano:.2f}, {before.neighbours:.2f} shared by neighbours"
+        raise StudyError(where, f"counts scatter as photons do ({found})", "state base.noise: counts")
     covariance = noise_covariance(scan, where)
     units = float(covariance.sum())
+    # The four pixels beside one share as much with it, and the four at its corners no more.
+    most = 0.0 if before is None else MARGIN * (before.fano + 8 * max(before.neighbours, 0.0))
+    if before is None or not 1 <= units <= most:
+        fano = "unknown" if before is None else f"{before.fano:.3g}"
+        problem = (
+            f"{units:.3g} units scatter as a photon by the noise spectrum, but the Fano factor is {fano}"
+        )
+        raise StudyError(where, f"{problem}: noise cannot be told from the object", REMEDY)
     side, margin = scan.side, 2 * REACH_PX
     padded = side + 2 * margin
     margins = (margin, margin)
@@ -76,7 +103,12 @@ def whitened(scan: Scan, where: str) -> tuple[Scan, float]:
     if background is not None:
         background = np.maximum(filtered(background[None])[0], 0)
     mask = None if scan.mask is None else scan.always_counting
-    return replace(scan, counts=counts, mask=mask, background=background), units
+    made = replace(scan, counts=counts, mask=mask, background=background)
+    after = dispersion(made)
+    if after is None:
+        problem = f"{made.photons_per_frame:.3g} photons a frame are left of {units:.3g} units each, too few"
+        raise StudyError(where, problem, REMEDY)
+    return Whitened(made, units, before, after)
 
 
 def noise_covariance(scan: Scan, where: str) -> NDArray[np.float64]:
@@ -95,7 +127,7 @@ def noise_covariance(scan: Scan, where: str) -> NDArray[np.float64]:
     nearest = tree.query(scan.positions_px, min(2, len(scan)))[1].reshape(len(scan), -1)
     # Of two frames at one position either may come first.
     near = np.where(nearest[:, -1] == np.arange(len(scan)), nearest[:, 0], nearest[:, -1])
-    reach = range(-REACH_PX - 1, REACH_PX + 2)
+    reach = range(-FURTHEST_PX, FURTHEST_PX + 1)
     lags = [(dy, dx) for dy in reach for dx in reach if (dy, dx) >= (0, 0)]
     light = np.zeros((scan.side, scan.side))
     products = {lag: np.zeros_like(light[overlaid(*lag)[0]]) for lag in lags}
@@ -118,16 +150,19 @@ def noise_covariance(scan: Scan, where: str) -> NDArray[np.float64]:
             raise StudyError(where, f"has {len(dim)} lit pixels, too few to measure their noise in", REMEDY)
         value = np.median(product[both][dim] / mean[dim])
         found[dy - reach[0], dx - reach[0]] = found[-dy - reach[0], -dx - reach[0]] = value
-    inner = (slice(1, -1), slice(1, -1))
-    of_object = (found.sum() - found[inner].sum()) / (found.size - found[inner].size)
-    noise = found[inner] - of_object
+    y, x = np.meshgrid(reach, reach, indexing="ij")
+    away = np.hypot(y, x)
+    near = np.maximum(np.abs(y), np.abs(x)) <= REACH_PX
+    # What pixels further apart share is the object's, which fades as they are further apart.
+    slope, start = np.polyfit(away[~near], found[~near], 1)
+    noise = (found - start - slope * away)[near].reshape(2 * REACH_PX + 1, -1)
     if noise.sum() <= 0:
         raise StudyError(where, "has frames that do not change: noise cannot be measured in them", REMEDY)
-    if of_object > MOST_SHARED * found.max():
+    if start > MOST_SHARED * found.max():
         raise StudyError(
             where,
-            f"pixels that are {REACH_PX + 1} apart share {of_object / found.max():.0%} of their variance: "
-            "the object changes too much from frame to frame for noise to be told from it",
+            f"the object makes {start / found.max():.0%} of the variance of dim pixels: it changes too much "
+            "from frame to frame for noise to be told from it",
             REMEDY,
         )
     return noise

@@ -57,6 +57,9 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         digest = sha256_of(source)
         if params.base.frames == "measured" and base.amplitude is None:
             raise StudyError(source, "has no frames", "base.frames: simulated makes them from its object")
+        if base.amplitude is None and (params.base.noise == "whiten" or units is not None):
+            hint = "state base.noise: counts and base.counts_per_photon: null"
+            raise StudyError(source, "has no frames whose noise could be changed", hint)
     measured = base.amplitude is not None and params.base.frames != "simulated"
     noise: dict[str, float] = {}
     if measured and params.base.noise == "whiten":
@@ -87,18 +90,13 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
 def _whitened(base: BaseSet, source: str) -> tuple[BaseSet, dict[str, float]]:
     """Return a base set with counts of photons, and how they scatter and those of the detector did."""
     from fly64_dose_overlap.provenance import with_step
-    from fly64_dose_overlap.study.dispersion import dispersion
     from fly64_dose_overlap.study.measured import scan_of
-    from fly64_dose_overlap.study.whitening import REMEDY, whitened
+    from fly64_dose_overlap.study.whitening import whitened
 
-    raw = scan_of(base)
-    scan, units = whitened(raw, source)
-    noise = {"units_per_photon": units}
-    say(f"base: {units:.3g} units of the detector make a photon")
-    for when, counts in (("before", raw), ("after", scan)):
-        scatter = dispersion(counts)
-        if scatter is None:
-            raise StudyError(source, "has too few counts for their noise to be measured", REMEDY)
+    found = whitened(scan_of(base), source)
+    scan, noise = found.scan, {"units_per_photon": found.units}
+    say(f"base: {found.units:.3g} units of the detector scatter as a photon does")
+    for when, scatter in (("before", found.before), ("after", found.after)):
         noise |= {f"fano_{when}": scatter.fano, f"neighbours_{when}": scatter.neighbours}
         say(
             f"base: {when} whitening the Fano factor is {scatter.fano:.2f} and neighbours share "
