@@ -226,3 +226,97 @@ def test_a_gap_that_is_masked_does_not_speak_against_the_object(tmp_path: Path) 
     )  # fmt: skip
     found = fdo.read_scan(tmp_path / "mine.npz")
     assert found.photons_per_frame < 0.95 * scan.photons_per_frame
+
+
+def rewritten(path: Path, changes: dict[str, Any]) -> Path:
+    with h5py.File(path, "r+") as file:
+        for name, value in changes.items():
+            if "@" in name:
+                owner, _, key = name.partition("@")
+                file[owner or "/"].attrs[key] = value
+                continue
+            if name in file:
+                del file[name]
+            if value is not None:
+                file[name] = value
+    return path
+
+
+DETECTOR = "entry_1/instrument_1/detector_1"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "CXI",
+            {f"{DETECTOR}/y_pixel_size": 172e-6},
+            r"pixels are 0\.000172 m high and 7\.5e-05 m wide; bin",
+        ),
+        (
+            "ptyr",
+            {"content/obj/Sscan_00G00/_psize": np.array([2e-8, 3e-8])},
+            r"_psize: pixels are 2e-08 m high",
+        ),
+        (
+            "ptyr",
+            {"content/positions/Sscan_00G00": np.full((4, 2), np.nan)},
+            r"position of frame 0 is \(nan, nan\)",
+        ),
+        ("PtychoShelves", {"outputs/probe_positions": np.zeros((2, 0))}, "positions are"),
+        ("CXI", {f"{DETECTOR}/distance": -1.0}, "object_pixel_m must be .*; state it in base.fields"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(
+    name: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError, match=message):
+        read_user_base(rewritten(written(tmp_path / "scan.h5", name), changes), modes="all")
+
+
+def test_a_unit_of_each_axis_is_one_where_all_are_alike(tmp_path: Path) -> None:
+    path = rewritten(
+        written(tmp_path / "scan.cxi", "CXI"), {f"{DETECTOR}/translation@units": np.array([b"m", b"m", b"m"])}
+    )
+    assert read_user_base(path, modes="all").amplitude is not None
+
+
+def test_text_beside_a_data_cube_is_not_looked_at(tmp_path: Path) -> None:
+    path = rewritten(written(tmp_path / "scan.emd", "EMD"), {"a_meta/data": "text"})
+    with ForeignScan(HdfFile(path)) as reader:
+        assert reader.format == "EMD"
+
+
+PRODUCT = {
+    "object": np.ones((1, 60, 60), np.complex64),
+    "probe": np.ones((1, 1, 8, 8), np.complex64),
+    "probe_position_y_m": np.arange(4) * 1e-8,
+    "probe_position_x_m": np.arange(4) * 1e-8,
+    "object@pixel_width_m": 1e-8,
+    "object@pixel_height_m": 1e-8,
+    "@photon_energy_eV": 8800.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"object@pixel_width_m": "wide"},
+            "attribute pixel_width_m of object is 'wide'; it must be one number",
+        ),
+        ({"object@center_x_m": np.array([1.0, 2.0])}, "attribute center_x_m of object is"),
+        ({"@photon_energy_eV": "8.8 keV"}, "attribute photon_energy_eV of / is '8.8 keV'"),
+        ({"object@pixel_height_m": 2e-8}, "object: pixels are 2e-08 m high and 1e-08 m wide"),
+        ({"probe": np.ones((2, 1, 8, 8), np.complex64)}, "a probe that changes from frame to frame"),
+    ],
+)
+def test_a_product_of_ptychodus_that_is_odd_is_refused(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with h5py.File(tmp_path / "product.h5", "w"):
+        pass
+    path = rewritten(tmp_path / "product.h5", PRODUCT)
+    assert read_user_base(path, modes="all").obj.shape == (60, 60)
+    with pytest.raises(StudyError, match=message):
+        read_user_base(rewritten(path, change), modes="all")

@@ -275,6 +275,49 @@ def test_whitening_is_for_measured_frames_alone(tmp_path: Path) -> None:
         write_and_load(tmp_path, {"source": "mine.npz", "noise": "whiten", "counts_per_photon": 4.0})
 
 
+def test_a_single_frame_is_refused_before_its_reference_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_file(tmp_path / "all.npz")
+    with np.load("all.npz") as file:
+        of_frames = ("counts", "xcoords", "ycoords")
+        np.savez("mine.npz", **{key: file[key][:1] if key in of_frames else file[key] for key in file.files})
+    write_params(tmp_path, **{**CHANGES, "base": {"source": "mine.npz"}})
+    base.main()
+    monkeypatch.setattr("fly64_dose_overlap.pipeline.reference._reconstructed", None)
+    with pytest.raises(StudyError, match=r"frames light 1 x 1 object pixels evenly|scoring region"):
+        reference.main()
+
+
+def test_frames_are_not_looked_at_where_others_are_simulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    counts = write_file(tmp_path / "mine.npz")
+    rng = np.random.default_rng(1)
+    shape = (100, 100)
+    obj = (1 + 0.1 * rng.random(shape) + 0.1j * rng.random(shape)).astype(np.complex64)
+    write_file(tmp_path / "mine.npz", counts=counts / counts.max(), objectGuess=obj)
+    with pytest.raises(StudyError, match="must hold counted photons"):
+        base.main(write_params(tmp_path, **{**CHANGES, "base": {"source": "mine.npz"}}))
+    changed = {"source": "mine.npz", "frames": "simulated"}
+    base.main(write_params(tmp_path, **{**CHANGES, "base": changed}))
+    assert read_base(cells.BASE_FILE).amplitude is None
+
+
+def test_a_choice_for_frames_is_refused_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_file(tmp_path / "all.npz")
+    with np.load("all.npz") as file:
+        np.savez("mine.npz", **{key: file[key] for key in file.files if key != "counts"})
+    for choice in ({"noise": "whiten"}, {"counts_per_photon": 3.0}):
+        with pytest.raises(StudyError, match=r"^mine.npz: has no frames whose noise could be changed; state"):
+            base.main(write_params(tmp_path, **{**CHANGES, "base": {"source": "mine.npz", **choice}}))
+
+
 def test_no_measured_cell_is_scored_as_a_simulated_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

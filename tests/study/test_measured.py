@@ -14,8 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 import fly64_dose_overlap as fdo
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline import cli
-from fly64_dose_overlap.study.measured import orientation_doubt, orientations
+from fly64_dose_overlap.study.measured import orientation_doubt, orientations, require_truth
 
 Case = tuple[fdo.Scan, NDArray[np.complex64]]
 
@@ -116,3 +117,20 @@ def test_a_file_is_warned_of_when_it_is_read_and_a_right_one_is_not(
     said = capsys.readouterr().out.splitlines()
     assert any("frames transposed (best)" in line for line in said)
     assert any(line.endswith("as it is (the file)") for line in said)
+
+
+def test_a_truth_belongs_to_a_scan_behind_a_mask_and_over_a_background() -> None:
+    scan, truth = fdo.simulate(1e4, seed=1, field_px=50, frame_side_px=32, defocus_um=200)
+    mask = np.ones((32, 32), bool)
+    mask[:, 16:] = False
+    half = replace(scan, counts=scan.counts[:] * mask, mask=mask)
+    background = np.full((32, 32), 10, np.float32)
+    counts = scan.counts[:] + np.random.default_rng(2).poisson(background, scan.counts.shape)
+    over = replace(scan, counts=counts.astype(np.float32), background=background)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for each in (half, over):
+            require_truth(each, truth)
+            assert orientation_doubt(each, truth) == ""
+    with pytest.raises(StudyError, match="probe and truth give"):
+        require_truth(replace(half, counts=half.counts[:] * 2), truth)

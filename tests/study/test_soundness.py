@@ -259,3 +259,28 @@ def test_an_object_that_is_the_same_everywhere_is_nothing_to_simulate() -> None:
         StudyError, match=r"^object: is the same everywhere: .*; fdo\.read_scan and fdo\.agreement"
     ):
         remarks_on_object(replace(base, obj=np.full_like(base.obj, 0.5 - 0.1j)))
+
+
+def test_what_a_mask_leaves_out_is_neither_dead_nor_hot_nor_dark() -> None:
+    scan = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=32, defocus_um=200)[0]
+    mask = np.ones(scan.counts.shape, bool)
+    mask[:, 12:20, 12:20] = False  # dead
+    mask[3, 5, 5] = False  # saturated once
+    mask[7] = False
+    assert defects(replace(scan, counts=scan.counts[:] * mask, mask=mask)) == []
+    few = np.zeros((32, 32), bool)
+    few[10:14, 10:14] = True
+    assert defects(replace(scan, counts=scan.counts[:] * few, mask=few)) == []
+
+
+def test_a_background_is_no_light_of_the_probe() -> None:
+    scan = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=32, defocus_um=200)[0]
+    background = np.full((32, 32), 20, np.float32)
+    counts = scan.counts[:] + np.random.default_rng(2).poisson(background, scan.counts.shape)
+    assert defects(replace(scan, counts=counts.astype(np.float32), background=background)) == []
+
+
+def test_counts_that_no_double_holds_are_refused() -> None:
+    scan = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=32, defocus_um=200)[0]
+    with pytest.raises(StudyError, match=r"must be at most 9\.01e\+15, but frame 0 has"):
+        defects(replace(scan, counts=scan.counts[:] * np.float32(2.0**60)))

@@ -74,6 +74,7 @@ def read_user_base(
     modes: Modes = "strongest",
     fields: Fields | None = None,
     counts_per_photon: float | None = None,
+    frames: bool = True,
 ) -> BaseSet:
     """Read a user's file as a base set, converting what can be converted without guessing.
 
@@ -84,7 +85,7 @@ def read_user_base(
     N. Each change is one step of the record, and a record that the file already carries is
     continued. Of several probe modes the strongest is kept, or all. ``fields`` names the datasets
     of a file of any other form. Counts that are units of a detector are divided by
-    ``counts_per_photon``, and rounded.
+    ``counts_per_photon``, and rounded. Without ``frames`` those of the file are not looked at.
 
     Raises
     ------
@@ -120,14 +121,14 @@ def read_user_base(
                     "frames are numbered in their order",
                     stacklevel=3,
                 )
-        source = next((key for key in FRAME_KEYS if key in reader), None)
+        source = next((key for key in FRAME_KEYS if frames and key in reader), None)
         if source is not None:
             work.arrays |= {key: _load(work, key, axes=2) for key in rules.OF_FRAMES if key in reader}
-        frames = None if source is None else _load_frames(work, source)
+        amplitudes = None if source is None else _load_frames(work, source)
         ignored = sorted(set(reader) - set(work.arrays) - {source, rules.METADATA})
         if ignored:
             work.note("ignore_keys", keys=ignored)
-        return base_from_arrays(work.arrays, work.record, where=where, frames=frames)
+        return base_from_arrays(work.arrays, work.record, where=where, frames=amplitudes)
 
 
 def has_frames(path: Path | str, fields: Fields | None = None) -> bool:

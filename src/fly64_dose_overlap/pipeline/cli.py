@@ -224,6 +224,8 @@ def inspect(
     from fly64_dose_overlap.study.gauge import in_standard_gauge
     from fly64_dose_overlap.study.measured import examined
 
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise StudyError("--picture", f"{str(picture)!r} is no name of a picture", "name it *.png")
     own = load_study().base if PARAMS_FILE.exists() else None
     fields, units = (None, None) if own is None else (own.fields, own.counts_per_photon)
     read = read_user_base(file, modes="all", fields=fields, counts_per_photon=units)

@@ -29,6 +29,8 @@ NEIGHBOURS = 6
 FRAMES_TRIED = 300
 """Of the middle of a scan, by which an orientation is judged."""
 EPOCHS_TRIED = 20
+LEAST_MARGIN = 3e-3
+"""Of the deviance of the next orientation, for one to be called the best."""
 HELD_OUT = 0.1
 """Part of their photons that judges."""
 
@@ -129,12 +131,14 @@ def judged(scan: Scan, obj: NDArray[np.complex64]) -> Iterator[str]:
         yield "a misfit of 1 is that of the mean frame"
         return
     found = sorted(turns(scan), key=lambda turn: turn.deviance)
+    margin = found[1].deviance / found[0].deviance - 1
     for turn in found[:5]:
-        marks = f"{' (best)' if turn is found[0] else ''}{'' if turn.changes else ' (the file)'}"
+        best = " (best)" if turn is found[0] and margin > LEAST_MARGIN else ""
+        marks = f"{best}{'' if turn.changes else ' (the file)'}"
         yield f"deviance {turn.deviance:.5f}: {_in_words(turn.changes)}{marks}"
     yield (
-        f"of photons held out, after {EPOCHS_TRIED} epochs of ML; "
-        f"the next is {found[1].deviance / found[0].deviance - 1:.2%} worse"
+        f"of photons held out, after {EPOCHS_TRIED} epochs of ML; the next is {margin:.2%} worse"
+        f"{'' if margin > LEAST_MARGIN else ', which is too little to tell one'}"
     )
 
 

@@ -35,6 +35,8 @@ from fly64_dose_overlap.study.measured import scan_of
 
 LEAST_PHOTONS = 1000
 """Of a whole scan, in either part."""
+LEAST_SIDE_PX = 8
+"""Of the region in which halves of the reference are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +79,16 @@ def make_reference(base: BaseSet, params: ReferenceParams, doses: Sequence[int] 
         raise StudyError("reference", problem, f"it takes {LEAST_PHOTONS}: measure longer, or more frames")
     first, rest = scan.divide(params.fraction, generator(params.seed, "reference", "divide"))
     require_measured(max(doses, default=0), rest.photons_per_frame)
+    region = scan_region(first.illumination(), first.positions_px, EVALUATION.region_threshold)
+    upsampling, inside = EVALUATION.registration_upsampling, region.rectangle
+    height, width = region.shape
+    if min(height, width) < LEAST_SIDE_PX:
+        problem = f"{len(scan)} frames light {height} x {width} object pixels evenly"
+        hint = f"halves are compared on {LEAST_SIDE_PX} x {LEAST_SIDE_PX} at least"
+        raise StudyError("reference", problem, hint)
     obj, settings = _reconstructed(first, params, "reference")
     halves = first.divide(0.5, generator(params.seed, "reference", "halves"))
     pair = [_reconstructed(half, params, f"half {n} of the reference")[0] for n, half in enumerate(halves, 1)]
-    region = scan_region(first.illumination(), first.positions_px, EVALUATION.region_threshold)
-    upsampling, inside = EVALUATION.registration_upsampling, region.rectangle
     aligned = align_to(pair[0], pair[1], region, upsampling=upsampling).field
     curve = fourier_ring_correlation(pair[0][inside], aligned[inside])
     figures = {

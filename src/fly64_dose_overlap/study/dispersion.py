@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap.scan import Scan
 
-LEAST_COUNTS = 30
-"""Of a pixel over all frames, for it to be looked at."""
+LEAST_COUNTS, LEAST_FRAMES = 30, 20
+"""Of a pixel over all frames, for it to be looked at, and of a scan."""
 DIMMEST, FEWEST_PAIRS = 4.0, 64
 """Looked at are pixels up to so many times the dimmest, and at least so many."""
 BRIGHT = 0.6
@@ -75,12 +75,14 @@ class Dispersion:
 
 
 def dispersion(scan: Scan) -> Dispersion | None:
-    """Return how the counts of a scan scatter from frame to frame, None where too few pixels tell.
+    """Return how the counts of a scan scatter from frame to frame, None where too few frames or pixels tell.
 
     The covariance of pixels 0 to 3 apart along an axis is taken over their mean, in the dimmest. Pixels 2
     and 3 apart share nothing but the object, and a line through these two is what it does. Pixels that a
     mask leaves out in any frame are not looked at. One pass over the frames.
     """
+    if len(scan) < LEAST_FRAMES:
+        return None
     pairs = [[overlaid(0, 0)], *([overlaid(apart, 0), overlaid(0, apart)] for apart in (1, 2, 3))]
     light = np.zeros((scan.side, scan.side))
     products = [[np.zeros_like(light[one]) for one, _ in windows] for windows in pairs]

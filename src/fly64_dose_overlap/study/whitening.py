@@ -147,7 +147,11 @@ def noise_covariance(scan: Scan, where: str) -> NDArray[np.float64]:
         mean = np.sqrt(light[one] * light[other])[both]
         dim = dimmest(mean, FEWEST_PIXELS)
         if len(dim) < FEWEST_PIXELS:
-            raise StudyError(where, f"has {len(dim)} lit pixels, too few to measure their noise in", REMEDY)
+            raise StudyError(
+                where,
+                f"has {len(dim)} lit pixels that count in every frame, too few to measure their noise in",
+                REMEDY,
+            )
         value = np.median(product[both][dim] / mean[dim])
         found[dy - reach[0], dx - reach[0]] = found[-dy - reach[0], -dx - reach[0]] = value
     y, x = np.meshgrid(reach, reach, indexing="ij")

@@ -47,7 +47,8 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     else:
         try:
             fields, units = params.base.fields, params.base.counts_per_photon
-            base = read_user_base(source, modes="all", fields=fields, counts_per_photon=units)
+            wanted = params.base.frames != "simulated"
+            base = read_user_base(source, modes="all", fields=fields, counts_per_photon=units, frames=wanted)
         except MissingFileError:
             hint = "set base.source to a file, or to synthetic"
             raise MissingFileError("Base dataset not found", source, hint) from None

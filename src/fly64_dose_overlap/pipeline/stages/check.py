@@ -25,6 +25,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
 
     params = load_study(params_file)
     _require_truth(params.learned, params.base, params_file)
+    _require_halves(params.halves, params_file)
     for name in (*params.learned, *params.iterative):
         write_json_atomic(cells.CODE / f"{name}.json", code_of_method(name))
     say(f"check: the cell is {params.dose} photons per frame, view {params.view}")
@@ -41,6 +42,15 @@ def _require_truth(learned: list[str], base: BaseParams, params_file: Path) -> N
     if names and not simulated and Path(base.source).is_file() and has_frames(base.source, base.fields):
         problem = f"learned: {names[0]} learns from the true object, which nobody knows of measured frames"
         raise StudyError(str(params_file), problem, "take it out, or set base.frames: simulated")
+
+
+def _require_halves(halves: list[str], params_file: Path) -> None:
+    """Refuse a method whose halves would share the true object that it learns from."""
+    from fly64_dose_overlap.pipeline.study import learning_from_truth
+
+    if names := learning_from_truth(halves):
+        problem = f"halves: {names[0]} learns from the true object, which both halves would share"
+        raise StudyError(str(params_file), problem, "take it out of halves")
 
 
 if __name__ == "__main__":
