@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable
@@ -389,45 +388,3 @@ def test_what_cannot_be_understood_is_refused(
     with pytest.raises(StudyError, match="mine.npz: .*" + message) as caught:
         canonicalise(arrays)
     assert "\n" not in str(caught.value)
-
-
-def test_a_frame_stack_that_lies_about_its_size_takes_no_memory(arrays: Arrays, tmp_path: Path) -> None:
-    path = tmp_path / "mine.npz"
-    np.savez(path, **arrays)
-    content = path.read_bytes()
-    shape, lie = b"'shape': (6, 8, 8), }  ", b"'shape': (6, 99999, 8), }"
-    assert content.count(shape) == 1
-    path.write_bytes(content.replace(shape, lie[: len(shape)]))
-    with pytest.raises(StudyError, match="'diffraction' is damaged or truncated"):
-        read_user_base(path)
-
-
-def test_numbers_that_frames_share_are_left_out(
-    arrays: Arrays, canonicalise: Callable[[Arrays], BaseSet]
-) -> None:
-    """A number of the scan instead of the frame would match every frame with the first."""
-    for numbers in (np.zeros(FRAMES, np.int64), np.arange(FRAMES) // 2):
-        with pytest.warns(UserWarning, match="'scan_index' has the same number for several frames"):
-            found = canonicalise({**arrays, "scan_index": numbers})
-        np.testing.assert_array_equal(found.scan_index, np.arange(FRAMES))
-
-
-def test_a_background_is_divided_as_the_frames_are(
-    arrays: Arrays, counts: np.ndarray, tmp_path: Path
-) -> None:
-    del arrays["diffraction"]
-    background = np.full((SIDE, SIDE), 2, np.float32)
-    write_npz(tmp_path / "mine.npz", {**arrays, "counts": 4 * counts, "background": background})
-    found = read_user_base(tmp_path / "mine.npz", counts_per_photon=4.0)
-    assert found.background is not None
-    np.testing.assert_array_equal(found.background, np.float32(0.5))
-    assert found.amplitude is not None
-    np.testing.assert_array_equal(np.rint(found.amplitude[:] ** 2), counts)
-
-
-def test_a_number_of_the_record_may_be_unknown(
-    arrays: Arrays, canonicalise: Callable[[Arrays], BaseSet]
-) -> None:
-    record = {"physics_parameters": {"energy_ev": None, "object_pixel_m": 2e-8}}
-    found = canonicalise({**arrays, "_metadata": np.array(json.dumps(record))})
-    assert found.record["physics_parameters"]["energy_ev"] is None

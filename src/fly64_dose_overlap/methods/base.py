@@ -64,7 +64,7 @@ class Method(ABC):
     Settings : type
         A `Section` of its own; defaults serve in Python, ``params.yaml`` must give every value.
     single_mode : bool
-        Whether it takes one mode of a probe: of several it is given the strongest, see `given`.
+        Whether it takes one mode of a probe: of several it is given the strongest, see `taken`.
     """
 
     name: ClassVar[str]
@@ -81,7 +81,7 @@ class Method(ABC):
         """Return the label of every result by its name; no other method may have one of them."""
         return {cls.name: cls.label}
 
-    def given(self, scan: Scan) -> Scan:
+    def taken(self, scan: Scan) -> Scan:
         """Return the scan that the method works on.
 
         One that takes a single mode is given the strongest with the power of all, and what that
@@ -213,7 +213,7 @@ class Learned(Method):
     ) -> tuple[dict[str, Any], Timing]:
         """Train on copies of scan and truth; refuse what `train` gives if it is something else."""
         with one_torch_thread():
-            found: Any = self.train(self.given(scan).lent(), training, deepcopy(truth))
+            found: Any = self.train(self.taken(scan).lent(), training, deepcopy(truth))
         match found:
             case ({"sha256": str()} as outcome, Timing() as timing) if training.bundle.is_file():
                 return outcome, timing

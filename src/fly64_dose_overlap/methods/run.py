@@ -32,7 +32,7 @@ def run_method(method: Method, scan: Scan, stop: HeldOut) -> Iterator[tuple[Reco
     StudyError
         If the method gives no result, or one that does not fit the scan or is not finite.
     """
-    scan = method.given(scan)
+    scan = method.taken(scan)
     reached, window = scan.cropped()
     result: Any = None
     with one_torch_thread():
