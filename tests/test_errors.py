@@ -71,12 +71,15 @@ def test_what_the_user_can_put_right(error: Exception, message: str) -> None:
 def test_an_error_that_got_lost_tells_of_memory_only_where_that_is_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    unloaded = OSError("Could not find/load shared object file 'libllvmlite.so'")
     lost = SystemError("error return without exception set")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2**30, 2**30))
-    assert str(as_refusal(lost)).startswith("memory: none is left; ")
+    for error in (lost, unloaded):
+        assert str(as_refusal(error)).startswith("memory: none is left; ")
     assert as_refusal(SystemError("bad argument")) is None
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    assert as_refusal(lost) is None
+    for error in (lost, unloaded):
+        assert as_refusal(error) is None
 
 
 SQL = sqlite3.OperationalError("no such table: x")

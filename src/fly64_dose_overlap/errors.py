@@ -83,8 +83,8 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """What torch, oneDNN, the dynamic linker and threads say when memory has run out, as other exceptions."""
-_LOST_ERROR = re.compile("without exception set|without setting an exception")
-"""What Python says when there was no memory for the error itself, or when an extension has a fault."""
+_LOST_ERROR = re.compile("without exception set|without setting an exception|load shared object file")
+"""What Python and llvmlite say when there was no memory, or when an extension has a fault."""
 
 
 def as_refusal(error: BaseException) -> StudyError | None:
@@ -112,7 +112,7 @@ def _memory_wanted(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return message or "none is left"
     is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
-    if isinstance(error, SystemError) and _LOST_ERROR.search(message) and is_limited:
+    if isinstance(error, SystemError | OSError) and _LOST_ERROR.search(message) and is_limited:
         return "none is left"
     if not isinstance(error, RuntimeError | ImportError | OSError) or not _NO_MEMORY.search(message):
         return None

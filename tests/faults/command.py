@@ -25,6 +25,7 @@ LIMIT_S = 1800.0
 POLL_S = 0.005
 PIECE_BYTES = 65_536
 UNREADABLE_LOCK = re.compile(r"Unable to read RWLock-file '(\.dvc/tmp/[\w/]*rwlock)'")
+LOCKED_GIT = re.compile(r"the index is locked|\.git/\S*\.lock")
 READ_LIMIT_S = 2.0
 """Workers of a queue may hold the output open for as long as they like."""
 
@@ -192,17 +193,19 @@ def require_soon(ready: Callable[[], object], what: str) -> None:
 
 
 def mend_lock(ended: Ended, study: StudyCopy) -> bool:
-    """Remove DVC's list of locks if a command says that it cannot read it; tell whether it did.
+    """Remove a lock that a killed process left, if a command says so; tell whether it did.
 
-    DVC writes the list in place, so that a kill can leave it empty. Its message names the
-    file, and docs/reliability.md says to delete it.
+    DVC writes its list of locks in place, so that a kill can leave it empty, and git's locks are files
+    that a kill leaves. docs/reliability.md says to delete them.
     """
     named = UNREADABLE_LOCK.search(ended.printed)
-    if not ended.returncode or not named:
+    if not ended.returncode or not (named or LOCKED_GIT.search(ended.printed)):
         return False
-    say(f"{ended.last_line}: deleting {named[1]}")
-    (study.root / named[1]).unlink()
-    return True
+    locks = [study.root / named[1]] if named else list((study.root / ".git").rglob("*.lock"))
+    for lock in locks:
+        say(f"{ended.reason}: deleting {lock}")
+        lock.unlink()
+    return bool(locks)
 
 
 class Tally:

@@ -58,6 +58,16 @@ def test_an_unreadable_list_of_locks_is_deleted_as_the_message_says(study: Study
     assert lock.exists()
     assert mend_lock(Ended(1, 0.0, 0.0, message), study)
     assert not lock.exists()
+    for name, message in (
+        (".git/index.lock", "ERROR: unexpected error - the index is locked; this might be"),
+        (".git/HEAD.lock", "ERROR: unexpected error - failed to lock file '/x/.git/HEAD.lock' for writing: "),
+    ):
+        lock = study.root / name
+        lock.parent.mkdir(exist_ok=True)
+        lock.touch()
+        assert mend_lock(Ended(255, 0.0, 0.0, message), study)
+        assert not lock.exists()
+        assert not mend_lock(Ended(255, 0.0, 0.0, message), study)
 
 
 def test_a_command_without_end_is_lost(study: StudyCopy) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -224,3 +225,27 @@ def test_of_another_packages_method_its_module_and_version_count(
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(StudyError, match="there is no 'mpa'"):
         method_class("mpa")
+
+
+def test_memory_that_is_missing_while_python_clears_up_prints_no_traceback() -> None:
+    class Careless:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def __del__(self) -> None:
+            raise self.error
+
+    def main(kind: str) -> None:
+        Careless(MemoryError() if kind == "memory" else KeyError("a bug"))
+        raise MemoryError
+
+    seen: list[Any] = []
+    before, sys.unraisablehook = sys.unraisablehook, seen.append
+    try:
+        for kind, bugs in (("memory", 0), ("other", 1)):
+            found = CliRunner().invoke(command(main), [kind])
+            assert found.exit_code == 1
+            assert found.stderr.startswith("error: memory: none is left; ")
+            assert len(seen) == bugs
+    finally:
+        sys.unraisablehook = before

@@ -102,7 +102,7 @@ def refusing(main: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            with bounded_interrupts(), _one_line_warnings():
+            with bounded_interrupts(), _one_line_messages():
                 _require_own_code()
                 _prepare_for_limited_memory()
                 with one_blas_thread():
@@ -157,12 +157,23 @@ def _prepare_for_limited_memory() -> None:
 
 
 @contextmanager
-def _one_line_warnings() -> Generator[None]:
-    """Show a warning as its message alone, without the line of code that it came from."""
+def _one_line_messages() -> Generator[None]:
+    """Show a warning as its message alone, without the line of code that it came from.
+
+    Nothing is shown of memory that was missing while Python cleared up: what it was missing for says so.
+    """
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         say(f"warning: {' '.join(str(message).split())}")
 
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
+    def ignore(found: Any) -> None:
+        if not issubclass(found.exc_type, MemoryError):
+            before(found)
+
+    before, sys.unraisablehook = sys.unraisablehook, ignore
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        sys.unraisablehook = before
