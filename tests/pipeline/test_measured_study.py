@@ -314,7 +314,7 @@ def test_a_choice_for_frames_is_refused_where_there_are_none(
     with np.load("all.npz") as file:
         np.savez("mine.npz", **{key: file[key] for key in file.files if key != "counts"})
     for choice in ({"noise": "whiten"}, {"counts_per_photon": 3.0}):
-        with pytest.raises(StudyError, match=r"^mine.npz: has no frames whose noise could be changed; state"):
+        with pytest.raises(StudyError, match=r"^mine.npz: gives no frames whose noise could be changed; "):
             base.main(write_params(tmp_path, **{**CHANGES, "base": {"source": "mine.npz", **choice}}))
 
 

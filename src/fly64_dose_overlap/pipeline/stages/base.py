@@ -60,8 +60,8 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
             raise StudyError(source, "has no frames", "base.frames: simulated makes them from its object")
         if base.amplitude is None and (params.base.noise == "whiten" or units is not None):
             hint = "state base.noise: counts and base.counts_per_photon: null"
-            raise StudyError(source, "has no frames whose noise could be changed", hint)
-    measured = base.amplitude is not None and params.base.frames != "simulated"
+            raise StudyError(source, "gives no frames whose noise could be changed", hint)
+    measured = base.amplitude is not None
     noise: dict[str, float] = {}
     if measured and params.base.noise == "whiten":
         base, noise = _whitened(base, source)
@@ -74,14 +74,11 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     except StudyError as error:
         say(f"base: reconstructions get no product for ptychodus: {error}")
     base = in_standard_gauge(base)
-    has_frames = base.amplitude is not None
-    found = examined(base, "base", probe_in_photons=False)[1] if has_frames else off_centre(base.probe)
+    found = examined(base, "base", probe_in_photons=False)[1] if measured else off_centre(base.probe)
     for message in (*remarks, *found):
         warnings.warn(f"{source}: {message}", stacklevel=2)
     if measured:
         say(f"base: the frames of {source} are studied as they were measured")
-    else:
-        base = replace(base, amplitude=None, mask=None, background=None)
     write_base(BASE_FILE, base)
     write_json_atomic(BASE_METRICS, {"source": source, "sha256": digest, **noise})
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
