@@ -53,6 +53,13 @@ def two_modes() -> NDArray[np.complex64]:
     return np.stack([first, second]).astype(np.complex64) / 7
 
 
+def rewrite(source: str, target: str, **rows: slice | None) -> None:
+    """Write another file with some rows of an array, or without it."""
+    with np.load(source) as file:
+        kept = {key: file[key][rows.get(key, ...)] for key in file.files if rows.get(key, ...) is not None}
+    np.savez(target, allow_pickle=False, **kept)
+
+
 def write_file(path: Path, **changes: Any) -> NDArray[np.float32]:
     """Write a scan as an instrument might, without its object, and return its counts."""
     import torch
@@ -212,8 +219,7 @@ def test_frames_must_be_there_to_be_measured(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_file(tmp_path / "mine.npz")
-    with np.load("mine.npz") as file:
-        np.savez("bare.npz", **{key: file[key] for key in file.files if key != "counts"})
+    rewrite("mine.npz", "bare.npz", counts=None)
     changed = {**CHANGES, "base": {"source": "bare.npz", "frames": "measured"}}
     with pytest.raises(StudyError, match=r"^bare.npz: has no frames; base.frames: simulated"):
         base.main(write_params(tmp_path, **changed))
@@ -280,9 +286,7 @@ def test_a_single_frame_is_refused_before_its_reference_is_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_file(tmp_path / "all.npz")
-    with np.load("all.npz") as file:
-        of_frames = ("counts", "xcoords", "ycoords")
-        np.savez("mine.npz", **{key: file[key][:1] if key in of_frames else file[key] for key in file.files})
+    rewrite("all.npz", "mine.npz", **dict.fromkeys(("counts", "xcoords", "ycoords"), slice(1)))
     write_params(tmp_path, **{**CHANGES, "base": {"source": "mine.npz"}})
     base.main()
     monkeypatch.setattr("fly64_dose_overlap.pipeline.reference._reconstructed", None)
@@ -311,8 +315,7 @@ def test_a_choice_for_frames_is_refused_where_there_are_none(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_file(tmp_path / "all.npz")
-    with np.load("all.npz") as file:
-        np.savez("mine.npz", **{key: file[key] for key in file.files if key != "counts"})
+    rewrite("all.npz", "mine.npz", counts=None)
     for choice in ({"noise": "whiten"}, {"counts_per_photon": 3.0}):
         with pytest.raises(StudyError, match=r"^mine.npz: gives no frames whose noise could be changed; "):
             base.main(write_params(tmp_path, **{**CHANGES, "base": {"source": "mine.npz", **choice}}))

@@ -280,6 +280,18 @@ def test_a_background_is_no_light_of_the_probe() -> None:
     assert defects(replace(scan, counts=counts.astype(np.float32), background=background)) == []
 
 
+def test_a_probe_of_another_scale_is_told_behind_a_mask_and_over_a_background() -> None:
+    scan = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=32, defocus_um=200)[0]
+    mask = np.ones((32, 32), bool)
+    mask[:4] = False
+    background = np.ones((32, 32), np.float32)
+    counts = scan.counts[:] + np.random.default_rng(2).poisson(background, scan.counts.shape)
+    covered = replace(scan, counts=(counts * mask).astype(np.float32), mask=mask, background=background)
+    assert defects(covered) == []
+    (message,) = defects(replace(covered, probe=0.1 * scan.probe))
+    assert message.startswith("the probe carries 99.14 photons per frame but 7806 are counted")
+
+
 def test_counts_that_no_double_holds_are_refused() -> None:
     scan = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=32, defocus_um=200)[0]
     with pytest.raises(StudyError, match=r"must be at most 9\.01e\+15, but frame 0 has"):

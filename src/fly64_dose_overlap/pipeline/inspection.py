@@ -48,7 +48,7 @@ def described(scan: Scan) -> Iterator[str]:
             "in dim pixels (photons: 1 and 0)"
         )
     else:
-        yield "noise: no pixels are dim enough for it to be told from the object"
+        yield "noise: too few frames or dim pixels for it to be told from the object"
     powers = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
     shares = ", ".join(f"{100 * power / powers.sum():.0f} %" for power in powers)
     diameter, source = resolve_diameter(scan.probe, None)

@@ -78,7 +78,7 @@ def dispersion(scan: Scan) -> Dispersion | None:
     """Return how the counts of a scan scatter from frame to frame, None where too few frames or pixels tell.
 
     The covariance of pixels 0 to 3 apart along an axis is taken over their mean, in the dimmest. Pixels 2
-    and 3 apart share nothing but the object, and a line through these two is what it does. Pixels that a
+    and 3 apart share little but the object, and a line through these two is what it does. Pixels that a
     mask leaves out in any frame are not looked at. One pass over the frames.
     """
     if len(scan) < LEAST_FRAMES:

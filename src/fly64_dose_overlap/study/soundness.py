@@ -21,6 +21,8 @@ from fly64_dose_overlap.study.gauge import lit_pixels
 
 LIKELY_TRANSMISSION = (0.1, 1.5)
 """Photons counted over photons of the probe: an object lets a part of them through."""
+LEAST_PART = 0.5
+"""Of the bare probe's light that pixels which count must see, for photons to be compared with it."""
 LIT_PHOTONS = 500
 """Mean photons of a frame from which on chance leaves none, be it a hundred times dimmer, without any."""
 OUTLIER = 30
@@ -120,9 +122,13 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
             f"{counted:.4g} on average: where the beam was off, leave them out (scan.frames)"
         )
     low, high = LIKELY_TRANSMISSION
-    # Behind a mask, and over a background, nobody knows how much of the light is counted.
-    known = scan.background is None and scan.always_counting.all()
-    if probe_in_photons and known and not low * sent <= counted <= high * sent:
+    seen = _seen(scan)
+    if scan.background is not None:
+        counted -= float((scan.background * seen).sum())
+    # Of the bare probe's light; an object may send more of it behind a mask that hides most.
+    part = float((_far_field(scan.probe) * seen).sum()) / sent if sent else 0.0
+    known = probe_in_photons and part >= LEAST_PART
+    if known and not low * part * sent <= counted <= high * part * sent:
         found.append(
             f"the probe carries {sent:.4g} photons per frame but {counted:.4g} are counted: scale the probe, "
             "whose squared modulus sums to the photons that fall on the object"
@@ -190,14 +196,11 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
     """Tell of detector pixels with far more or far fewer photons than others let expect."""
     around = np.ones((3, 3), dtype=bool)
     around[1, 1] = False
-    counting = np.zeros(photons.shape, bool) if scan.mask is not None else np.ones(photons.shape, bool)
-    if scan.mask is not None:
-        counting |= scan.mask if scan.mask.ndim == 2 else np.logical_or.reduce(np.asarray(scan.mask))
+    counting = _seen(scan) > 0
     nearest: Any = distance_transform_edt(~counting, return_distances=False, return_indices=True)
     neighbours = median_filter(photons[*nearest], footprint=around, mode="nearest")
     # The far field of the bare probe, which an object spreads out.
-    field = np.fft.fftshift(np.fft.fft2(scan.probe.astype(np.complex128), norm="ortho"), axes=(-2, -1))
-    bare = (np.abs(field) ** 2).sum(axis=0) * (photons.sum() / _power(scan.probe))
+    bare = _far_field(scan.probe) * (photons.sum() / _power(scan.probe))
     hot = photons > OUTLIER * np.maximum(neighbours, bare) + FEW_PHOTONS
     if hot.any():
         y, x = np.unravel_index(np.argmax(hot * photons), hot.shape)
@@ -212,6 +215,20 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
             f"{dark.sum()} detector pixels count no photon, such as [{y}, {x}], where the probe alone sends "
             f"{bare[y, x]:.4g}: {MASK_THEM} at dead ones, or is the zero frequency not at [N/2, N/2]?"
         )
+
+
+def _seen(scan: Scan) -> NDArray[np.float64]:
+    """Return the part of the frames in which each detector pixel (y, x) counts."""
+    if scan.mask is None:
+        return np.ones((scan.side, scan.side))
+    mask: NDArray[np.bool_] = np.asarray(scan.mask)
+    return mask.astype(np.float64) if mask.ndim == 2 else mask.mean(axis=0)
+
+
+def _far_field(probe: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """Return the intensity (y, x) of the bare probe on the detector, of the probe's power."""
+    field = np.fft.fftshift(np.fft.fft2(probe.astype(np.complex128), norm="ortho"), axes=(-2, -1))
+    return (np.abs(field) ** 2).sum(axis=0)
 
 
 def _lit_frames(scan: Scan) -> NDArray[np.bool_]:

@@ -126,7 +126,7 @@ def noise_covariance(scan: Scan, where: str) -> NDArray[np.float64]:
     tree: Any = KDTree(scan.positions_px)
     nearest = tree.query(scan.positions_px, min(2, len(scan)))[1].reshape(len(scan), -1)
     # Of two frames at one position either may come first.
-    near = np.where(nearest[:, -1] == np.arange(len(scan)), nearest[:, 0], nearest[:, -1])
+    beside = np.where(nearest[:, -1] == np.arange(len(scan)), nearest[:, 0], nearest[:, -1])
     reach = range(-FURTHEST_PX, FURTHEST_PX + 1)
     lags = [(dy, dx) for dy in reach for dx in reach if (dy, dx) >= (0, 0)]
     light = np.zeros((scan.side, scan.side))
@@ -135,7 +135,7 @@ def noise_covariance(scan: Scan, where: str) -> NDArray[np.float64]:
         rows = np.arange(first, min(first + FRAMES_PER_BLOCK, len(scan)))
         counts = scan.counts[rows].astype(np.float32)
         light += counts.sum(axis=0, dtype=np.float64)
-        change = counts - scan.counts[near[rows]].astype(np.float32)
+        change = counts - scan.counts[beside[rows]].astype(np.float32)
         for lag in lags:
             one, other = (change[:, *window] for window in overlaid(*lag))
             products[lag] += np.einsum("fyx,fyx->yx", one, other) / 2
