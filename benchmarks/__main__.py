@@ -70,7 +70,7 @@ def seconds(work: Callable[[], object], device: torch.device = CPU, rounds: int 
 
 def show(name: str, us: float, reference: str, reference_us: float) -> None:
     """Print one line of the report: microseconds a frame, and how many times the reference that is."""
-    print(f"{name:<50} {us:9.1f} us a frame   {us / reference_us:7.2f} x {reference}", flush=True)
+    print(f"{name:<50} {us:9.1f} us a frame   {us / reference_us:8.3g} x {reference}", flush=True)
 
 
 def bare_transform(side: int) -> float:
