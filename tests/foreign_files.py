@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import emdfile
 import h5py
+import hdf5storage
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,8 +23,13 @@ PIXEL_M = HC_EV_M / ENERGY_EV * DISTANCE_M / (SIDE * DETECTOR_M)
 
 
 @cache
-def case() -> tuple[Scan, NDArray[np.complex64]]:
-    return fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=SIDE, defocus_um=200)
+def case(name: str = "") -> tuple[Scan, NDArray[np.complex64]]:
+    """Return the scan that a format is written from; a data cube's is a raster, all lines one way."""
+    jitter_px = 0.0 if name == "EMD" else 0.5
+    scan, truth = fdo.simulate(
+        1e4, seed=1, field_px=30, frame_side_px=SIDE, defocus_um=200, jitter_px=jitter_px
+    )
+    return (scan.frames(np.lexsort(scan.positions_px.T[::-1])) if name == "EMD" else scan), truth
 
 
 def metres(scan: Scan) -> NDArray[np.float64]:
@@ -63,25 +71,43 @@ def write_ptyd(file: h5py.File, scan: Scan) -> None:
 
 
 def write_emd(file: h5py.File, scan: Scan) -> None:
-    """Write a data cube as py4DSTEM does: dim vectors of two values, their units as attributes."""
-    group = file.create_group("datacube_root/datacube")
-    group["data"] = scan.counts[:].astype(np.uint16).reshape(7, 7, SIDE, SIDE)
-    for axis, (step, unit) in enumerate(
-        [(5 * PIXEL_M * 1e9, "nm")] * 2 + [(1e-10 / (SIDE * PIXEL_M), "A^-1")] * 2
-    ):
-        group[f"dim{axis}"] = np.array([0.0, step])
-        group[f"dim{axis}"].attrs["units"] = unit
+    """Write a data cube by py4DSTEM's own library for files, with its calibration."""
+    steps = [(5 * PIXEL_M * 1e9, "nm")] * 2 + [(1e-10 / (SIDE * PIXEL_M), "A^-1")] * 2
+    cube = emdfile.Array(
+        scan.counts[:].astype(np.uint16).reshape(7, 7, SIDE, SIDE),
+        name="datacube",
+        units="pixel intensity",
+        dims=[[0, step] for step, _ in steps],
+        dim_names=["Rx", "Ry", "Qx", "Qy"],
+        dim_units=[unit for _, unit in steps],
+    )
+    calibration = emdfile.Metadata(name="calibration")
+    calibration["R_pixel_size"], calibration["R_pixel_units"] = steps[0]
+    calibration["Q_pixel_size"], calibration["Q_pixel_units"] = steps[2]
+    cube.metadata = calibration
+    copy_into(file, lambda path: emdfile.save(path, cube))
 
 
 def write_shelves(file: h5py.File, scan: Scan) -> None:
-    """Write a result of PtychoShelves as MATLAB keeps it: axes reversed, complex numbers as pairs."""
-    pairs = np.empty(scan.probe.shape, [("real", "f4"), ("imag", "f4")])
-    probe = np.swapaxes(scan.probe, -1, -2)
-    pairs["real"], pairs["imag"] = probe.real, probe.imag
-    file["probe"] = pairs
-    file["outputs/probe_positions"] = scan.positions_px[:, ::-1].T
-    file["dp"] = scan.counts[:].astype(np.float32)
-    file["p/dx_spec"] = PIXEL_M
+    """Write a result of PtychoShelves as MATLAB's v7.3 keeps it, by another's writer of that format."""
+    frames_last = np.moveaxis(scan.counts[:].astype(np.float32), 0, -1)
+    result = {
+        "probe": np.moveaxis(scan.probe, 0, -1),
+        "outputs": {"probe_positions": scan.positions_px[:, ::-1]},
+        "dp": frames_last,
+        "p": {"dx_spec": np.full(2, PIXEL_M)},
+    }
+    copy_into(file, lambda path: hdf5storage.savemat(path, result, format="7.3", appendmat=False))
+
+
+def copy_into(file: h5py.File, write: Callable[[str], object]) -> None:
+    """Copy all that a library writes to a path of its own."""
+    with TemporaryDirectory() as folder:
+        path = str(Path(folder, "written"))
+        write(path)
+        with h5py.File(path) as source:
+            for name in source:
+                source.copy(name, file)
 
 
 def write_ptyr(file: h5py.File, scan: Scan) -> None:
@@ -109,12 +135,5 @@ WITHOUT_FRAMES = {"ptyr": write_ptyr}
 
 def written(path: Path, name: str) -> Path:
     with h5py.File(path, "w") as file:
-        (WRITERS | WITHOUT_FRAMES)[name](file, raster() if name == "EMD" else case()[0])
+        (WRITERS | WITHOUT_FRAMES)[name](file, case(name)[0])
     return path
-
-
-@cache
-def raster() -> Scan:
-    """Return a scan whose lines all run the same way, as a data cube has them."""
-    scan = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=SIDE, defocus_um=200, jitter_px=0)[0]
-    return scan.frames(np.lexsort(scan.positions_px.T[::-1]))

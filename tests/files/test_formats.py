@@ -22,6 +22,7 @@ from fly64_dose_overlap.files.own_npz import read_user_base
 from fly64_dose_overlap.files.product import Optics, write_product
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.physics.model import ScanModel
+from fly64_dose_overlap.scan import Scan
 from foreign_files import (
     DISTANCE_M,
     ENERGY_EV,
@@ -29,14 +30,12 @@ from foreign_files import (
     SIDE,
     WRITERS,
     case,
-    raster,
     written,
 )
 
 
-def residual(found: dict[str, Any], probe: NDArray[np.complex64]) -> float:
-    """Return the R-factor of the truth, moved to where the file's grid has it."""
-    scan, truth = case()
+def residual(found: dict[str, Any], scan: Scan, truth: NDArray[np.complex64]) -> float:
+    """Return the R-factor of the truth, moved to where the file's grid has it, lit by the file's probe."""
     positions = np.stack([found[rules.YCOORDS], found[rules.XCOORDS]], axis=1)
     moved = np.rint((positions - scan.positions_px).mean(axis=0)).astype(int)
     height, width = found[rules.OBJECT].shape
@@ -46,7 +45,8 @@ def residual(found: dict[str, Any], probe: NDArray[np.complex64]) -> float:
     rows, columns = (slice(a, b) for a, b in zip(low, high, strict=True))
     there = tuple(slice(a, b) for a, b in zip(low - moved, high - moved, strict=True))
     obj[rows, columns] = truth[there]
-    model = ScanModel(torch.from_numpy(probe), positions, (height, width))
+    probe = torch.from_numpy(found.get(rules.PROBE, scan.probe))
+    model = ScanModel(probe, positions, (height, width))
     expected = model.expected(torch.from_numpy(obj), slice(0, len(positions))).numpy()
     seen = found[COUNTS].astype(np.float64)
     return float(np.abs(np.sqrt(seen) - np.sqrt(expected)).sum() / np.sqrt(seen).sum())
@@ -54,7 +54,7 @@ def residual(found: dict[str, Any], probe: NDArray[np.complex64]) -> float:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_scan_is_read_as_it_was_recorded(name: str, tmp_path: Path) -> None:
-    scan = raster() if name == "EMD" else case()[0]
+    scan, truth = case(name)
     with ForeignScan(HdfFile(written(tmp_path / "scan.h5", name))) as reader:
         assert reader.format in name
         found = {key: reader.load(key) for key in reader}
@@ -67,10 +67,12 @@ def test_a_scan_is_read_as_it_was_recorded(name: str, tmp_path: Path) -> None:
     positions = np.stack([found[rules.YCOORDS], found[rules.XCOORDS]], axis=1)
     apart = positions - scan.positions_px
     np.testing.assert_allclose(apart, np.broadcast_to(apart[0], apart.shape), atol=1e-6)
-    if name != "EMD":
-        np.testing.assert_allclose(found.get(rules.PROBE, scan.probe), scan.probe)
-        empty = {**found, COUNTS: np.roll(found[COUNTS], 1, axis=0)}
-        assert residual(found, scan.probe) < 0.7 * residual(empty, scan.probe)
+    np.testing.assert_allclose(found.get(rules.PROBE, scan.probe), scan.probe)
+    y, x = scan.positions_px.T
+    own = {rules.YCOORDS: y, rules.XCOORDS: x, rules.OBJECT: truth, COUNTS: scan.counts[:]}
+    assert residual(found, scan, truth) == pytest.approx(residual(own, scan, truth), rel=1e-3)
+    for wrong in (np.roll(found[COUNTS], 1, axis=0), found[COUNTS].swapaxes(1, 2)):
+        assert residual({**found, COUNTS: wrong}, scan, truth) > 1.1 * residual(found, scan, truth)
     if name.startswith("CXI") or name == "ptyd":
         assert np.argwhere(~found["mask"]).tolist() == [[3, 4]]
 

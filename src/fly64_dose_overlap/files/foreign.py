@@ -38,6 +38,7 @@ class ForeignScan:
             found = mapped(fields, file) if fields else _understood(file)
             self.format = found.name
             self._frames = found.frames
+            self._transposed = found.transposed
             self._arrays, self.physics = in_pixels(found, self._file)
         except BaseException:
             self._file.__exit__()
@@ -66,7 +67,8 @@ class ForeignScan:
         if key != COUNTS or self._frames is None:
             return self._arrays[key].shape, self._arrays[key].dtype
         shape, dtype = self._file.header(self._frames)
-        return (int(np.prod(shape[:-2])), *shape[-2:]), dtype
+        sides = shape[:-3:-1] if self._transposed else shape[-2:]
+        return (int(np.prod(shape[:-2])), *sides), dtype
 
     def load(self, key: str) -> AnyArray:
         """Return an array."""
@@ -78,7 +80,8 @@ class ForeignScan:
         assert self._frames is not None
         shape, _ = self._file.header(self._frames)
         for block in self._file.stream(self._frames, max(1, rows // int(np.prod(shape[1:-2])))):
-            yield block.reshape(-1, *shape[-2:])
+            frames = block.reshape(-1, *shape[-2:])
+            yield frames.swapaxes(1, 2) if self._transposed else frames
 
 
 def _understood(file: HdfFile | NpzReader) -> Found:

@@ -57,6 +57,8 @@ class Found:
         Probe, object and mask, if the file has them.
     object_centre_m : (2,) float64, optional
         Of the object among the arrays, (y, x), in the coordinates of the positions.
+    transposed : bool
+        Whether frames lie (frame, x, y).
     """
 
     name: str
@@ -69,6 +71,7 @@ class Found:
     object_pixel_m: float | None = None
     arrays: dict[str, AnyArray] = field(default_factory=lambda: {})
     object_centre_m: NDArray[np.float64] | None = None
+    transposed: bool = False
 
 
 def _pairs(file: HdfFile | NpzReader, *names: str) -> NDArray[np.float64]:
@@ -135,6 +138,16 @@ def _square(file: HdfFile, name: str, x: float | None, y: float | None) -> float
     return y if x is None else x
 
 
+def _side(file: HdfFile, name: str) -> float | None:
+    """Return the side of a pixel from a dataset with one number, or two; None where there is none."""
+    if name not in file:
+        return None
+    sides = file.load(name).ravel()
+    if not sides.size or sides.dtype.kind not in "iuf" or not np.isfinite(sides).all():
+        return None
+    return _square(file, name, float(sides[-1]), float(sides[0]))
+
+
 def _number(file: HdfFile, name: str, *keys: str) -> float | None:
     """Return the first of some attributes that is there, which must be a number."""
     for key in keys:
@@ -199,15 +212,12 @@ def ptyd(file: HdfFile) -> Found | None:
     if file.groups("chunks") != ["0"]:
         problem = f"has {len(file.groups('chunks'))} chunks"
         raise StudyError(file.where, problem, "save it in one: ptypy's save = 'merge'")
-    pixel = file.load("meta/psize") if "meta/psize" in file else np.zeros(0)
     found = Found(
         "ptyd",
         "chunks/0/data",
         energy_ev=_in_units(file, file.first("meta/energy"), 1e3),
         distance_m=_in_units(file, file.first("meta/distance"), 1.0),
-        detector_pixel_m=_square(file, "meta/psize", *map(float, pixel.ravel()[[-1, 0]]))
-        if pixel.size
-        else None,
+        detector_pixel_m=_side(file, "meta/psize"),
     )
     if name := file.first("chunks/0/positions"):
         found.positions_m = _positions(file, name)
@@ -285,7 +295,9 @@ def ptychoshelves(file: HdfFile) -> Found | None:
         found.arrays[rules.PROBE] = np.swapaxes(_images(file, "probe"), -1, -2)
     else:
         return None
-    found.object_pixel_m = file.number(file.first("p/dx_spec"))
+    found.object_pixel_m = _side(file, "p/dx_spec")
+    # MATLAB's save names the class; programs that prepare frames for it write (frame, y, x) without.
+    found.transposed = file.attribute("dp", "MATLAB_class") is not None
     return found
 
 
