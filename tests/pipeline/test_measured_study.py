@@ -29,6 +29,7 @@ from fly64_dose_overlap.pipeline.stages import (
     reference,
     train,
 )
+from fly64_dose_overlap.pipeline.matrix.plan import overridden
 from fly64_dose_overlap.pipeline.study import all_methods, load_study
 from fly64_dose_overlap.scan import Scan
 from tiny_study import write_params
@@ -203,7 +204,9 @@ def test_a_dose_that_was_not_measured_is_refused(folder: Path) -> None:
     assert cells.MEASURED_FILE.read_bytes() == left
 
 
-def test_without_a_truth_nothing_learns_from_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_truth_nothing_learns_from_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     params = write_params(folder, **{**CHANGES, "learned": ["supervised"]})
     with pytest.raises(StudyError, match=r"learned: supervised learns from the true object, .*; take it out"):
         check.main(params)
@@ -211,6 +214,10 @@ def test_without_a_truth_nothing_learns_from_it(folder: Path, capsys: pytest.Cap
         train.main("supervised", params)
     assert "supervised" not in all_methods(load_study(params))["learned"]
     assert "left out: supervised" in capsys.readouterr().err
+    simulated = overridden(params, ["base.frames=simulated", "learned=[]"])
+    assert "supervised" in all_methods(simulated)["learned"]
+    made = write_params(tmp_path, **{**CHANGES, "base": {"source": "synthetic"}})
+    assert "supervised" not in all_methods(overridden(made, ["base.source=mine.npz"]))["learned"]
     write_params(folder, **{**CHANGES, "base": {"source": "mine.npz", "frames": "simulated"}})
 
 

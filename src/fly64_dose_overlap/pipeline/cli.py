@@ -18,7 +18,14 @@ from fly64_dose_overlap.pipeline.matrix import dvc_queue, history
 from fly64_dose_overlap.pipeline.matrix.cluster import Engine, cluster_jobs, collect
 from fly64_dose_overlap.pipeline.matrix.data import restore
 from fly64_dose_overlap.pipeline.matrix.on_dask import run_on_dask
-from fly64_dose_overlap.pipeline.matrix.plan import TARGET, Experiment, Selection, parse_dose, plan
+from fly64_dose_overlap.pipeline.matrix.plan import (
+    TARGET,
+    Experiment,
+    Selection,
+    overridden,
+    parse_dose,
+    plan,
+)
 from fly64_dose_overlap.pipeline.matrix.results import print_table, write_record
 from fly64_dose_overlap.pipeline.matrix.run import run_in_queue
 from fly64_dose_overlap.pipeline.matrix.slurm import MINUTES, run_on_slurm
@@ -277,7 +284,7 @@ class _Matrix:
         seeds: int,
         overrides: OverridesOption,
     ) -> None:
-        methods = all_methods(load_study())
+        methods = all_methods(overridden(PARAMS_FILE, overrides or ()))
         self.commit = history.baseline()
         doses = [parse_dose(text) for text in dose or ()]
         selection = Selection(doses, view or (), gridsize or (), seeds, overrides or ())

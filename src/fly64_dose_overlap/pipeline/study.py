@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
-from fly64_dose_overlap.config import PARAMS_FILE, Params, load_params
+from fly64_dose_overlap.config import PARAMS_FILE, BaseParams, Params, load_params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import read_json
+from fly64_dose_overlap.files.own_npz import has_frames
 from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.methods.registry import make_method, method_class
 from fly64_dose_overlap.pipeline.cells import REFERENCE_METRICS
@@ -46,11 +47,11 @@ def load_study(path: Path = PARAMS_FILE) -> Params:
 def all_methods(params: Params) -> dict[str, list[str]]:
     """Return the lists ``learned`` and ``iterative`` of every method that has settings.
 
-    Those that learn from the true object are left out, and it is said, where the frames of the
-    working tree were measured.
+    Those that learn from the true object are left out, and it is said, where frames are studied as
+    they were measured.
     """
     found: dict[str, list[str]] = {"learned": [], "iterative": []}
-    left_out = learning_from_truth(params.methods) if is_measured() else []
+    left_out = learning_from_truth(params.methods) if is_measured(params.base) else []
     if left_out:
         say(f"left out: {', '.join(left_out)}, since nobody knows the true object of measured frames")
     for name in (each for each in params.methods if each not in left_out):
@@ -58,8 +59,16 @@ def all_methods(params: Params) -> dict[str, list[str]]:
     return {key: names for key, names in found.items() if names}
 
 
-def is_measured() -> bool:
-    """Return whether the frames of the working tree were measured."""
+def is_measured(base: BaseParams) -> bool:
+    """Return whether frames are studied as they were measured.
+
+    A copy of the study, in DVC's queue or from a remote, need not have the file: it has the base
+    set, and what the stages said of it.
+    """
+    if base.is_synthetic or base.frames == "simulated":
+        return False
+    if Path(base.source).is_file():
+        return has_frames(base.source, base.fields)
     return REFERENCE_METRICS.is_file() and read_json(REFERENCE_METRICS).get("kind") == "measured"
 
 

@@ -31,7 +31,7 @@ def restore(experiments: Sequence[Experiment], tree: Params) -> None:
     with Repo() as repo:
         shared = [each for each in experiments if shares_data(repo, each, tree)]
         files = sorted({str(each.cell.data(half)) for each in shared for half in HALVES})
-        if files and is_measured():  # evaluation compares with it
+        if files and is_measured(tree.base):  # evaluation compares with it
             files.append(str(REFERENCE))
         results = sorted(found for each in experiments for found in recorded_results(repo, each))
         with repo.lock:

@@ -33,13 +33,10 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
 
 def _require_truth(learned: list[str], base: BaseParams, params_file: Path) -> None:
     """Refuse a method that learns from the true object, if frames are to be studied as they were measured."""
-    from fly64_dose_overlap.files.own_npz import has_frames
-    from fly64_dose_overlap.pipeline.study import learning_from_truth
+    from fly64_dose_overlap.pipeline.study import is_measured, learning_from_truth
 
     names = learning_from_truth(learned)
-    simulated = base.is_synthetic or base.frames == "simulated"
-    # A copy in DVC's queue need not have the file: it has the base set.
-    if names and not simulated and Path(base.source).is_file() and has_frames(base.source, base.fields):
+    if names and is_measured(base):
         problem = f"learned: {names[0]} learns from the true object, which nobody knows of measured frames"
         raise StudyError(str(params_file), problem, "take it out, or set base.frames: simulated")
 
