@@ -18,6 +18,7 @@ from fly64_dose_overlap.files.dataset import read_base, read_scan, read_truth
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.pipeline import cells
+from fly64_dose_overlap.pipeline.matrix.plan import overridden
 from fly64_dose_overlap.pipeline.stages import (
     base,
     check,
@@ -29,7 +30,6 @@ from fly64_dose_overlap.pipeline.stages import (
     reference,
     train,
 )
-from fly64_dose_overlap.pipeline.matrix.plan import overridden
 from fly64_dose_overlap.pipeline.study import all_methods, load_study
 from fly64_dose_overlap.scan import Scan
 from tiny_study import write_params
