@@ -75,6 +75,17 @@ def test_a_fit_explains_its_own_noise_too_and_halves_agree_in_coarse_detail() ->
         assert abs(curve.frc[-6:].mean()) < 0.2
 
 
+def test_frames_that_an_object_was_not_made_of_pay_for_fitted_noise() -> None:
+    scan = two_modes()
+    found = fdo.agreement(scan, epochs=10).unseen
+    even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
+    obj = torch.from_numpy(fdo.reconstruct(even, "ml", epochs=10).obj)
+    assert found is not None
+    assert found.chi_square == fit(odd.model, odd.counts, obj, generator(1)).chi_square
+    own = fit(even.model, even.counts, obj, generator(1))
+    assert own.deviance < own.deviance_floor < found.deviance
+
+
 def test_halves_of_frames_without_noise_agree_in_fine_detail_too() -> None:
     found = fdo.agreement(two_modes(1000, noise=False), epochs=20)
     assert found.fit.r_factor < 0.01
@@ -142,6 +153,9 @@ def test_it_is_said_in_one_line_and_drawn() -> None:
     assert found.cutoffs_nm["even/odd"]["half-bit"] == 50 / at
     for each, unit in ((plain, ""), (found, f" ({50 / at:.3g} nm)")):
         misfit = f"R-factor {each.fit.r_factor:.4f} (noise {each.fit.r_floor:.4f})"
+        assert each.unseen is not None
+        unseen = f"{each.unseen.deviance:.4f} (noise {each.unseen.deviance_floor:.4f})"
+        misfit += f", deviance of unseen frames {unseen}"
         line = f"ML: {misfit}, even/odd half-bit at {at:.2f}{unit}, even/odd one-seventh"
         assert str(each).startswith(line)
         assert "\n" not in str(each)

@@ -359,12 +359,15 @@ def agreement(
     region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
     inside = region.rectangle
     curves: dict[str, FrcCurve] = {}
+    unseen = None
     for name, pair in halves(scan, generator(seed, "agreement")):
         first, second = (found(half).obj for half in pair)
+        if name == "even/odd":
+            unseen = fit(pair[1].model, pair[1].counts, torch.from_numpy(first), noise)
         aligned = align_to(first, second, region, upsampling=EVALUATION.registration_upsampling)
         curves[name] = fourier_ring_correlation(first[inside], aligned.field[inside])
     pixel_nm = pixel_nm or (None if scan.optics is None else scan.optics.object_pixel_m * 1e9)
-    agreed = Agreement(whole, misfit, empty.r_factor, curves, pixel_nm)
+    agreed = Agreement(whole, misfit, empty.r_factor, curves, pixel_nm, unseen)
     if agreed.doubt:
         warnings.warn(agreed.doubt, stacklevel=3)
     return agreed

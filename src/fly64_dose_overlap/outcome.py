@@ -145,6 +145,9 @@ class Agreement(Brief):
         photons of every frame, which have all of it.
     pixel_nm : float or None
         Side of an object pixel, where it is known.
+    unseen : Fit or None
+        How well the object of the even frames explains the odd ones, which it was not made of; None
+        where frames cannot be divided. Unlike the correlation it pays for what halves share.
     """
 
     result: Result
@@ -152,6 +155,7 @@ class Agreement(Brief):
     r_empty: float
     frc: dict[str, FrcCurve]
     pixel_nm: float | None
+    unseen: Fit | None
 
     @property
     def cutoffs_nyquist(self) -> dict[str, dict[ThresholdName, float]]:
@@ -204,6 +208,9 @@ class Agreement(Brief):
         if not self.is_fit:
             return f"{self.result.label}: no resolution, since {self.doubt}"
         parts = [f"{self.result.label}: R-factor {self.fit.r_factor:.4f} (noise {self.fit.r_floor:.4f})"]
+        if self.unseen is not None:
+            noise = f"noise {self.unseen.deviance_floor:.4f}"
+            parts.append(f"deviance of unseen frames {self.unseen.deviance:.4f} ({noise})")
         for halves, found in self.cutoffs_nyquist.items():
             for name, value in found.items():
                 nanometres = self.cutoffs_nm[halves][name]
