@@ -35,7 +35,7 @@ matrix: $(INSTALLED) ## run all cells as queued experiments and compare them (AR
 	@$(IN_VENV) dvc remote list | grep -q . || $(IN_VENV) dvc repro overlap
 	$(IN_VENV) dose-overlap matrix $(ARGS)
 
-remote: $(INSTALLED) ## name a folder as remote storage: make remote STORE=/folder/outside
+remote: $(if $(STORE),$(INSTALLED)) ## name a folder as remote storage: make remote STORE=/folder/outside
 	@test -n "$(STORE)" || { echo "make: name the folder: make remote STORE=/folder/outside" >&2; exit 1; }
 	mkdir -p "$(STORE)"
 	$(IN_VENV) dvc remote add --local --force --default storage "$$(realpath "$(STORE)")"

@@ -3,7 +3,7 @@
 #
 # Simulate a small scan, reconstruct it, compare the result with the physical limit, and see
 # what fewer photons would have cost. Nothing here needs DVC or `params.yaml`. The file
-# is a notebook: open `examples/first_steps.py` in Jupyter with jupytext, or run it as it is.
+# is a notebook: open it in JupyterLab (`pip install jupyterlab`) as one, or run it as it is.
 
 # %%
 import matplotlib.pyplot as plt

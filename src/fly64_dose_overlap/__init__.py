@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
+    from fly64_dose_overlap.errors import StudyError
     from fly64_dose_overlap.front import (
         agreement,
         limit,
@@ -43,6 +44,7 @@ __all__ = [
     "Result",
     "Scan",
     "Scores",
+    "StudyError",
     "__version__",
     "agreement",
     "limit",
@@ -63,7 +65,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "methods":
         return import_module(f"{__name__}.methods")
-    module = "scan" if name in ("Optics", "Scan") else "front"
+    module = {"Optics": "scan", "Scan": "scan", "StudyError": "errors"}.get(name, "front")
     return getattr(import_module(f"{__name__}.{module}"), name)
 
 

@@ -259,7 +259,8 @@ class Params(Section):
         if others := [name for name in self.halves if name not in chosen]:
             raise ValueError(f"halves: {others[0]} is in neither learned nor iterative")
         if lacking := [name for name in chosen if name not in self.methods]:
-            raise ValueError(f"methods has no settings of {lacking[0]}")
+            known = ", ".join(self.methods)
+            raise ValueError(f"methods has no settings of {lacking[0]}, it has those of {known}")
         return self
 
 

@@ -80,7 +80,7 @@ class Result(Brief):
             panel.set(title=title, xlabel="x (object pixels)", ylabel="y (object pixels)")
             figure.colorbar(drawn, ax=panel, shrink=0.8)
         figure.suptitle(self.label)
-        return figure
+        return _shown_once(figure)
 
 
 @dataclass(frozen=True, repr=False)
@@ -215,7 +215,8 @@ class Agreement(Brief):
             for name, value in found.items():
                 nanometres = self.cutoffs_nm[halves][name]
                 unit = "" if nanometres is None else f" ({nanometres:.3g} nm)"
-                parts.append(f"{halves} {name} at {value:.2f}{unit}")
+                least = "at least " if value == 1 else ""
+                parts.append(f"{halves} {name} at {least}{value:.2f}{unit}")
         return f"{', '.join(parts)} of Nyquist"
 
     def plot(self) -> Figure:
@@ -228,6 +229,16 @@ class Agreement(Brief):
         curve = next(iter(self.frc.values()))
         for name, style in zip(THRESHOLDS, ("-.", ":"), strict=True):
             axes.plot(curve.nyquist_fraction, curve.threshold(name), style, color="grey", label=name)
-        axes.set(xlabel="spatial frequency / Nyquist", ylabel="FRC", title=self.result.label)
+        title = f"{self.result.label}: agreement of halves of the data"
+        axes.set(xlabel="spatial frequency / Nyquist", ylabel="FRC", title=title)
         axes.legend()
-        return figure
+        return _shown_once(figure)
+
+
+def _shown_once(figure: Figure) -> Figure:
+    """Return a figure that a notebook draws as the value of its cell, and not as an open figure too."""
+    import matplotlib.pyplot as plt
+
+    if "inline" in plt.get_backend():
+        plt.close(figure)
+    return figure

@@ -100,8 +100,22 @@ def test_what_a_file_does_not_say_is_not_guessed(tmp_path: Path) -> None:
     path = written(tmp_path / "scan.cxi", "CXI")
     with h5py.File(path, "r+") as file:
         del file["entry_1/instrument_1/source_1/energy"]
-    with pytest.raises(StudyError, match=r"lengths, but the file does not say energy_ev; map"):
+    with pytest.raises(
+        StudyError, match=r"lengths, but the file does not say energy_ev; state them in base.fields"
+    ):
         ForeignScan(HdfFile(path))
+
+
+def test_what_a_file_does_not_say_is_stated_beside_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "scan.cxi", "CXI")
+    with h5py.File(path, "r+") as file:
+        del file["entry_1/instrument_1/source_1/energy"]
+    with ForeignScan(HdfFile(path), {"energy_ev": ENERGY_EV}) as reader:
+        assert reader.format == "CXI"
+        assert reader.physics["object_pixel_m"] == pytest.approx(PIXEL_M, rel=1e-6)
+        assert rules.PROBE in reader
+    with pytest.raises(StudyError, match=r"has no dataset 'nothing'; it holds"):
+        ForeignScan(HdfFile(path), {"energy_ev": "nothing"})
 
 
 def test_a_probe_that_changes_from_frame_to_frame_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 
 import factories
 import tiny_scan
+from fly64_dose_overlap import methods
 from fly64_dose_overlap.config import Section
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods import registry
@@ -286,9 +287,9 @@ def test_no_package_takes_the_place_of_a_method(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("other_name", "other_name = elsewhere:Flat: is no complete Method with the name 'other_name'"),
-        ("function", "function = elsewhere:not_a_method: is no complete Method with the name 'function'"),
-        ("unfinished", "unfinished = elsewhere:Unfinished: is no complete Method with the name 'unfinished'"),
+        ("other_name", "other_name = elsewhere:Flat: the name of Flat is 'flat'; it must be 'other_name'"),
+        ("function", "function = elsewhere:not_a_method: is no Method; docs/methods.md"),
+        ("unfinished", "unfinished = elsewhere:Unfinished: Unfinished does not define run"),
         (
             "mapped",
             "mapped = elsewhere:Mapped: its Settings must derive from config.Section, got <class 'dict'>",
@@ -330,3 +331,49 @@ def test_a_method_of_another_package_that_cannot_be_made_is_one_line() -> None:
         make_method("demanding")
     with pytest.raises(StudyError, match=r"^mine: contrast: input should be a valid number, got 'x'$"):
         make_method("demanding", {"brightness": 1.0, "contrast": "x"}, where="mine")
+
+
+OWN_FILE = """
+from fly64_dose_overlap.methods.base import Iteration, IterationSettings
+
+class Mine(Iteration):
+    name = "mine"
+    label = "mine"
+
+    class Settings(IterationSettings):
+        epochs: int = 3
+        step: float = 0.5
+
+    def run(self, scan, seed):
+        yield
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("", "", None),
+        ('name = "mine"', 'name = "other"', "the name of Mine is 'other'; it must be 'mine'"),
+        ('label = "mine"', "", r"the label \('algorithm'\) must be one line of text, got None"),
+        ("step: float", "step", "cannot be imported .*non-annotated attribute"),
+        ("def run", "def ran", "Mine does not define run"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_ones_own_is_one_line(
+    old: str, new: str, problem: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN_FILE.replace(old, new))
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    caches = [vars(registry)[name] for name in ("_own_modules", "_own", "method_class")]
+    for cached in caches:
+        cached.cache_clear()
+    try:
+        if problem is None:
+            assert make_method("mine").settings.model_dump() == {"epochs": 3, "step": 0.5}
+        else:
+            with pytest.raises(StudyError, match=rf"^methods/mine\.py: {problem}"):
+                make_method("mine")
+    finally:
+        sys.modules.pop(f"{methods.__name__}.mine", None)
+        for cached in caches:
+            cached.cache_clear()

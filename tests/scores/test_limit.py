@@ -40,6 +40,10 @@ def test_psnr_has_the_range_of_the_truth_as_peak() -> None:
     assert LIMIT.psnr_db("phase", 2000) == pytest.approx(20)
     assert LIMIT.psnr_db("amplitude", 1000) == pytest.approx(10 * np.log10(25))
     assert replace(LIMIT, peak={"phase": 0.0, "amplitude": 0.5}).psnr_db("phase", 2000) is None
+    with pytest.raises(
+        StudyError, match=r"^limit: there is no PSNR of 'complex'; there is that of phase, amp"
+    ):
+        LIMIT.psnr_db("complex", 2000)  # pyright: ignore[reportArgumentType] - as a notebook may
 
 
 def test_kappa_compares_with_shot_noise_at_the_mean_fluence() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from fly64_dose_overlap.arrays import AnyArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
-from fly64_dose_overlap.files.formats import COUNTS, FORMATS, Found, mapped
+from fly64_dose_overlap.files.formats import COUNTS, FORMATS, NUMBERS, Found, mapped, stated
 from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.scan import HC_EV_M
@@ -35,7 +35,7 @@ class ForeignScan:
     def __init__(self, file: HdfFile | NpzReader, fields: Mapping[str, str | float] | None = None) -> None:
         self._file = file
         try:
-            found = mapped(fields, file) if fields else _understood(file)
+            found = _understood(file, fields or {})
             self.format = found.name
             self._frames = found.frames
             self._transposed = found.transposed
@@ -84,13 +84,17 @@ class ForeignScan:
             yield frames.swapaxes(1, 2) if self._transposed else frames
 
 
-def _understood(file: HdfFile | NpzReader) -> Found:
-    assert isinstance(file, HdfFile)
+def _understood(file: HdfFile | NpzReader, fields: Mapping[str, str | float]) -> Found:
+    """Return what a mapping names; one that states numbers alone adds them to a file of a known format."""
+    if not isinstance(file, HdfFile) or not fields.keys() <= {*NUMBERS}:
+        return mapped(fields, file)
     found = next((each for make in FORMATS if (each := make(file))), None)
     if found is None:
         known = ", ".join(("CXI", "ptypy's ptyd and ptyr", "ptychodus", "PtychoShelves", "EMD"))
         hint = f"name its datasets in base.fields; it holds {', '.join(file.names()[:20])}"
         raise StudyError(file.where, f"is HDF5 of no format that is known ({known})", hint)
+    for key, value in fields.items():
+        setattr(found, key, stated(value, file, f"{file.where}: base.fields.{key}"))
     return found
 
 
@@ -118,7 +122,7 @@ def in_pixels(found: Found, file: HdfFile | NpzReader) -> tuple[dict[str, AnyArr
             names = ("energy_ev", "distance_m", "detector_pixel_m")
             missing = [name for name in names if not getattr(found, name)]
             problem = f"positions are lengths, but the file does not say {', '.join(missing)}"
-            raise StudyError(file.where, problem, "map the file, and state them: base.fields")
+            raise StudyError(file.where, problem, "state them in base.fields (fields= in Python)")
         positions = found.positions_m / pixel
     if positions is not None:
         if not np.isfinite(positions).all():

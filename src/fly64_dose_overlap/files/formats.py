@@ -346,7 +346,7 @@ def mapped(fields: Mapping[str, str | float], file: HdfFile | NpzReader) -> Foun
     found = Found("mapping", named.get("frames"))
     for key in NUMBERS:
         if key in fields:
-            setattr(found, key, _stated(fields[key], file, f"{where}.{key}"))
+            setattr(found, key, stated(fields[key], file, f"{where}.{key}"))
     ours = {"probe": rules.PROBE, "object": rules.OBJECT, "mask": rules.MASK, "background": rules.BACKGROUND}
     found.arrays |= {name: file.load(named[key]) for key, name in ours.items() if key in named}
     mask = found.arrays.get(rules.MASK)
@@ -369,7 +369,7 @@ def mapped(fields: Mapping[str, str | float], file: HdfFile | NpzReader) -> Foun
     return found
 
 
-def _stated(value: str | float, file: HdfFile | NpzReader, where: str) -> float:
+def stated(value: str | float, file: HdfFile | NpzReader, where: str) -> float:
     """Return a number that is stated, or is the only one of a dataset."""
     if not isinstance(value, str):
         return float(value)

@@ -245,4 +245,5 @@ def check_windows(where: str, y: AnyArray, x: AnyArray, object_shape: tuple[int,
     if count:
         sizes = f"{side}x{side} probe outside the {object_shape[0]}x{object_shape[1]} object"
         problem = f"{count} of {len(y)} positions put the {sizes} ({worst[1]})"
-        raise StudyError(where, problem, "are positions in object pixels?")
+        hint = "are positions in object pixels? base.fields understands lengths: docs/own-data.md"
+        raise StudyError(where, problem, hint)

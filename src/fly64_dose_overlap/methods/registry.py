@@ -79,7 +79,9 @@ def make_method(name: str, settings: Any = None, *, where: str = "settings") -> 
             raise TypeError(f"__init__ must call Method.__init__, settings are {shown(made.settings)}")
         return made
     except ValidationError as error:
-        raise StudyError(where, first_problem(error)) from None
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        hint = f"there are {', '.join(found.Settings.model_fields)}" if unknown else ""
+        raise StudyError(where, first_problem(error), hint) from None
     except Exception as error:
         if name in _own_modules():
             raise
@@ -95,10 +97,15 @@ def _own_modules() -> frozenset[str]:
 @cache
 def _own(name: str) -> type[Method] | None:
     """Return the method that a module of this package defines, if it is one: it has the module's name."""
-    module = import_module(f"{PACKAGE}.{name}")
+    where = f"methods/{name}.py"
+    try:
+        module = import_module(f"{PACKAGE}.{name}")
+    except Exception as error:
+        raise StudyError(where, f"cannot be imported ({type(error).__name__}: {error})", "mend it") from error
     for found in vars(module).values():
-        if isinstance(found, type) and issubclass(found, Method) and vars(found).get("name") == name:
-            return found
+        here = isinstance(found, type) and issubclass(found, Method) and found.__module__ == module.__name__
+        if here and "name" in vars(found):
+            return _checked(found, name, where)
     return None
 
 
@@ -123,9 +130,18 @@ def _loaded(entry: EntryPoint) -> type[Method]:
     except (Exception, SystemExit) as error:
         problem = f"cannot be imported ({type(error).__name__}: {error})"
         raise StudyError(where, problem, MEND) from error
-    is_method = isinstance(found, type) and issubclass(found, Method) and not inspect.isabstract(found)
-    if not is_method or getattr(found, "name", None) != entry.name:
-        raise StudyError(where, f"is no complete Method with the name {entry.name!r}")
+    return _checked(found, entry.name, where)
+
+
+def _checked(found: Any, name: str, where: str) -> type[Method]:
+    """Return a method that has all that the runner asks of it."""
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise StudyError(where, "is no Method", "docs/methods.md has an example")
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+        raise StudyError(where, f"{found.__name__} does not define {', '.join(lacking)}")
+    if getattr(found, "name", None) != name:
+        problem = f"the name of {found.__name__} is {shown(getattr(found, 'name', None))}"
+        raise StudyError(where, problem, f"it must be {name!r}")
     check_heading(where, found.name, getattr(found, "label", None), getattr(found, "kind", None), {})
     if not (isinstance(found.Settings, type) and issubclass(found.Settings, Section)):
         problem = f"its Settings must derive from config.Section, got {shown(found.Settings)}"

@@ -146,6 +146,10 @@ class Limit(Brief):
 
         None where the truth is flat in that part and PSNR has no peak.
         """
+        if part not in self.peak:
+            raise StudyError(
+                "limit", f"there is no PSNR of {part!r}", f"there is that of {', '.join(self.peak)}"
+            )
         if self.peak[part] <= LEAST_PEAK:
             return None
         error = self.mean_squared_error(part, dose, prior=prior)

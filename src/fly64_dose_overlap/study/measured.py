@@ -80,7 +80,8 @@ def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan
         If the base set, which ``where`` names, has no frames, or as `defects`.
     """
     if base.amplitude is None:
-        raise StudyError(where, "has no frames", "add them as counts or diffraction")
+        hint = "name them counts or diffraction, or name the dataset in base.fields (fields= in Python)"
+        raise StudyError(where, "has no frames", hint)
     scan = scan_of(base)
     found = defects(scan, probe_in_photons=probe_in_photons)
     doubts = (orientation_doubt(scan, base.obj), scatter.doubt if (scatter := dispersion(scan)) else "")

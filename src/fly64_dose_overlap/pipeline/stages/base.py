@@ -30,7 +30,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     """
     from fly64_dose_overlap.files.atomic import sha256_of, write_json_atomic
     from fly64_dose_overlap.files.dataset import write_base
-    from fly64_dose_overlap.files.own_npz import read_user_base
+    from fly64_dose_overlap.files.own_npz import FRAME_KEYS, read_user_base
     from fly64_dose_overlap.files.product import recorded_optics
     from fly64_dose_overlap.study.base import make_synthetic_base
     from fly64_dose_overlap.study.gauge import in_standard_gauge
@@ -79,6 +79,10 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         warnings.warn(f"{source}: {message}", stacklevel=2)
     if measured:
         say(f"base: the frames of {source} are studied as they were measured")
+    elif not params.base.is_synthetic:
+        names = " or ".join(FRAME_KEYS)
+        why = "" if params.base.frames == "simulated" else f", which holds none named {names}"
+        say(f"base: frames are simulated from the object of {source}{why}")
     write_base(BASE_FILE, base)
     write_json_atomic(BASE_METRICS, {"source": source, "sha256": digest, **noise})
     sizes = f"probe {base.probe.shape}, object {base.obj.shape}"
