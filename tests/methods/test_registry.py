@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from collections.abc import Generator, Iterator
@@ -14,7 +15,6 @@ import torch
 
 import factories
 import tiny_scan
-from fly64_dose_overlap import methods
 from fly64_dose_overlap.config import Section
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods import registry
@@ -363,7 +363,8 @@ def test_what_is_wrong_with_a_file_of_ones_own_is_one_line(
     old: str, new: str, problem: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(OWN_FILE.replace(old, new))
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    package = importlib.import_module(registry.PACKAGE)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     caches = [vars(registry)[name] for name in ("_own_modules", "_own", "method_class")]
     for cached in caches:
         cached.cache_clear()
@@ -374,6 +375,6 @@ def test_what_is_wrong_with_a_file_of_ones_own_is_one_line(
             with pytest.raises(StudyError, match=rf"^methods/mine\.py: {problem}"):
                 make_method("mine")
     finally:
-        sys.modules.pop(f"{methods.__name__}.mine", None)
+        sys.modules.pop(f"{registry.PACKAGE}.mine", None)
         for cached in caches:
             cached.cache_clear()

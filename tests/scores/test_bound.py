@@ -205,3 +205,18 @@ def test_the_dose_is_that_which_was_counted_unless_it_is_given() -> None:
     seen = replace(scan(), counts=np.ones_like(scan().counts), probe=8 * scan().probe)
     found = find_limit(seen, truth(), THRESHOLD, settings(iterations=10))
     np.testing.assert_allclose(parts(found.unbiased), parts(quick_limit().unbiased), rtol=1e-5)
+
+
+def test_a_background_costs_the_same_at_the_exposure_of_any_dose() -> None:
+    """It is given in the photons of the scan, as the probe, and the bounds are those of one photon."""
+    side = scan().side
+    found: list[Limit] = []
+    for photons in (100.0, 10_000.0):
+        dark = np.full((side, side), 0.2 * photons / side**2, np.float32)
+        counts = np.full_like(scan().counts, photons / side**2)
+        probe = scan().probe * np.float32(photons**0.5)
+        seen = replace(scan(), counts=counts, probe=probe, background=dark)
+        found.append(find_limit(seen, truth(), THRESHOLD, settings(iterations=10)))
+    np.testing.assert_allclose(parts(found[0].unbiased), parts(found[1].unbiased), rtol=1e-4)
+    dearer = np.array(parts(found[0].unbiased)) / parts(quick_limit().unbiased)
+    assert np.all((dearer > 1.05) & (dearer < 3))

@@ -76,15 +76,17 @@ def find_limit(
     region_threshold : float
         See `scan_region`.
     dose : float, photons per frame, optional
-        Expected photons of the scan's probe; by default what was counted.
+        Expected photons of the scan, its background's included; by default what was counted.
 
     Raises
     ------
     StudyError
         If the truth is constant over the region.
     """
-    probe = scan.probe / np.float32((dose or scan.photons_per_frame) ** 0.5)
-    reached, window = replace(scan, probe=probe).cropped()
+    photons = np.float32(dose or scan.photons_per_frame)
+    # At one photon per frame: a background grows with the exposure, as the light does.
+    dark = None if scan.background is None else scan.background / photons
+    reached, window = replace(scan, probe=scan.probe / photons**0.5, background=dark).cropped()
     fluence, truth = reached.illumination(), truth[window]
     region = scan_region(fluence, reached.positions_px, region_threshold)
     inside = truth[region.mask]
