@@ -80,6 +80,8 @@ class BaseParams(Section):
             )
         if self.is_synthetic and self.frames == "measured":
             raise ValueError(f"frames: measured needs a file, and source is {self.source}")
+        if self.is_synthetic and (self.counts_per_photon is not None or self.fields is not None):
+            raise ValueError(f"fields and counts_per_photon are of a file, and source is {self.source}")
         if self.noise == "whiten" and self.counts_per_photon is not None:
             raise ValueError("noise: whiten measures what makes a photon; counts_per_photon must be null")
         if self.noise == "whiten" and (self.is_synthetic or self.frames == "simulated"):

@@ -193,6 +193,12 @@ class Scan(Brief):
                 counts = np.where(self.mask if self.mask.ndim == 2 else self.mask[frames], counts, 0)
             yield counts
 
+    def cleared(self) -> Scan:
+        """Return the scan without what the detector left in pixels that do not count, NaN or anything."""
+        if self.mask is None:
+            return self
+        return replace(self, counts=spool(self.counts.shape, np.float32, self.blocks()))
+
     @property
     def always_counting(self) -> NDArray[np.bool_]:
         """Detector pixels that count in every frame, (y, x)."""

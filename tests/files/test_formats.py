@@ -118,6 +118,26 @@ def test_what_a_file_does_not_say_is_stated_beside_it(tmp_path: Path) -> None:
         ForeignScan(HdfFile(path), {"energy_ev": "nothing"})
 
 
+def test_a_probe_is_added_to_a_format_that_has_none(tmp_path: Path) -> None:
+    path = written(tmp_path / "scan.ptyd", "ptyd")
+    with pytest.raises(StudyError, match=r"no probeGuess.*; add it as a dataset and name it: base\.fields"):
+        read_user_base(path)
+    with h5py.File(path, "r+") as file:
+        file["mine"] = case()[0].probe
+    found = read_user_base(path, modes="all", fields={"probe": "mine"})
+    np.testing.assert_array_equal(found.probe, case()[0].probe)
+    assert found.mask is not None
+    assert np.argwhere(~found.mask[:]).tolist() == [[3, 4]]
+
+
+def test_a_unit_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "scan.cxi", "CXI")
+    with h5py.File(path, "r+") as file:
+        file["entry_1/instrument_1/detector_1/distance"].attrs["units"] = "eV"
+    with pytest.raises(StudyError, match=r"detector_1/distance is in 'ev'; understood are a, angstrom, m, "):
+        ForeignScan(HdfFile(path))
+
+
 def test_a_probe_that_changes_from_frame_to_frame_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "scan.cxi", "CXI")
     with h5py.File(path, "r+") as file:

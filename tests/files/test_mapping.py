@@ -70,11 +70,13 @@ def test_an_npz_with_other_names_is_mapped_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frame": "a"}, r"base.fields: frame is unknown; it may have frames, y, x, probe"),
+        ({"frame": "a"}, r"base.fields: frame is unknown; it may have frames, y, x, unit, probe"),
         ({"frames": "nothing"}, r"frames: there is no 'nothing'; the file holds entry/data/eiger"),
         ({"unit": None}, "unit of y and x is None; state one of px, m"),
         ({"unit": "furlong"}, "unit of y and x is 'furlong'; state one of"),
-        ({"x": None}, "names one of y and x; positions have both"),
+        ({"x": None}, "does not name both y and x; a scan has positions"),
+        ({"x": "motors/sy"}, "y and x are both 'motors/sy'; each has a number of every frame"),
+        ({"object_pixel_m": 0.0}, "base.fields.object_pixel_m: is 0; it must be positive"),
         ({"energy_ev": "motors/sy"}, r"energy_ev: 'motors/sy' holds float64 \(81,\); name a dataset of one"),
         (
             {"object_pixel_m": None},
@@ -90,3 +92,24 @@ def test_a_mapping_that_cannot_be_followed_is_refused(
     fields = {key: value for key, value in {**FIELDS, **changes}.items() if value is not None}
     with pytest.raises(StudyError, match=message):
         fdo.read_scan(tmp_path / "raw.h5", fields=fields)
+
+
+def test_a_mask_and_bad_pixels_are_both_left_out(tmp_path: Path) -> None:
+    write_file(tmp_path / "raw.h5")
+    mask = np.ones((32, 32), np.uint8)
+    mask[1, 2] = 0
+    with h5py.File(tmp_path / "raw.h5", "r+") as file:
+        file["mask"] = mask
+    found = fdo.read_scan(tmp_path / "raw.h5", fields={**FIELDS, "mask": "mask"})
+    assert found.mask is not None
+    assert np.argwhere(~found.mask[:]).tolist() == [[1, 2], [4, 7]]
+
+
+@pytest.mark.parametrize("unit", ["px", "nm"])
+def test_a_unit_that_the_file_contradicts_is_refused(unit: str, tmp_path: Path) -> None:
+    write_file(tmp_path / "raw.h5")
+    with h5py.File(tmp_path / "raw.h5", "r+") as file:
+        file["motors/sy"].attrs["units"] = file["motors/sx"].attrs["units"] = "um"
+    assert len(fdo.read_scan(tmp_path / "raw.h5", fields=FIELDS)) == len(tiny_scan.scan())
+    with pytest.raises(StudyError, match=f"base.fields: unit is '{unit}', but motors/sy says 'um'; mend the"):
+        fdo.read_scan(tmp_path / "raw.h5", fields={**FIELDS, "unit": unit})

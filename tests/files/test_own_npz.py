@@ -367,7 +367,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ),
         ("diffraction", lambda a: -a.astype(np.int32), "'diffraction' has negative counts"),
         ("diffraction", lambda a: a * np.nan, "'diffraction' has NaN or infinite"),
-        ("diffraction", lambda a: np.zeros(a.shape, np.uint8), "all 6 frames of 'diffraction' are zero"),
+        ("diffraction", lambda a: np.zeros(a.shape, np.uint8), "all 6 frames are zero"),
         ("xcoords", lambda a: a.reshape(2, 3), r"'xcoords' must hold one position .* \(2, 3\); ravel it"),
         ("ycoords", lambda a: a.reshape(2, 3), r"'ycoords' must hold one position .* \(2, 3\); ravel it"),
         ("ycoords", lambda a: a[:5], "'ycoords' has 5 entries but there are 6 frames"),

@@ -43,6 +43,15 @@ def test_a_background_is_divided_as_the_frames_are(arrays: Arrays, tmp_path: Pat
     np.testing.assert_array_equal(np.rint(found.amplitude[:] ** 2), counts)
 
 
+def test_roots_are_squared_before_they_are_divided(arrays: Arrays, tmp_path: Path) -> None:
+    counts = np.rint(arrays["diffraction"] ** 2)
+    found = canonical(
+        tmp_path, {**arrays, "diffraction": np.sqrt(5 * counts, dtype=np.float32)}, counts_per_photon=5.0
+    )
+    assert found.amplitude is not None
+    np.testing.assert_array_equal(np.rint(found.amplitude[:] ** 2), counts)
+
+
 def test_a_number_of_the_record_may_be_unknown(arrays: Arrays, tmp_path: Path) -> None:
     record = {"physics_parameters": {"energy_ev": None, "object_pixel_m": 2e-8}}
     found = canonical(tmp_path, {**arrays, "_metadata": np.array(json.dumps(record))})

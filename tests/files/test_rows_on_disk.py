@@ -157,7 +157,7 @@ def test_frames_of_a_dataset_stay_on_disk(tmp_path: Path) -> None:
             "NaN .*frame 4",
         ),
         (lambda frames: -frames - 1, "negative amplitudes, first in frame 0"),
-        (lambda frames: 0 * frames, "all 6 frames of 'diffraction' are zero"),
+        (lambda frames: 0 * frames, "all 6 frames are zero"),
         (lambda frames: frames.astype(np.float64) + 1e300, "NaN .*frame 0"),
         (lambda frames: frames.astype(np.int32), "must be a real float amplitude, got int32"),
         (lambda frames: frames[:, :, 1:], "frames must be square"),

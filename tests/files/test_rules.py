@@ -98,7 +98,7 @@ REFUSALS = [
     ("diffraction", at((4, 1, 1), np.inf), "NaN or infinite values, first in frame 4"),
     ("diffraction", lambda a: a.astype(np.float64) * 1e60, "NaN or infinite values, first in frame 0"),
     ("diffraction", at((5, 0, 0), -2), r"negative amplitudes, first in frame 5 \(-2\)"),
-    ("diffraction", np.zeros_like, "all 6 frames of 'diffraction' are zero: no photon was detected"),
+    ("diffraction", np.zeros_like, "all 6 frames are zero: no photon was detected"),
     ("objectGuess", lambda a: a.real, "'objectGuess' must be complex, got float32"),
     ("objectGuess", at((0, 0), np.nan), "'objectGuess' has NaN or infinite"),
     ("objectGuess", lambda a: a.astype(complex) * 1e50, "'objectGuess' has NaN or infinite"),

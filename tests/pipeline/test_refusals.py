@@ -115,7 +115,7 @@ BROKEN_FRAMES: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
         replaced("diffraction", first_set_to(-1.0)),
         "negative amplitudes, first in frame",
     ),
-    "no photon": (replaced("diffraction", np.zeros_like), "all 6 frames of 'diffraction' are zero"),
+    "no photon": (replaced("diffraction", np.zeros_like), "all 6 frames are zero"),
     "zero frames": (replaced("diffraction", lambda frames: frames[:0]), "'diffraction' holds zero frames"),
     "frames not square": (
         replaced("diffraction", lambda frames: frames[:, :, :-1]),

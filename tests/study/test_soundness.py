@@ -273,6 +273,27 @@ def test_what_a_mask_leaves_out_is_neither_dead_nor_hot_nor_dark() -> None:
     assert defects(replace(scan, counts=scan.counts[:] * few, mask=few)) == []
 
 
+def test_a_background_that_exceeds_the_counts_is_named() -> None:
+    scan = case()[0]
+    found = defects(replace(scan, background=np.full((scan.side, scan.side), 1e3, np.float32)))
+    assert found[-1].startswith("the background has 1.024e+06 photons per frame, more than the ")
+
+
+@pytest.mark.parametrize("left", [np.nan, np.inf, 1e30, -1.0])
+def test_what_lies_behind_a_mask_does_not_matter(left: float) -> None:
+    scan = case()[0]
+    mask = np.ones((scan.side, scan.side), bool)
+    mask[3, 4] = False
+    counts = scan.counts[:].copy()
+    counts[:, 3, 4] = left
+    hidden = replace(scan, mask=mask)
+    wanted = fdo.reconstruct(hidden, "ml", epochs=2)
+    found = fdo.reconstruct(replace(hidden, counts=counts), "ml", epochs=2)
+    np.testing.assert_array_equal(found.obj, wanted.obj)
+    thinned = fdo.thin(replace(hidden, counts=counts), 0.5).counts[:]
+    np.testing.assert_array_equal(thinned, fdo.thin(hidden, 0.5).counts[:])
+
+
 def test_a_background_is_no_light_of_the_probe() -> None:
     scan = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=32, defocus_um=200)[0]
     background = np.full((32, 32), 20, np.float32)

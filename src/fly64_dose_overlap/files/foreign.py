@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from fly64_dose_overlap.arrays import AnyArray
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
-from fly64_dose_overlap.files.formats import COUNTS, FORMATS, NUMBERS, Found, mapped, stated
+from fly64_dose_overlap.files.formats import COUNTS, FORMATS, Found
 from fly64_dose_overlap.files.hdf import HdfFile
+from fly64_dose_overlap.files.mapping import SCAN, Fields, completed, mapped
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.scan import HC_EV_M
 
@@ -32,7 +33,7 @@ class ForeignScan:
         If it is of no format that is known and not mapped, or does not say what its lengths are.
     """
 
-    def __init__(self, file: HdfFile | NpzReader, fields: Mapping[str, str | float] | None = None) -> None:
+    def __init__(self, file: HdfFile | NpzReader, fields: Fields | None = None) -> None:
         self._file = file
         try:
             found = _understood(file, fields or {})
@@ -84,18 +85,16 @@ class ForeignScan:
             yield frames.swapaxes(1, 2) if self._transposed else frames
 
 
-def _understood(file: HdfFile | NpzReader, fields: Mapping[str, str | float]) -> Found:
-    """Return what a mapping names; one that states numbers alone adds them to a file of a known format."""
-    if not isinstance(file, HdfFile) or not fields.keys() <= {*NUMBERS}:
+def _understood(file: HdfFile | NpzReader, fields: Fields) -> Found:
+    """Return what a mapping names; one without frames and positions completes a file of a known format."""
+    if not isinstance(file, HdfFile) or not fields.keys().isdisjoint(SCAN):
         return mapped(fields, file)
     found = next((each for make in FORMATS if (each := make(file))), None)
     if found is None:
         known = ", ".join(("CXI", "ptypy's ptyd and ptyr", "ptychodus", "PtychoShelves", "EMD"))
         hint = f"name its datasets in base.fields; it holds {', '.join(file.names()[:20])}"
         raise StudyError(file.where, f"is HDF5 of no format that is known ({known})", hint)
-    for key, value in fields.items():
-        setattr(found, key, stated(value, file, f"{file.where}: base.fields.{key}"))
-    return found
+    return completed(found, fields, file)
 
 
 def in_pixels(found: Found, file: HdfFile | NpzReader) -> tuple[dict[str, AnyArray], dict[str, float]]:
@@ -124,25 +123,27 @@ def in_pixels(found: Found, file: HdfFile | NpzReader) -> tuple[dict[str, AnyArr
             problem = f"positions are lengths, but the file does not say {', '.join(missing)}"
             raise StudyError(file.where, problem, "state them in base.fields (fields= in Python)")
         positions = found.positions_m / pixel
-    if positions is not None:
-        if not np.isfinite(positions).all():
-            frame = int(np.argwhere(~np.isfinite(positions))[0, 0])
-            y, x = positions[frame]
-            problem = f"position of frame {frame} is ({y:.6g}, {x:.6g}) object pixels"
-            raise StudyError(file.where, problem, "positions and the lengths that scale them must be finite")
-        obj = arrays.get(rules.OBJECT)
-        if obj is None:
-            positions = positions - np.floor(positions.min(axis=0)) + side // 2 + MARGIN_PX
-            shape = np.ceil(positions.max(axis=0)) + side - side // 2 + MARGIN_PX
-            if shape.prod() > MOST_PIXELS:
-                problem = f"the positions span {shape[0]:.4g} x {shape[1]:.4g} object pixels of {pixel} m"
-                raise StudyError(file.where, problem, "are lengths, energy and pixels in the units stated?")
-            arrays[rules.OBJECT] = np.ones(tuple(shape.astype(int)), np.complex64)
-        elif found.object_centre_m is not None and pixel:
-            # A position is the middle of a window, from the middle of the object.
-            middle = (np.array(obj.shape[-2:]) - side) / 2 + side // 2
-            positions = positions - found.object_centre_m / pixel + middle
-        arrays[rules.YCOORDS], arrays[rules.XCOORDS] = (np.ascontiguousarray(axis) for axis in positions.T)
+    if positions is None:
+        hint = "name frames, y, x and their unit in base.fields (fields= in Python)"
+        raise StudyError(file.where, f"{found.name} that does not say the positions", hint)
+    if not np.isfinite(positions).all():
+        frame = int(np.argwhere(~np.isfinite(positions))[0, 0])
+        y, x = positions[frame]
+        problem = f"position of frame {frame} is ({y:.6g}, {x:.6g}) object pixels"
+        raise StudyError(file.where, problem, "positions and the lengths that scale them must be finite")
+    obj = arrays.get(rules.OBJECT)
+    if obj is None:
+        positions = positions - np.floor(positions.min(axis=0)) + side // 2 + MARGIN_PX
+        shape = np.ceil(positions.max(axis=0)) + side - side // 2 + MARGIN_PX
+        if shape.prod() > MOST_PIXELS:
+            problem = f"the positions span {shape[0]:.4g} x {shape[1]:.4g} object pixels of {pixel} m"
+            raise StudyError(file.where, problem, "are lengths, energy and pixels in the units stated?")
+        arrays[rules.OBJECT] = np.ones(tuple(shape.astype(int)), np.complex64)
+    elif found.object_centre_m is not None and pixel:
+        # A position is the middle of a window, from the middle of the object.
+        middle = (np.array(obj.shape[-2:]) - side) / 2 + side // 2
+        positions = positions - found.object_centre_m / pixel + middle
+    arrays[rules.YCOORDS], arrays[rules.XCOORDS] = (np.ascontiguousarray(axis) for axis in positions.T)
     known = {
         "energy_ev": found.energy_ev,
         "object_pixel_m": pixel,

@@ -23,19 +23,17 @@ from fly64_dose_overlap.files.npz import NpzReader
 COUNTS = "counts"
 ELEMENTARY_CHARGE = 1.602176634e-19
 """Coulomb: joules of an electronvolt (CODATA 2018, exact)."""
-UNITS = {
+LENGTHS = {
     **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1.0),
     "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6, "nm": 1e-9, "a": 1e-10,
-    "angstrom": 1e-10, "pm": 1e-12, "j": 1 / ELEMENTARY_CHARGE, "ev": 1.0, "kev": 1e3,
+    "angstrom": 1e-10, "pm": 1e-12,
 }  # fmt: skip
-"""Metres, and electronvolts."""
+"""Metres."""
+ENERGIES = {"j": 1 / ELEMENTARY_CHARGE, "ev": 1.0, "kev": 1e3}
+"""Electronvolts."""
 SQUARE = 1e-3
 """Relative difference of the two sides of a pixel that is called square."""
 PER_METRE = {"a^-1": 1e10, "nm^-1": 1e9, "1/nm": 1e9, "1/a": 1e10}
-DATASETS = ("frames", "y", "x", "probe", "object", "mask", "bad", "background")
-"""What a mapping may name the datasets of: ``mask`` is true where a pixel counts, ``bad`` where none does."""
-NUMBERS = ("energy_ev", "distance_m", "detector_pixel_m", "object_pixel_m")
-"""What it may state, or name a dataset of one number of."""
 
 
 @dataclass
@@ -74,7 +72,7 @@ class Found:
     transposed: bool = False
 
 
-def _pairs(file: HdfFile | NpzReader, *names: str) -> NDArray[np.float64]:
+def pairs(file: HdfFile | NpzReader, *names: str) -> NDArray[np.float64]:
     """Return two lists of numbers side by side."""
     lists = [file.load(name).ravel() for name in names]
     wrong = not lists[0].size or any(each.dtype.kind not in "iuf" for each in lists)
@@ -112,22 +110,24 @@ def _modes(file: HdfFile, name: str) -> AnyArray:
     return found[0] if found.ndim == 4 else found
 
 
-def _in_units(file: HdfFile, name: str | None, default: float) -> float | None:
-    """Return a number in metres or electronvolts; ``default`` is the unit where none is stated."""
+def _length(file: HdfFile, name: str | None) -> float | None:
+    """Return a number in metres, which it is in where no unit is stated."""
     value = file.number(name)
-    if value is None or name is None:
-        return None
-    return value * _unit(file, name, default)
+    return None if value is None or name is None else value * unit_of(file, name, LENGTHS, 1.0)
 
 
-def _unit(file: HdfFile, name: str, default: float) -> float:
-    stated = _stated_unit(file, name)
-    if not stated:
-        return default
-    if stated not in UNITS:
-        known = ", ".join(sorted(UNITS))
-        raise StudyError(file.where, f"{name} is in {stated!r}", f"understood are {known}")
-    return UNITS[stated]
+def _energy(file: HdfFile, name: str | None, default: float) -> float | None:
+    """Return a number in electronvolts; ``default`` is the unit where none is stated."""
+    value = file.number(name)
+    return None if value is None or name is None else value * unit_of(file, name, ENERGIES, default)
+
+
+def unit_of(file: HdfFile, name: str, units: Mapping[str, float], default: float) -> float:
+    """Return the unit that a dataset states, which must be one of some."""
+    stated = stated_unit(file, name)
+    if stated and stated not in units:
+        raise StudyError(file.where, f"{name} is in {stated!r}", f"understood are {', '.join(sorted(units))}")
+    return units[stated] if stated else default
 
 
 def _square(file: HdfFile, name: str, x: float | None, y: float | None) -> float | None:
@@ -159,7 +159,7 @@ def _number(file: HdfFile, name: str, *keys: str) -> float | None:
     return None
 
 
-def _stated_unit(file: HdfFile, name: str) -> str:
+def stated_unit(file: HdfFile, name: str) -> str:
     """Return the unit of a dataset in lower case, empty where none is stated."""
     stated = file.attribute(name, "units")
     if isinstance(stated, np.ndarray) and stated.ndim == 1 and len({*map(str, stated)}) == 1:  # of each axis
@@ -174,23 +174,23 @@ def cxi(file: HdfFile) -> Found | None:
         return None
     source, detector = f"{entry}/instrument_1/source_1", f"{entry}/instrument_1/detector_1"
     beam, data = f"{entry}/instrument_1/beam_1", f"{entry}/data_1"
-    joule = UNITS["j"]
-    energy = _in_units(file, file.first(f"{source}/energy", f"{beam}/energy"), joule)
+    joule = ENERGIES["j"]
+    energy = _energy(file, file.first(f"{source}/energy", f"{beam}/energy"), joule)
     found = Found(
         "CXI",
         file.first(f"{data}/data", f"{detector}/data"),
-        energy_ev=energy or _in_units(file, file.first(f"{beam}/incident_energy"), joule),
-        distance_m=_in_units(file, file.first(f"{detector}/distance"), 1.0),
+        energy_ev=energy or _energy(file, file.first(f"{beam}/incident_energy"), joule),
+        distance_m=_length(file, file.first(f"{detector}/distance")),
         detector_pixel_m=_square(
             file,
             detector,
-            *(_in_units(file, file.first(f"{detector}/{axis}_pixel_size"), 1.0) for axis in "xy"),
+            *(_length(file, file.first(f"{detector}/{axis}_pixel_size")) for axis in "xy"),
         ),
     )
     places = (f"{entry}/sample_1/geometry_1/translation", f"{data}/translation", f"{detector}/translation")
     if name := file.first(*places):
         # (x, y, z) of each frame.
-        found.positions_m = _positions(file, name, axes=3)[:, [1, 0]] * _unit(file, name, 1.0)
+        found.positions_m = _positions(file, name, axes=3)[:, [1, 0]] * unit_of(file, name, LENGTHS, 1.0)
     if name := file.first(f"{source}/probe", f"{source}/illumination", f"{detector}/probe"):
         found.arrays[rules.PROBE] = _modes(file, name)
     if (ours := f"{entry}/ptychodus") in file and (name := file.first(f"{entry}/image_2/data")):
@@ -215,8 +215,8 @@ def ptyd(file: HdfFile) -> Found | None:
     found = Found(
         "ptyd",
         "chunks/0/data",
-        energy_ev=_in_units(file, file.first("meta/energy"), 1e3),
-        distance_m=_in_units(file, file.first("meta/distance"), 1.0),
+        energy_ev=_energy(file, file.first("meta/energy"), 1e3),
+        distance_m=_length(file, file.first("meta/distance")),
         detector_pixel_m=_side(file, "meta/psize"),
     )
     if name := file.first("chunks/0/positions"):
@@ -241,7 +241,7 @@ def ptyr(file: HdfFile) -> Found | None:
         problem = f"is a reconstruction of ptypy with {', '.join(scans)}"
         raise StudyError(file.where, problem, "it must have one object, its probe and its positions")
     obj, probe = _images(file, f"{held[0]}/data"), _images(file, f"{held[1]}/data")
-    pixel, origin = (_pairs(file, f"{held[0]}/{name}").ravel()[:2] for name in ("_psize", "_origin"))
+    pixel, origin = (pairs(file, f"{held[0]}/{name}").ravel()[:2] for name in ("_psize", "_origin"))
     positions = _positions(file, held[2])
     # One view of the object for each pair of modes at a position.
     views = int((positions != positions[0]).any(axis=1).argmax()) or len(positions)
@@ -269,7 +269,7 @@ def ptychodus(file: HdfFile) -> Found | None:
     return Found(
         "ptychodus",
         file.first("patterns", "dp", "diffraction"),
-        positions_m=_pairs(file, "probe_position_y_m", "probe_position_x_m"),
+        positions_m=pairs(file, "probe_position_y_m", "probe_position_x_m"),
         energy_ev=_number(file, "/", "photon_energy_eV", "probe_energy_eV"),
         distance_m=_number(file, "/", "detector_object_distance_m"),
         object_pixel_m=_square(file, "object", *sides),
@@ -282,7 +282,7 @@ def ptychoshelves(file: HdfFile) -> Found | None:
     """Understand frames for PtychoShelves (``dp`` with ``ppX``, ``ppY``), or a result of it (MATLAB v7.3)."""
     if file.first("dp") and file.first("ppX") and file.first("ppY"):
         found = Found("PtychoShelves", "dp")
-        found.positions_m = _pairs(file, "ppY", "ppX")
+        found.positions_m = pairs(file, "ppY", "ppX")
     elif file.first("probe") and file.first("outputs/probe_positions"):
         # MATLAB stores the first axis last: (2, frame) there is (frame, 2), x first, from pixel 1.
         rows = file.header("outputs/probe_positions")[0]
@@ -308,7 +308,9 @@ def emd(file: HdfFile) -> Found | None:
         return None
     group = name.removesuffix("/data")
     found, (rows, columns, side, _) = Found("EMD", name), file.header(name)[0]
-    steps = [_step(file, f"{group}/dim{axis}", units) for axis, units in enumerate((UNITS, UNITS, PER_METRE))]
+    steps = [
+        _step(file, f"{group}/dim{axis}", units) for axis, units in enumerate((LENGTHS, LENGTHS, PER_METRE))
+    ]
     if steps[0] and steps[1]:
         lines = np.indices((rows, columns)).reshape(2, -1).T
         found.positions_m = lines * np.array(steps[:2], np.float64)
@@ -320,65 +322,8 @@ def emd(file: HdfFile) -> Found | None:
 def _step(file: HdfFile, name: str, units: dict[str, float]) -> float | None:
     """Return the step along an axis, of which a file holds two values or all; None without a unit."""
     known = file.load(name).astype(np.float64).ravel() if name in file else np.zeros(0)
-    unit = units.get(_stated_unit(file, name))
+    unit = units.get(stated_unit(file, name))
     return None if unit is None or len(known) < 2 else float(known[1] - known[0]) * unit
-
-
-def mapped(fields: Mapping[str, str | float], file: HdfFile | NpzReader) -> Found:
-    """Understand any file by a mapping that names its datasets, `DATASETS`, and states `NUMBERS`.
-
-    ``unit`` is that of the positions, of `UNITS` or ``px``.
-
-    Raises
-    ------
-    StudyError
-        If a name is unknown, a dataset is missing, or positions have no unit.
-    """
-    where = f"{file.where}: base.fields"
-    if unknown := sorted(set(fields) - {*DATASETS, *NUMBERS, "unit"}):
-        known = ", ".join((*DATASETS, *NUMBERS, "unit"))
-        raise StudyError(where, f"{', '.join(unknown)} is unknown", f"it may have {known}")
-    for key in DATASETS:
-        if key in fields and str(fields[key]) not in file:
-            held = ", ".join([*(file.names() if isinstance(file, HdfFile) else file)][:20])
-            raise StudyError(where, f"{key}: there is no {fields[key]!r}", f"the file holds {held}")
-    named = {key: str(fields[key]) for key in DATASETS if key in fields}
-    found = Found("mapping", named.get("frames"))
-    for key in NUMBERS:
-        if key in fields:
-            setattr(found, key, stated(fields[key], file, f"{where}.{key}"))
-    ours = {"probe": rules.PROBE, "object": rules.OBJECT, "mask": rules.MASK, "background": rules.BACKGROUND}
-    found.arrays |= {name: file.load(named[key]) for key, name in ours.items() if key in named}
-    mask = found.arrays.get(rules.MASK)
-    if mask is not None and mask.dtype.kind in "iu" and np.isin(mask, (0, 1)).all():  # HDF5 has few booleans
-        found.arrays[rules.MASK] = mask == 1
-    if "bad" in named:
-        found.arrays[rules.MASK] = file.load(named["bad"]) == 0
-    if "y" in named or "x" in named:
-        if not {"x", "y"} <= named.keys():
-            raise StudyError(where, "names one of y and x", "positions have both")
-        unit = fields.get("unit")
-        if unit != "px" and unit not in UNITS:
-            known = ", ".join(("px", *UNITS))
-            raise StudyError(where, f"unit of y and x is {unit!r}", f"state one of {known}")
-        positions = _pairs(file, named["y"], named["x"])
-        if unit == "px":
-            found.positions_px = positions
-        else:
-            found.positions_m = positions * UNITS[str(unit)]
-    return found
-
-
-def stated(value: str | float, file: HdfFile | NpzReader, where: str) -> float:
-    """Return a number that is stated, or is the only one of a dataset."""
-    if not isinstance(value, str):
-        return float(value)
-    array = file.load(value)
-    if array.size != 1 or array.dtype.kind not in "iuf":
-        raise StudyError(
-            where, f"{value!r} holds {array.dtype} {array.shape}", "name a dataset of one number"
-        )
-    return float(array.reshape(()))
 
 
 FORMATS: tuple[Callable[[HdfFile], Found | None], ...] = (cxi, ptyd, ptyr, ptychodus, ptychoshelves, emd)

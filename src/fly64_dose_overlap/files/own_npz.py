@@ -156,6 +156,8 @@ def _require_scan(reader: NpzReader | ForeignScan, where: str) -> None:
     ):
         if key not in reader:
             held = ", ".join(reader) or "nothing"
+            if isinstance(reader, ForeignScan) and key == rules.PROBE:
+                advice = "add it as a dataset and name it: base.fields: {probe: NAME}"
             raise StudyError(where, f"has no {key}: {reason}", f"{advice}; the file holds {held}")
 
 
@@ -258,7 +260,7 @@ def _load_frames(work: _Import, source: str) -> DiskArray:
         problem = f"'{source}' must be real: float amplitudes or integer intensities, got {dtype}"
         raise StudyError(work.where, problem, f"{rules.DIFFRACTION} holds sqrt(photons)")
     scaled = work.counts_per_photon is not None
-    intensity = scaled or dtype.kind in "iu" or source == COUNTS or _are_counts(work, source)
+    intensity = dtype.kind in "iu" or source == COUNTS or _are_counts(work, source)
     if axis != 0:
         work.note("move_frame_axis", key=source, from_axis=axis, to_axis=0)
     count = shape[axis]
@@ -335,15 +337,17 @@ def _amplitudes(
         if block.dtype.kind in "iu" and (full := block == np.iinfo(block.dtype).max).any():
             saturated.append(np.argwhere(full) + np.array([done, 0, 0]))
             block = np.where(full, block.dtype.type(0), block)
+        counted = intensity
         if work.counts_per_photon is not None:
-            block = np.rint(block / work.counts_per_photon)
+            units = block if intensity else np.square(block, dtype=np.float64)
+            block, counted = np.rint(units / work.counts_per_photon), True
         with np.errstate(over="ignore", invalid="ignore"):
-            amplitude = np.sqrt(block, dtype=np.float64) if intensity else block.astype(np.float32)
-            photons = block if intensity else np.square(amplitude)
-            uncounted = ~(np.abs(photons - np.rint(photons)) <= (0 if intensity else ROOT_ERROR * photons))
+            amplitude = np.sqrt(block, dtype=np.float64) if counted else block.astype(np.float32)
+            photons = block if counted else np.square(amplitude)
+            uncounted = ~(np.abs(photons - np.rint(photons)) <= (0 if counted else ROOT_ERROR * photons))
         checks: list[tuple[NDArray[np.bool_], str, str]] = [(uncounted & np.isfinite(block), *UNCOUNTED)]
-        if intensity:
-            checks.insert(0, (block < 0, "has negative counts", ""))
+        if counted:
+            checks.insert(0, (block < 0, "has negative counts", f"dead or hot? {rules.MASK_THEM} there"))
         for bad, problem, hint in checks:
             if bad.any():
                 frame, y, x = (int(index) for index in np.argwhere(bad)[0])

@@ -24,6 +24,8 @@ GROUPS = "groups"
 MASK = "mask"
 BACKGROUND = "background"
 METADATA = "_metadata"
+MASK_THEM = "give the file a mask (y, x), or name one in base.fields, that is false"
+"""What to do about pixels that are no pixels, continued with: at these."""
 
 BASE_KEYS = (OBJECT, PROBE, XCOORDS, YCOORDS)
 OF_FRAMES = frozenset({MASK, BACKGROUND})
@@ -157,7 +159,8 @@ def checked_frames(where: str, blocks: Iterable[AnyArray]) -> Iterator[AnyArray]
         done += len(block)
         yield block
     if brightest == 0:
-        raise StudyError(where, f"all {done} frames of '{DIFFRACTION}' are zero: no photon was detected")
+        hint = "was the detector on, and is the mask true where a pixel counts?"
+        raise StudyError(where, f"all {done} frames are zero: no photon was detected", hint)
 
 
 def check_image(where: str, key: str, image: AnyArray, axes: str = "(y, x)") -> NDArray[np.complex64]:

@@ -203,7 +203,7 @@ def _valid_pixels(scan: Scan) -> Tensor | None:
     if scan.mask is None:
         return None
     always = scan.mask if scan.mask.ndim == 2 else scan.mask[:].all(axis=0)
-    return torch.fft.ifftshift(torch.from_numpy(np.asarray(always)))
+    return torch.fft.ifftshift(torch.from_numpy(np.ascontiguousarray(always)))
 
 
 @torch.no_grad()

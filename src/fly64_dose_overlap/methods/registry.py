@@ -143,7 +143,8 @@ def _checked(found: Any, name: str, where: str) -> type[Method]:
         problem = f"the name of {found.__name__} is {shown(getattr(found, 'name', None))}"
         raise StudyError(where, problem, f"it must be {name!r}")
     check_heading(where, found.name, getattr(found, "label", None), getattr(found, "kind", None), {})
-    if not (isinstance(found.Settings, type) and issubclass(found.Settings, Section)):
+    given: Any = found.Settings
+    if not (isinstance(given, type) and issubclass(given, Section)):
         problem = f"its Settings must derive from config.Section, got {shown(found.Settings)}"
         raise StudyError(where, problem, "docs/methods.md has an example")
     settings = found.Settings.model_fields

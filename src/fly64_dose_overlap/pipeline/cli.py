@@ -49,7 +49,7 @@ ViewOption = Annotated[
 GridsizeOption = Annotated[
     list[int] | None, typer.Option(metavar="SIDE", help="Only views of this group side; may be repeated.")
 ]
-SeedsOption = Annotated[int, typer.Option(min=1, help="Repeats of every cell, seed counted up.")]
+SeedsOption = Annotated[int, typer.Option(min=1, max=1000, help="Repeats of every cell, seed counted up.")]
 OverridesOption = Annotated[
     list[str] | None,
     typer.Option("-S", "--set-param", metavar="KEY=VALUE", help="Change a parameter of every cell."),

@@ -124,7 +124,7 @@ def fourier_ring_correlation(
     powers = [rings.sums(np.abs(spectrum) ** 2) for spectrum in (first, second)]
     floors = [_NO_POWER * float(np.sum(np.abs(image) ** 2)) * image.size for image in (reference, prediction)]
     if np.all(powers[0] <= floors[0]):
-        raise StudyError("FRC reference", "must not be constant")
+        raise StudyError("FRC reference", "is the same everywhere: it has no detail")
     alive = (powers[0] > floors[0]) & (powers[1] > floors[1])
     norm = np.sqrt(np.where(alive, powers[0] * powers[1], 1))
     return FrcCurve(rings.frequency, np.where(alive, cross / norm, 0.0), rings.independent_pixels())

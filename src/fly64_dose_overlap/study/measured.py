@@ -136,7 +136,7 @@ def require_truth(
         problem = f"probe and truth give {expected:.4g} photons per frame, but {counted:.4g} are counted"
         hint = "give the truth and the probe in the gauge in which the scan was simulated"
         raise StudyError("truth", problem, hint)
-    require_sound(scan, stacklevel=5)
+    scan = require_sound(scan, stacklevel=5)
     warn_of_truth(scan, truth, stacklevel=5)
     return scan, truth
 

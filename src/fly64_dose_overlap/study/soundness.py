@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt, median_filter
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
+from fly64_dose_overlap.files.rules import MASK_THEM
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.gauge import lit_pixels
 
@@ -38,7 +39,6 @@ CHANCE = 1e-6
 """That a scan of Poisson counts is refused since a pixel counted the same in every frame."""
 MOST_COUNTS = 2.0**53
 """Of a pixel: what is more is no whole number in double precision."""
-MASK_THEM = "give the file a mask (y, x), or name one in base.fields, that is false"
 
 
 class _Photons(NamedTuple):
@@ -52,8 +52,10 @@ class _Photons(NamedTuple):
     """Greatest common divisor of all counts."""
 
 
-def require_sound(scan: Scan, *, stacklevel: int = 4) -> None:
+def require_sound(scan: Scan, *, stacklevel: int = 4) -> Scan:
     """Refuse counts that are no Poisson counts, and warn of what else `defects` finds, once for each.
+
+    What the detector left in pixels that do not count is not in the scan that is returned.
 
     Raises
     ------
@@ -62,6 +64,7 @@ def require_sound(scan: Scan, *, stacklevel: int = 4) -> None:
     """
     for message in defects(scan):
         warnings.warn(message, stacklevel=stacklevel)
+    return scan.cleared()
 
 
 def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
@@ -124,7 +127,14 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
     low, high = LIKELY_TRANSMISSION
     seen = _seen(scan)
     if scan.background is not None:
-        counted -= float((scan.background * seen).sum())
+        dark_photons = float((scan.background * seen).sum())
+        if dark_photons > counted:
+            found.append(
+                f"the background has {dark_photons:.4g} photons per frame, more than the {counted:.4g} counted: "
+                "is it of one frame, and in photons?"
+            )
+            return found
+        counted -= dark_photons
     # Of the bare probe's light; an object may send more of it behind a mask that hides most.
     part = float((_far_field(scan.probe) * seen).sum()) / sent if sent else 0.0
     known = probe_in_photons and part >= LEAST_PART
@@ -171,7 +181,8 @@ def _add_up(scan: Scan) -> _Photons:
     low, high = np.full(by_pixel.shape, np.inf, np.float32), np.zeros(by_pixel.shape, np.float32)
     divisor = 0
     first = 0
-    for block in scan.blocks():
+    for counts in scan.blocks():
+        block = counts.astype(np.result_type(counts, np.float32), copy=False)
         for rule, bad in (
             ("finite", ~np.isfinite(block)),
             ("not negative", block < 0),
