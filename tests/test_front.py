@@ -248,3 +248,22 @@ def test_methods_names_them_and_is_the_package_that_they_lie_in() -> None:
     assert by_statement is by_name is vars(fdo.methods)["registry"]
     assert fdo.methods() == by_name.method_names()
     assert {"map", "ml", "lsqml", "refined"} <= set(fdo.methods())
+
+
+@pytest.mark.parametrize(
+    ("turn", "name"),
+    [
+        (np.s_[::-1], "y reversed"),
+        (np.s_[:, ::-1], "x reversed"),
+        (np.s_[::-1, ::-1], "both axes reversed"),
+    ],
+)
+def test_a_truth_that_is_mirrored_is_told_by_the_reconstruction(turn: Any, name: str) -> None:
+    """About the middle of the grid, and not about a pixel as frames are: these tell of it no more."""
+    scan, truth = fdo.simulate(1e4, seed=3, **{**SMALL, "field_px": 40})
+    found = fdo.reconstruct(scan, "ml", epochs=10)
+    with pytest.warns(UserWarning, match=f"ML fits the truth far better with {name}: a misfit of"):
+        fdo.score(found, truth[turn])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fdo.score(found, truth)

@@ -26,7 +26,7 @@ from fly64_dose_overlap.outcome import EVALUATION, Agreement, Result, Scores
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.bound import find_limit
-from fly64_dose_overlap.scores.evaluation import warn_of_limit
+from fly64_dose_overlap.scores.evaluation import warn_of_limit, warn_of_turns
 from fly64_dose_overlap.scores.fit import fit
 from fly64_dose_overlap.scores.frc import FrcCurve, cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
@@ -289,11 +289,12 @@ def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
     warn_of_truth(scan, truth, stacklevel=4)
     aligned = align_to(truth, result.obj, region, upsampling=EVALUATION.registration_upsampling)
     warn_of_limit(result.label, aligned, stacklevel=3)
+    warn_of_turns(result.label, truth, result.obj, aligned, region, stacklevel=3)
     details = scores_of(truth, aligned.field, region)
     inside = region.rectangle
     frc50 = cutoff(fourier_ring_correlation(truth[inside], aligned.field[inside]), "half")
-    phase, amplitude = details["phase"], details["amplitude"]
-    found = (phase["psnr_db"], amplitude["psnr_db"], phase["ssim"], details["complex_nrmse"], frc50)
+    phase, nrmse = details["phase"], details["complex_nrmse"]
+    found = (phase["psnr_db"], details["amplitude"]["psnr_db"], phase["ssim"], nrmse, frc50)
     return Scores(result.label, *found, region.pixels, details)
 
 

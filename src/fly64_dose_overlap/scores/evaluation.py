@@ -29,6 +29,10 @@ FLAT_OBJECT, FLAT_OBJECT_LABEL = "flat_object", "flat object"
 """Of the result that any method must beat."""
 HEADLINES = ("refined", "network")
 """Methods of which the first one present has its scores at the top, where `dvc exp show` finds them."""
+WELL_FITTED = 0.1
+"""Complex NRMSE below which nobody turned the truth."""
+TURNED = 0.7
+"""Part of its misfit that one to a turned truth is less than, where the truth was turned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +177,36 @@ def warn_of_limit(label: str, aligned: Aligned, stacklevel: int = 2) -> None:
             f"ends at {MAX_SHIFT_PX}: are reconstruction and truth on the same grid?",
             stacklevel=stacklevel + 1,
         )
+
+
+def warn_of_turns(
+    label: str, truth: NDArray[Any], obj: NDArray[Any], aligned: Aligned, region: Region, stacklevel: int = 2
+) -> None:
+    """Warn of a reconstruction that fits the truth far better once that is turned or conjugated.
+
+    The frames tell of a turned truth only where it is turned about the pixel that their windows are.
+    """
+
+    def misfit(reference: NDArray[Any], field: NDArray[np.complex128]) -> float:
+        wanted = reference[region.mask]
+        return float(np.linalg.norm(field[region.mask] - wanted) / np.linalg.norm(wanted))
+
+    given = misfit(truth, aligned.field)
+    if given < WELL_FITTED:
+        return
+    flips = {"y reversed": np.s_[::-1], "x reversed": np.s_[:, ::-1], "both axes reversed": np.s_[::-1, ::-1]}
+    turned = {name: truth[flip] for name, flip in flips.items()} | {"the conjugate": truth.conj()}
+    if truth.shape[0] == truth.shape[1]:
+        turned |= {"y and x exchanged": truth.T, "y and x exchanged and reversed": truth.T[::-1, ::-1]}
+    for name, other in turned.items():
+        found = misfit(other, align_to(other, obj, region, upsampling=1).field)
+        if found < TURNED * given:
+            warnings.warn(
+                f"{label} fits the truth far better with {name}: a misfit of {found:.3g} for {given:.3g}; is the "
+                "truth turned against the scan?",
+                stacklevel=stacklevel + 1,
+            )
+            return
 
 
 def limit_at(limit: Limit, dose: int) -> dict[str, Any]:
