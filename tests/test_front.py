@@ -260,7 +260,7 @@ def test_methods_names_them_and_is_the_package_that_they_lie_in() -> None:
 )
 def test_a_truth_that_is_mirrored_is_told_by_the_reconstruction(turn: Any, name: str) -> None:
     """About the middle of the grid, and not about a pixel as frames are: these tell of it no more."""
-    scan, truth = fdo.simulate(1e4, seed=3, **{**SMALL, "field_px": 40})
+    scan, truth = fdo.simulate(1e4, seed=3, field_px=40, frame_side_px=32, defocus_um=200)
     found = fdo.reconstruct(scan, "ml", epochs=10)
     with pytest.warns(UserWarning, match=f"ML fits the truth far better with {name}: a misfit of"):
         fdo.score(found, truth[turn])

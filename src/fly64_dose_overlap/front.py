@@ -284,17 +284,17 @@ def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
     truth : (y, x) complex64
     """
     scan = result.scan
-    region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
     truth = gauged_truth(scan, truth)[1]
     warn_of_truth(scan, truth, stacklevel=4)
+    region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
     aligned = align_to(truth, result.obj, region, upsampling=EVALUATION.registration_upsampling)
     warn_of_limit(result.label, aligned, stacklevel=3)
     warn_of_turns(result.label, truth, result.obj, aligned, region, stacklevel=3)
     details = scores_of(truth, aligned.field, region)
     inside = region.rectangle
     frc50 = cutoff(fourier_ring_correlation(truth[inside], aligned.field[inside]), "half")
-    phase, nrmse = details["phase"], details["complex_nrmse"]
-    found = (phase["psnr_db"], details["amplitude"]["psnr_db"], phase["ssim"], nrmse, frc50)
+    phase, amplitude = details["phase"], details["amplitude"]
+    found = (phase["psnr_db"], amplitude["psnr_db"], phase["ssim"], details["complex_nrmse"], frc50)
     return Scores(result.label, *found, region.pixels, details)
 
 
@@ -310,11 +310,10 @@ def agreement(
     """Reconstruct measured frames, all and halves of them, and tell how far that can be trusted.
 
     There is no ground truth: the R-factor tells how well the frames are fitted, and the Fourier
-    ring correlation how far two halves of the data agree. What both halves share raises it: errors
-    of the probe and of the positions, a prior, and, of halves of the photons, the pattern of the
-    frames that an unfinished iteration leaves. A warning says where halves of the frames do not bear
-    them out. A learned method is trained on each of them anew, since what a network invents would
-    agree. A scan in groups of four is thinned only.
+    ring correlation how far two halves of the data agree. What both share raises it: errors of the
+    probe and of the positions, a prior, and, of halves of the photons, the pattern of the frames that
+    an unfinished iteration leaves; a warning says where halves of the frames do not bear them out. A
+    learned method is trained on each half anew. A scan in groups of four is thinned only.
 
     Parameters
     ----------

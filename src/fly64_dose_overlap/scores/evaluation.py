@@ -202,8 +202,8 @@ def warn_of_turns(
         found = misfit(other, align_to(other, obj, region, upsampling=1).field)
         if found < TURNED * given:
             warnings.warn(
-                f"{label} fits the truth far better with {name}: a misfit of {found:.3g} for {given:.3g}; is the "
-                "truth turned against the scan?",
+                f"{label} fits the truth far better with {name}: a misfit of {found:.3g} for {given:.3g}; "
+                "is the truth turned against the scan?",
                 stacklevel=stacklevel + 1,
             )
             return

@@ -130,8 +130,8 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
         dark_photons = float((scan.background * seen).sum())
         if dark_photons > counted:
             found.append(
-                f"the background has {dark_photons:.4g} photons per frame, more than the {counted:.4g} counted: "
-                "is it of one frame, and in photons?"
+                f"the background has {dark_photons:.4g} photons per frame, more than the {counted:.4g} "
+                "counted: is it of one frame, and in photons?"
             )
             return found
         counted -= dark_photons
