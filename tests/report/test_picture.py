@@ -60,7 +60,7 @@ def test_comparison_has_truth_first_and_one_scale_per_column(
     comparison_picture(path, truth, methods, region, title="cell", captions={"network": "21.0 dB"})
     assert _is_png(path)
     assert [p.name for p in path.parent.iterdir()] == ["comparison.png"]
-    axes = np.reshape([a for a in drawn[0].axes if a.get_label() != "<colorbar>"], (3, 3))
+    axes = np.reshape([a for a in drawn[0].axes if a.images], (3, 3))
     assert [a.get_ylabel() for a in axes[:, 0]] == ["truth", "network\n21.0 dB", "flat"]
     amplitude = np.abs(truth[region.mask])
     for column, expected in zip(
@@ -74,6 +74,39 @@ def test_comparison_has_truth_first_and_one_scale_per_column(
     assert shown.shape == region.shape
     np.testing.assert_array_equal(np.ma.getmaskarray(shown), ~region.mask[region.rectangle])
     np.testing.assert_allclose(shown.compressed(), 0.1)
+
+
+@pytest.mark.parametrize("count", [1, 6, 13])
+@pytest.mark.parametrize("shape", [(24, 96), (30, 90), (60, 60), (90, 30)])
+def test_nothing_is_cut_off_or_drawn_over(
+    count: int, shape: tuple[int, int], tmp_path: Path, drawn: list[Any]
+) -> None:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    truth = (0.8 + 0.2 * np.sin(x / 3)) * np.exp(0.5j * np.cos(y / 4))
+    region = scan_region(np.ones(shape), np.array([[1.0, 1.0], [shape[0] - 2.0, shape[1] - 2.0]]), 0.1)
+    methods = {f"a method of a long name {i}": truth for i in range(count)}
+    notes = dict.fromkeys(methods, "28.79 dB\nNRMSE 0.0367")
+    title = "10000 photons per frame, view dense\nbelow each name: phase PSNR"
+    comparison_picture(tmp_path / "a.png", truth, methods, region, title=title, captions=notes, pixel_nm=57.2)
+    (figure,) = drawn
+    images = [axis for axis in figure.axes if axis.images]
+    bars = [axis for axis in figure.axes if not axis.images]
+    texts = [*figure.texts, *(axis.yaxis.label for axis in images[::3]), *(axis.xaxis.label for axis in bars)]
+    for axis in bars:
+        low, high = axis.get_xlim()
+        ticks = zip(axis.get_xticks(), axis.get_xticklabels(), strict=True)
+        texts += [label for x, label in ticks if low <= x <= high]
+    texts.append(images[2].artists[0].txt_label)
+    boxes = [text.get_window_extent() for text in texts if text.get_visible()]
+    inside = figure.bbox
+    for number, box in enumerate(boxes):
+        assert (box.x0, box.y0) >= (0, 0), texts[number]
+        assert box.x1 <= inside.x1, texts[number]
+        assert box.y1 <= inside.y1, texts[number]
+        assert box.count_overlaps([*boxes[:number], *boxes[number + 1 :]]) == 0, texts[number]
+        assert box.count_overlaps([axis.get_window_extent() for axis in (*images[:2], *images[3:])]) == 0
+    lowest, below = images[-1].get_window_extent(), bars[0].get_window_extent()
+    assert 0 < lowest.y0 - below.y1 < 60, "no band without anything"
 
 
 def test_same_arrays_give_the_same_bytes(truth: Complex, region: Region, tmp_path: Path) -> None:
@@ -145,7 +178,7 @@ def test_scale_bar_has_a_round_length_in_micrometres(
     truth: Complex, region: Region, tmp_path: Path, drawn: list[Any]
 ) -> None:
     comparison_picture(tmp_path / "a.png", truth, {"same": truth}, region, title="cell", pixel_nm=57.2)
-    bar = drawn[0].axes[0].artists[0]
+    bar = drawn[0].axes[2].artists[0]
     assert bar.txt_label.get_text() == "500 nm"
     assert bar.size_bar.get_children()[0].get_width() == pytest.approx(500 / 57.2)
 

@@ -6,12 +6,14 @@ The same arrays give the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import NDArray
 
@@ -27,7 +29,15 @@ TRUTH, REFERENCE = "truth", "reference"
 MOST_PIXELS = 1200
 """Pixels drawn along an axis, more than twice those of a panel: a larger image is thinned out."""
 
-_WIDTH_IN = 8.5
+_PANEL_IN = (2.3, 2.6)
+"""Largest width and height of an image."""
+_LEAST_COLUMN_IN = 1.6
+_TICK_IN = 0.55
+"""Room for a number at a colour bar."""
+_NAMES_IN, _NAME_CHARACTERS = 1.45, 18
+_LINE_IN = 0.16
+_GAP_IN = 0.1
+_BAR_IN, _BELOW_BAR_IN = 0.11, 0.47
 _LEAST_HALF_RANGE = 1e-3
 _BACKGROUND = "0.85"
 _BAR_PART = 0.25
@@ -81,10 +91,13 @@ def comparison_picture(
         Aligned reconstructions, in memory or on disk, drawn in the mapping's order.
     region : Region
         Its rectangle is shown.
+    title : str
+        Further lines than the first are drawn smaller.
     captions : mapping of name to str, optional
-        Scores to print beside the row of that name.
+        Scores to print below that name.
     pixel_nm : float, optional
-        Side of an object pixel, for the scale bar; without it the bar counts pixels.
+        Side of an object pixel, for the scale bar; without it the bar counts pixels. It stands
+        where the truth's error would, to hide nothing.
     first : str
         Name of the first row.
 
@@ -103,23 +116,87 @@ def comparison_picture(
     for name, field in {first: truth, **methods}.items():
         region.require_shape(name, field)
     rows = images(truth, methods, region.mask, region.rectangle, first)
-    limits = colour_limits(rows[first])
-    height_in = _WIDTH_IN / len(QUANTITIES) * region.shape[0] / region.shape[1]
-    with figure(_WIDTH_IN, len(rows) * (height_in + 0.1) + 1.1, {"font.size": 9}) as drawn:
-        axes: NDArray[Any] = np.asarray(drawn.subplots(len(rows), len(QUANTITIES), squeeze=False))
-        for i, (name, shown) in enumerate(rows.items()):
-            for axis, image, (low, high), quantity in zip(axes[i], shown, limits, QUANTITIES, strict=True):
-                axis.set(facecolor=_BACKGROUND, xticks=[], yticks=[])
-                axis.imshow(image, cmap=quantity.colours, vmin=low, vmax=high)
-            axes[i, 0].set_ylabel(f"{name}\n{notes.get(name, '')}".strip(), fontsize=9)
-        for column, quantity in zip(axes.T, QUANTITIES, strict=True):
-            bar = drawn.colorbar(column[-1].images[0], ax=list(column), location="bottom", extend="both")
-            bar.set_label(quantity.label)
-        axes[0, -1].set_visible(False)
+    labels = [f"{textwrap.fill(name, _NAME_CHARACTERS)}\n{notes.get(name, '')}".strip() for name in rows]
+    layout = _Layout.of(region.shape, labels, title)
+    with figure(*layout.size_in, {"font.size": 9, "figure.constrained_layout.use": False}) as drawn:
+        _draw_title(drawn, title, layout)
+        axes = _draw_images(drawn, rows, colour_limits(rows[first]), layout)
+        for axis, label in zip(axes[:, 0], labels, strict=True):
+            axis.set_ylabel(label, rotation=0, ha="right", va="center")
+        corner = axes[0, -1]
+        corner.set_axis_off()
+        corner.images[0].set_visible(False)
         length_px, text = scale_bar(region.shape[1], pixel_nm)
-        axes[0, 0].add_artist(AnchoredSizeBar(axes[0, 0].transData, length_px, text, "lower right"))
-        drawn.suptitle(title, fontsize=11)
+        look: dict[str, Any] = {"frameon": False, "size_vertical": length_px / 30}
+        corner.add_artist(AnchoredSizeBar(corner.transData, length_px, text, "lower left", **look))
         write_png(drawn, path)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the parts of a comparison lie, inches; sizes are width and height."""
+
+    panel_in: tuple[float, float]
+    pitch_in: tuple[float, float]
+    """From a column to the next, and from a row to the next."""
+    top_in: float
+    size_in: tuple[float, float]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], labels: Sequence[str], title: str) -> _Layout:
+        """Fit images of a shape beside labels of several lines, however small the images are."""
+        width = min(_PANEL_IN[0], _PANEL_IN[1] * shape[1] / shape[0])
+        height = width * shape[0] / shape[1]
+        text = _LINE_IN * max(label.count("\n") + 1 for label in labels)
+        column, row = max(width, _LEAST_COLUMN_IN) + _GAP_IN, max(height, text) + _GAP_IN
+        top = 0.35 + 0.2 * title.count("\n")
+        below = _GAP_IN + _BAR_IN + _BELOW_BAR_IN
+        size = _NAMES_IN + len(QUANTITIES) * column, top + len(labels) * row + below
+        return cls((width, height), (column, row), top, size)
+
+    def box(self, column: int, row: int) -> tuple[float, float, float, float]:
+        """Return left, bottom, width and height of an image, in parts of the figure."""
+        (width, height), (across, down) = self.panel_in, self.pitch_in
+        left = _NAMES_IN + column * across + (across - _GAP_IN - width) / 2
+        bottom = self.size_in[1] - self.top_in - row * down - (down - _GAP_IN + height) / 2
+        return self._parts(left, bottom, width, height)
+
+    def bar(self, column: int) -> tuple[float, float, float, float]:
+        """Return the same of a column's colour bar."""
+        width = self.pitch_in[0] - _GAP_IN
+        return self._parts(_NAMES_IN + column * self.pitch_in[0], _BELOW_BAR_IN, width, _BAR_IN)
+
+    def _parts(self, *box: float) -> tuple[float, float, float, float]:
+        left, bottom, width, height = box
+        across, up = self.size_in
+        return left / across, bottom / up, width / across, height / up
+
+
+def _draw_title(drawn: Any, title: str, layout: _Layout) -> None:
+    first, _, further = title.partition("\n")
+    high = layout.size_in[1]
+    drawn.suptitle(first, y=1 - 0.08 / high, va="top", fontsize=11)
+    drawn.text(0.5, 1 - 0.3 / high, further, ha="center", va="top", color="0.35")
+
+
+def _draw_images(
+    drawn: Any, rows: Mapping[str, Sequence[NDArray[np.float64]]], limits: Sequence[Limits], layout: _Layout
+) -> NDArray[Any]:
+    """Draw an image in each row and column, and a colour bar below each column; return the axes."""
+    axes: NDArray[Any] = np.empty((len(rows), len(QUANTITIES)), dtype=object)
+    for i, shown in enumerate(rows.values()):
+        for j, (image, (low, high), quantity) in enumerate(zip(shown, limits, QUANTITIES, strict=True)):
+            axes[i, j] = axis = drawn.add_axes(layout.box(j, i), facecolor=_BACKGROUND, xticks=[], yticks=[])
+            axis.imshow(image, cmap=quantity.colours, vmin=low, vmax=high)
+    for j, quantity in enumerate(QUANTITIES):
+        box = layout.bar(j)
+        ticks = MaxNLocator(int(box[2] * layout.size_in[0] / _TICK_IN))
+        below = drawn.add_axes(box)
+        bar = drawn.colorbar(
+            axes[-1, j].images[0], cax=below, orientation="horizontal", extend="both", ticks=ticks
+        )
+        bar.set_label(quantity.label)
+    return axes
 
 
 def frc_picture(path: Path | str, curves: Mapping[str, FrcCurve], *, title: str) -> None:
