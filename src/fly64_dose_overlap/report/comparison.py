@@ -20,17 +20,22 @@ from fly64_dose_overlap.report.findings import conventions
 from fly64_dose_overlap.report.picture import REFERENCE, TRUTH, comparison_picture, frc_picture
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, LIMIT, PREFERRED
 from fly64_dose_overlap.scores.catalogue import (
+    AMPLITUDE_PSNR,
     COMPLEX_NRMSE,
+    DOSE_EFFICIENCY,
+    FRC50,
     HALVES_HALF_BIT,
-    HALVES_ONE_SEVENTH,
     PHASE_PSNR,
-    printed,
+    PHASE_SSIM,
+    R_OVER_FLOOR,
 )
 from fly64_dose_overlap.scores.evaluation import Evaluation, pixel_nm
 from fly64_dose_overlap.scores.limit import Limit
 
 MOST_PICTURED = 5
 """More would not be legible at the width of README.md."""
+TABLE_WIDTH = 100
+"""Of the printed table where no terminal says how wide it is."""
 
 
 def write_report(
@@ -64,16 +69,19 @@ def write_report(
     members["region"] = evaluation.region.mask
     members["_metadata"] = np.array(dumps(record))
     write_npz(reports_dir / "reconstruction.npz", members)
+    order = ranked(evaluation.metrics["methods"])
     methods = {scores["key"]: name for name, scores in evaluation.metrics["methods"].items()}
-    labels = {key: methods[key] for key in pictured(list(methods))}
+    drawn = pictured(list(methods))
+    labels = {key: methods[key] for key in sorted(drawn, key=lambda key: order.index(methods[key]))}
     captions = {name: _caption(evaluation.metrics["methods"][name]) for name in labels.values()}
     fields = {name: evaluation.aligned[key] for key, name in labels.items()}
     picture = reports_dir / "comparison.png"
     region, pixel = evaluation.region, pixel_nm(record)
     measured = evaluation.metrics["conventions"].get("frames") == "measured"
     first = REFERENCE if measured else TRUTH
+    about = f"{title}\nbelow each name: {PHASE_PSNR.name}, and {COMPLEX_NRMSE.name}"
     comparison_picture(
-        picture, truth, fields, region, title=title, captions=captions, pixel_nm=pixel, first=first
+        picture, truth, fields, region, title=about, captions=captions, pixel_nm=pixel, first=first
     )
     curves = {name: evaluation.curves[key] for key, name in labels.items()}
     frc_picture(reports_dir / "frc.png", curves, title=title)
@@ -92,21 +100,40 @@ def pictured(keys: Sequence[str]) -> list[str]:
     return [*preferred, *(key for key in keys if key not in preferred)][:MOST_PICTURED]
 
 
+def ranked(methods: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the names of methods as the report has them: that of the highest phase PSNR first.
+
+    Examples
+    --------
+    >>> ranked({"a": {"phase": {"psnr_db": 20}}, "b": {}, "c": {"phase": {"psnr_db": 21}}})
+    ['c', 'a', 'b']
+    """
+
+    def height(name: str) -> float:
+        value = PHASE_PSNR.of(methods[name])
+        return float("-inf") if value is None else value
+
+    return sorted(methods, key=height, reverse=True)
+
+
 def print_table(metrics: dict[str, Any], title: str) -> None:
-    """Print the scores, one line a method, and the conventions behind them."""
-    table = Table(title=title)
+    """Print the scores that a terminal has room for, one line a method, and the conventions behind them."""
+    methods = metrics["methods"]
+    table = Table(title=title, show_edge=False, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    columns = printed(metrics["conventions"])
-    if any("halves" in scores for scores in metrics["methods"].values()):
-        columns = (*columns, HALVES_HALF_BIT, HALVES_ONE_SEVENTH)
+    measured = metrics["conventions"].get("frames") == "measured"
+    columns = [PHASE_PSNR, AMPLITUDE_PSNR, PHASE_SSIM, COMPLEX_NRMSE, FRC50]
+    columns.append(R_OVER_FLOOR if measured else DOSE_EFFICIENCY)
+    if any("halves" in scores for scores in methods.values()):
+        columns.append(HALVES_HALF_BIT)
     for score in columns:
-        table.add_column(score.label, justify="right")
-    for method, scores in metrics["methods"].items():
-        table.add_row(method, *(score.write(score.of(scores)) for score in columns))
+        table.add_column(score.label.replace(" ", "\n"), justify="right")
+    for method in ranked(methods):
+        table.add_row(method, *(score.write(score.of(methods[method])) for score in columns))
     for name, bounds in ((LIMIT, metrics["limit"]), (BAYESIAN_LIMIT, metrics["limit"]["bayesian"])):
         table.add_row(name, *(score.write(score.bound(bounds)) for score in columns), style="dim")
     # FORCE_COLOR, as CI sets it, makes a pipe a terminal to rich.
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     console.print(table)
     console.print(conventions([metrics["conventions"]]), soft_wrap=True, highlight=False)
 
