@@ -138,6 +138,19 @@ def test_headline_says_who_leads_by_how_much_and_how_far_from_the_limit() -> Non
     )
 
 
+def test_headline_says_who_has_the_smaller_complex_error() -> None:
+    smaller = {**METHODS, "rPIE": ("iterative", 21.0, 0.02)}
+    other = {**METHODS, "MAP": ("iterative", 22.0, 0.03)}
+    assert headline(study_of(new_run(1000, "dense", methods=smaller))).endswith(
+        "below the physical limit. rPIE has the smaller complex NRMSE in that cell."
+    )
+    runs = [new_run(1000, view, methods=smaller) for view in ("dense", "sparse")]
+    runs += [new_run(10000, "dense", methods=other), new_run(10000, "sparse")]
+    assert headline(study_of(*runs)).endswith(
+        ". rPIE has the smaller complex NRMSE in 2 of those 4 cells, MAP in 1."
+    )
+
+
 def test_headline_compares_with_the_bayesian_limit_where_the_unbiased_one_does_not_apply() -> None:
     runs = [new_run(1000, "dense"), new_run(10000, "dense")]
     for run, limit in zip(runs, (20.0, 28.0), strict=True):

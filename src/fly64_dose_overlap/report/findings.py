@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, ITERATIVE, LEARNED, LIMIT, Cell, Study
-from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
+from fly64_dose_overlap.scores.catalogue import COMPLEX_NRMSE, PHASE_PSNR
 
 
 def headline(study: Study) -> str:
-    """Say in one sentence who leads, by how much, and how far from the physical limit."""
+    """Say who leads, by how much, how far from the physical limit, and who has the smaller complex error."""
     leader, cells = study.leader, study.done
     led = [cell for cell in cells if leader in cell.best(PHASE_PSNR)]
     if not led:
@@ -26,7 +26,19 @@ def headline(study: Study) -> str:
     distances = _distances(study, limit)
     shown = "the Bayesian limit (limit with prior)" if limit == BAYESIAN_LIMIT else "the physical limit"
     parts = [*_lead(study), *([f"{_span(distances)} {shown}"] if distances else [])]
-    return text + (f": {' and '.join(parts)}" if parts else "") + "."
+    return text + (f": {' and '.join(parts)}" if parts else "") + "." + _smaller_errors(leader, led)
+
+
+def _smaller_errors(leader: str, led: Sequence[Cell]) -> str:
+    """Say which methods have a smaller complex NRMSE than the leader in cells that it leads in phase PSNR."""
+    least = [best for cell in led if (best := cell.best(COMPLEX_NRMSE)) and leader not in best]
+    counts = Counter(min(best) for best in least).most_common()
+    if not counts:
+        return ""
+    (name, count), *others = counts
+    where = "that cell" if len(led) == 1 else f"{count} of those {len(led)} cells"
+    further = "".join(f", {other} in {times}" for other, times in others)
+    return f" {capital(name)} has the smaller {COMPLEX_NRMSE.name} in {where}{further}."
 
 
 def beyond(study: Study) -> str:
