@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fly64_dose_overlap.report.findings import conventions, frames
 from fly64_dose_overlap.report.page import markdown_text, page
 from fly64_dose_overlap.report.study import Run, Study
-from fly64_dose_overlap.report.tables import cell_table
+from fly64_dose_overlap.report.tables import cell_table, dose_table, overlap_table, time_table
 from fly64_dose_overlap.scores.catalogue import CHI_SQUARE, PHASE_PSNR_BEYOND
 from report_runs import new_run, small_study, study_of
 
@@ -52,3 +53,18 @@ def test_scores_that_need_no_truth_have_columns() -> None:
     assert {CHI_SQUARE.label, PHASE_PSNR_BEYOND.label} <= set(columns)
     others = [title for _, title in cell_table(small_study().done[0]).columns]
     assert CHI_SQUARE.label not in others
+
+
+def test_results_of_all_frames_are_not_said_to_be_of_a_half() -> None:
+    study = measured_study(38.0, 38.0)
+    digests = {name: {"sha256": name, **scores} for name, scores in study.done[0].first.methods.items()}
+    study.done[0].first.methods.update(digests)
+    seconds = {"network": 2.0}
+    for content in (page([study], seconds), markdown_text([study], seconds)):
+        assert not re.search("(test|training) half", content)
+    assert [title for title, _ in dose_table(study).groups][1] == "all frames"
+    assert overlap_table(study).note.startswith("All frames; overlap")
+    assert time_table(study, seconds).note.startswith("Seconds on the processor for all frames;")
+    of_half = small_study()
+    assert [title for title, _ in dose_table(of_half).groups][1] == "test half"
+    assert "overlap is that of neighbouring frames, measured on the test half" in page([of_half], {})

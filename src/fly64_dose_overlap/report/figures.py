@@ -149,7 +149,7 @@ def _overlap_response(study: Study, score: Score) -> Chart:
         _Panel(f"{dose:,} photons per frame", [[(measured[view], study.cells[dose, view]) for view in views]])
         for dose in study.doses
     ]
-    note = "A panel per dose; overlap is that of neighbouring frames, measured on the test half (metric 2)."
+    note = f"A panel per dose; overlap is that of neighbouring frames, measured on {study.part} (metric 2)."
     return _response(study, score, "overlap", note, panels, "measured overlap", "linear")
 
 

@@ -240,13 +240,18 @@ class Study:
         """How the scores of each cell were taken."""
         return [cell.first.evaluation["conventions"] for cell in self.done]
 
+    @property
+    def part(self) -> str:
+        """Of which frames the results are."""
+        return "the test half" if all(each["split"] == "test" for each in self.conventions) else "all frames"
+
     def delta(self, cell: Cell, method: str, score: Score) -> float | None:
         """Return leader minus method in a cell, from the means over repeats."""
         first, second = cell.value(self.leader, score), cell.value(method, score)
         return first.mean - second.mean if first and second else None
 
     def overlap(self, view: str) -> float | None:
-        """Return metric 2 of a view's overlap, image to image, measured on the test half at any dose."""
+        """Return metric 2 of a view's overlap, image to image, of the frames that are scored, at any dose."""
         for cell in self.done:
             if cell.view == view and (measured := cell.first.measured_overlap.get("test")):
                 return measured.get("metric_2_image_based_avg")

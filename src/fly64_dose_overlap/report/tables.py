@@ -156,7 +156,7 @@ def cell_table(cell: Cell, scores: Sequence[Score] = SCORES) -> Table:
 
 
 def dose_table(study: Study) -> Table:
-    """Return the measured doses of the test halves."""
+    """Return the measured doses."""
     rows: list[Row] = []
     for dose in study.doses:
         found = next((cell.first.measured_dose for cell in study.done if cell.dose == dose), {})
@@ -164,14 +164,15 @@ def dose_table(study: Study) -> Table:
         fields = [*(test.get(f"photons_per_frame_{key}") for key in ("mean", "min", "max"))]
         fields += [test.get("frames"), whole.get("photons_per_frame_mean")]
         rows.append(Row(f"{dose:,}", "", tuple(map(_number, fields))))
-    columns = [("test half, photons per frame", title) for title in ("mean", "min", "max")]
-    columns += [("test half", "frames"), ("whole scan, photons per frame", "mean")]
+    part = study.part.removeprefix("the ")
+    columns = [(f"{part}, photons per frame", title) for title in ("mean", "min", "max")]
+    columns += [(part, "frames"), ("whole scan, photons per frame", "mean")]
     note = "Nominal and measured; one factor scales the whole scan."
     return Table("Measured dose", note, "nominal", columns, rows)
 
 
 def overlap_table(study: Study) -> Table:
-    """Return the measured overlap of the test halves."""
+    """Return the measured overlap."""
     titles = {
         "gridsize": ("", "group side"),
         "n_images_subsampled": ("", "frames"),
@@ -186,7 +187,8 @@ def overlap_table(study: Study) -> Table:
         fluence = test.get("fluence", {}).get("photons_per_pixel_mean")
         entries = tuple(map(_number, (*map(test.get, titles), fluence)))
         rows.append(Row(f"{cell.dose:,} {cell.view}", "", entries))
-    note = "Test half; overlap as the area fraction of probe discs, averaged over neighbours."
+    part = capital(study.part.removeprefix("the "))
+    note = f"{part}; overlap as the area fraction of probe discs, averaged over neighbours."
     return Table("Measured overlap", note, "cell", [*titles.values(), ("", "photons per pixel")], rows)
 
 
@@ -202,7 +204,7 @@ def time_table(study: Study, seconds: Mapping[str, float]) -> Table:
         return Entry(DASH if own is None else f"{own:.3g}{more}")
 
     note = (
-        "Seconds on the processor for the test half; for networks the training of the cell is added. "
+        f"Seconds on the processor for {study.part}; for networks the training of the cell is added. "
         f'"{DASH}" was not measured on this machine.'
     )
     return _by_cell(study, "Method time", note, study.methods, entry)

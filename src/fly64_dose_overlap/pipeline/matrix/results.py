@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fly64_dose_overlap.config import at
 from fly64_dose_overlap.files.atomic import write_json_atomic
 from fly64_dose_overlap.pipeline.cells import EVALUATION
 from fly64_dose_overlap.pipeline.matrix.dvc_queue import stages_run
@@ -30,9 +31,11 @@ PTYCHI = ("LSQML", "rPIE", "ePIE", "AD Poisson")
 def print_table(experiments: Sequence[Experiment], lines: Sequence[Line], commit: str) -> None:
     """Print phase PSNR by method with the limit, and the headline method's other scores, a row per cell."""
     scores = {line.name: result_of(commit, line.name, EVALUATION) for line in lines if line.state != FAILED}
+    splits = {at(score, "conventions.split") for score in scores.values()}
+    part = "of all frames" if splits == {"all"} else "on the test half"
     methods = [name for name in SHOWN if any(name in score["methods"] for score in scores.values())]
     table = Table(
-        title="phase PSNR (dB) on the test half; SSIM (phase) and complex NRMSE: refined, else network",
+        title=f"phase PSNR (dB) {part}; SSIM (phase) and complex NRMSE: refined, else network",
         caption="best pty-chi: the highest of its methods and stops; all methods: dose-overlap report",
     )
     scored = (*methods, "best pty-chi", "limit", "SSIM", "NRMSE")

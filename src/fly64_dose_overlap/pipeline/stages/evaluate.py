@@ -45,7 +45,8 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     digests = {path.stem: sha256_of(path) for folder in folders for path in sorted(folder.glob("*.npz"))}
     found = read_reconstructions(*folders)
     against = _reference_for(scan)
-    with one_torch_thread(), refusals_of(f"view {view}, test half of {len(scan)} frames"):
+    part = "test half" if "split_dataset" in steps(scan.record) else "scan"
+    with one_torch_thread(), refusals_of(f"view {view}, {part} of {len(scan)} frames"):
         evaluation = evaluate(
             scan, truth, found, params.evaluate, limit=limit, dose=dose, digests=digests, against=against
         )
