@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -195,3 +196,18 @@ def test_trials_stand_in_one_table_beside_the_same_cell() -> None:
         "1000-dense": ["train.epochs: 5 → 9", "1,000", "dense", "42", "network", "25.00", "+1.00", "success"],
         "1000-sparse": ["code or base set", "1,000", "sparse", "42", "-", "-", "-", "failed"],
     }
+
+
+def test_a_trial_is_compared_only_with_what_was_scored_on_the_same_data_in_the_same_way() -> None:
+    plain = full_study()
+
+    def difference(run: Run) -> str:
+        table = tables.trials_table([study_of(run, variant="ab12cd")], plain)
+        return _row(table, run.name).entries[6].text
+
+    run = new_run(1000, "dense", methods=BETTER)
+    assert difference(replace(run, data={**run.data, "data/dose/3000/test.npz": "f1"})) == "+2.00"
+    for data in ({"data/base/base.npz": "0a0a"}, {}):
+        assert difference(replace(run, data=data)) == "-"
+    measured = {**run.evaluation["conventions"], "frames": "measured", "against": "the reference"}
+    assert difference(replace(run, evaluation={**run.evaluation, "conventions": measured})) == "-"

@@ -67,6 +67,12 @@ class Run:
         """Scores by method, in the file's order."""
         return self.evaluation["methods"]
 
+    def is_scored_like(self, other: Run) -> bool:
+        """Whether both were made of the same data, as far as that is recorded, and scored in the same way."""
+        shared = self.data.keys() & other.data.keys()
+        same = all(self.data[path] == other.data[path] for path in shared)
+        return bool(shared) and same and self.evaluation["conventions"] == other.evaluation["conventions"]
+
     def key(self, method: str) -> str:
         """Return the name of a method in metrics/frc.csv and reports/reconstruction.npz."""
         return self.methods.get(method, {}).get("key", method.replace(" ", "_"))

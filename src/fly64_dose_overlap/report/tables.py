@@ -226,14 +226,18 @@ def trials_table(trials: Sequence[Study], plain: Study | None) -> Table:
             best = next(iter(done.methods)) if done else DASH
             value = PHASE_PSNR.of(run.methods[best]) if done else None
             there = plain.cells.get((run.dose, run.view)) if plain else None
-            before = there.value(best, PHASE_PSNR) if there else None
+            alike = there and done and there.runs and run.is_scored_like(there.first)
+            before = there.value(best, PHASE_PSNR) if there and alike else None
             gain = value - before.mean if value is not None and before else None
             changed = "; ".join(trial.changes) or "code or base set"
             texts = (changed, f"{run.dose:,}", run.view, str(run.seed), best, PHASE_PSNR.write(value))
             entries = (*map(Entry, texts), delta_entry(gain, PHASE_PSNR), _state(run))
             rows.append(Row(run.name, "", entries))
     titles = ("changed", "dose", "view", "seed", "best method", PHASE_PSNR.label, "difference", "state")
-    note = "Runs with other parameters; the difference is to the same method in the study's same cell."
+    note = (
+        "Runs with other parameters. The difference is to the same method in the study's same cell, "
+        f'"{DASH}" where the two were not scored on the same data in the same way.'
+    )
     return Table("Trials", note, "experiment", [("", title) for title in titles], rows)
 
 
