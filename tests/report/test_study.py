@@ -9,7 +9,7 @@ import pytest
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, make_study
 from fly64_dose_overlap.scores.catalogue import AMPLITUDE_SSIM, COMPLEX_NRMSE, PHASE_PSNR
-from report_runs import METHODS, evaluation, full_study, new_run, study_of
+from report_runs import DOSES, METHODS, evaluation, full_study, new_run, study_of
 
 
 def test_all_nine_cells_make_a_complete_study() -> None:
@@ -111,6 +111,18 @@ def test_few_runs_with_parameters_of_their_own_are_trials() -> None:
     assert not study_of(new_run(1000, "dense")).is_trial
     runs = [new_run(dose, "dense") for dose in (1000, 10000)]
     assert not make_study("own", "", runs, variant="ab12cd").is_trial, "a whole matrix, if a small one"
+
+
+def test_a_trial_is_no_incomplete_study() -> None:
+    trial = study_of(new_run(1000, "dense"), variant="ab12cd")
+    assert trial.status == "trial"
+    lost = study_of(new_run(1000, "dense", state="failed"), variant="ab12cd")
+    assert lost.status == "trial; failed: 1000-dense"
+    (one, two) = DOSES[:2]
+    of_two = make_study(
+        "own", "", [new_run(one, "dense")], doses=[one, two], views=["dense"], variant="ab12cd"
+    )
+    assert of_two.status == "trial", "one cell by intent, also where the matrix has two"
 
 
 def test_only_scores_with_a_limit_have_one() -> None:

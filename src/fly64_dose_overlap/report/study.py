@@ -211,7 +211,8 @@ class Study:
     @property
     def is_trial(self) -> bool:
         """Whether these are single runs with parameters of their own, and no matrix to be filled."""
-        return bool(self.variant) and 2 * len(self.done) < len(self.cells)
+        done, total = len(self.done), len(self.cells)
+        return bool(self.variant) and (2 * done < total or done < 2 <= total)
 
     @cached_property
     def methods(self) -> dict[str, str]:
@@ -265,10 +266,12 @@ class Study:
 
     @property
     def status(self) -> str:
-        """Say whether the matrix is complete, and what is not there."""
+        """Say whether the matrix is complete, and what is not there; a trial has none to complete."""
         total, done = len(self.cells), len(self.done)
         text = f"{'complete' if done == total else 'incomplete'}: {done} of {total} cells"
         without = [cell for cell in self.cells.values() if not cell.runs]
+        if self.is_trial:
+            text, without = "trial", [cell for cell in without if cell.state != MISSING]
         for state in dict.fromkeys(cell.state for cell in without):
             names = [f"{cell.dose}-{cell.view}" for cell in without if cell.state == state]
             text += f"; {state}: {', '.join(names)}"
