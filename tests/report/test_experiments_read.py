@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -16,74 +15,24 @@ import yaml
 from dvc.exceptions import DvcException
 
 from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import at
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.experiments_read import (
-    NO_RESULT,
-    STALE,
-    Source,
+    changes,
     columns_of,
     curves_of,
     experiments_of,
     json_of,
     read_studies,
     settings,
-    state_of,
     variant_of,
 )
+from fly64_dose_overlap.pipeline.source import STALE
 from fly64_dose_overlap.report.page import write_page
 from fly64_dose_overlap.report.study import Study
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR
 from report_runs import evaluation, params_of
-from study_copy import ROOT, StudyCopy
-
-SCORES = '{"methods": {}}'
-
-
-def _source(name: str = "1000-dense", texts: dict[str, str] | None = None, **changes: Any) -> Source:
-    params = yaml.safe_dump({**params_of(1000, "dense"), **changes})
-    return Source(name, "a" * 40, "success", {"params.yaml": params, **(texts or {})})
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode()).hexdigest()
-
-
-def _texts(*, scores: str = SCORES, dose: int = 1000, seed: int = 42) -> dict[str, str]:
-    """Return scores and a dvc.lock that records them for a dose and a seed."""
-    train = {"seed": seed, "epochs": 5}
-    stages = {
-        "train": {"outs": [{"path": "model", "md5": "0" * 32}], "params": {"params.yaml": {"train": train}}},
-        "evaluate": {
-            "deps": [{"path": "model"}],
-            "outs": [{"path": "metrics/evaluation.json", "md5": _md5(SCORES)}],
-            "params": {"params.yaml": {"dose": dose, "view": "dense"}},
-        },
-        "beside": {"params": {"params.yaml": {"dose": 7}}},
-    }
-    return {"metrics/evaluation.json": scores, "dvc.lock": yaml.safe_dump({"stages": stages})}
-
-
-def test_scores_of_the_own_parameters_count() -> None:
-    assert state_of(_source(texts=_texts())) == "success"
-
-
-@pytest.mark.parametrize(
-    "texts", [_texts(dose=10000), _texts(seed=43), _texts(scores='{"methods": {"other": {}}}')]
-)
-def test_scores_of_another_cell_do_not_count(texts: dict[str, str]) -> None:
-    assert state_of(_source(texts=texts)) == STALE
-
-
-def test_a_longer_list_of_doses_changes_no_result() -> None:
-    assert state_of(_source(texts=_texts(), doses=[1000, 3000])) == "success"
-
-
-@pytest.mark.parametrize("lost", ["metrics/evaluation.json", "dvc.lock"])
-def test_revision_without_scores_has_no_result(lost: str) -> None:
-    texts = _texts()
-    del texts[lost]
-    assert state_of(_source(texts=texts)) == NO_RESULT
+from report_sources import SCORES, md5_of, source_of, texts_of
+from study_copy import StudyCopy
 
 
 @pytest.mark.parametrize(
@@ -98,19 +47,19 @@ def test_revision_without_scores_has_no_result(lost: str) -> None:
     ],
 )
 def test_variant_is_the_digest_in_the_name(name: str, changes: dict[str, Any], expected: str) -> None:
-    assert variant_of(_source(name, **changes), _source("")) == expected
+    assert variant_of(source_of(name, **changes), source_of("")) == expected
 
 
 def test_own_names_with_equal_changes_are_one_variant() -> None:
-    first = variant_of(_source("one", train={"seed": 1, "epochs": 9}), _source(""))
-    second = variant_of(_source("two", train={"seed": 2, "epochs": 9}), _source(""))
+    first = variant_of(source_of("one", train={"seed": 1, "epochs": 9}), source_of(""))
+    second = variant_of(source_of("two", train={"seed": 2, "epochs": 9}), source_of(""))
     assert first == second
     assert len(first) == 6
 
 
 def test_tables_of_text_become_columns() -> None:
     path = "metrics/train/plots/metrics/val/loss.tsv"
-    source = _source(
+    source = source_of(
         texts={"frc.csv": "a,b\n1,2\n3,\n", path: "step\tloss\n1\t0.5\n", "one.tsv": "step\n1\n"}
     )
     assert columns_of(source, "frc.csv", ",")["a"] == [1.0, 3.0]
@@ -119,43 +68,16 @@ def test_tables_of_text_become_columns() -> None:
 
 
 def test_damaged_scores_and_tables_are_named() -> None:
-    source = _source(texts={"m.json": "{", "m.csv": "a,b\n1,x\n"})
+    source = source_of(texts={"m.json": "{", "m.csv": "a,b\n1,x\n"})
     with pytest.raises(StudyError, match=r"1000-dense aaaaaaa: m.json: is not JSON .*; evaluate it again"):
         json_of(source, "m.json")
     with pytest.raises(StudyError, match=r"1000-dense aaaaaaa: m.csv: is no table of numbers .*'x'"):
         columns_of(source, "m.csv", ",")
 
 
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"doses": None}, "doses: input should be a valid list, got None"),
-        ({"doses": []}, "doses: list should have at least 1 item"),
-        ({"doses": [1000, "many"]}, "doses.1: input should be a valid integer, got 'many'"),
-        ({"dose": 1e3}, "dose: input should be a valid integer, got 1000.0"),
-        ({"view": 7}, "view: input should be a valid string, got 7"),
-        ({"overlap": {}}, "overlap.views: key is missing"),
-        ({"overlap": {"views": 3}}, "overlap.views: input should be a valid dictionary, got 3"),
-        ({"seed": "x"}, "seed: input should be a valid integer, got 'x'"),
-        ({"train": {"seed": 1.5}}, "train.seed: input should be a valid integer, got 1.5"),
-    ],
-)
-def test_a_damaged_parameter_is_named_with_its_commit(changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(StudyError) as caught:
-        _ = _source("commit", **changes).params
-    assert str(caught.value).startswith(f"commit aaaaaaa: params.yaml: {problem}")
-    assert "leave this revision out" in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["", "dose: [", "- 1000", "view: dense"])
-def test_a_damaged_file_of_parameters_is_named_with_its_commit(text: str) -> None:
-    with pytest.raises(StudyError, match=r"^commit bbbbbbb: params\.yaml: "):
-        _ = Source("commit", "b" * 40, "success", {"params.yaml": text}).params
-
-
 def test_values_that_json_does_not_know_tell_variants_apart() -> None:
-    odd = [_source("my-own", note=note) for note in (date(2026, 1, 1), date(2026, 1, 2), float("nan"))]
-    assert len({variant_of(source, _source("")) for source in odd}) == 3
+    odd = [source_of("my-own", note=note) for note in (date(2026, 1, 1), date(2026, 1, 2), float("nan"))]
+    assert len({variant_of(source, source_of("")) for source in odd}) == 3
 
 
 def test_a_commit_with_damaged_parameters_does_not_hinder_another(
@@ -167,8 +89,8 @@ def test_a_commit_with_damaged_parameters_does_not_hinder_another(
     commits: list[str] = []
     scores = json.dumps(evaluation())
     for params in (params_of(1000, "dense"), {"dose": 1000, "view": "dense"}):
-        texts = {**_texts(scores=scores), "params.yaml": yaml.safe_dump(params)}
-        texts["dvc.lock"] = texts["dvc.lock"].replace(_md5(SCORES), _md5(scores))
+        texts = {**texts_of(scores=scores), "params.yaml": yaml.safe_dump(params)}
+        texts["dvc.lock"] = texts["dvc.lock"].replace(md5_of(SCORES), md5_of(scores))
         for name, text in texts.items():
             (study.root / name).parent.mkdir(exist_ok=True)
             (study.root / name).write_text(text, encoding="utf-8")
@@ -181,6 +103,32 @@ def test_a_commit_with_damaged_parameters_does_not_hinder_another(
     assert f"left out: {problem}" in capsys.readouterr().err
     with pytest.raises(StudyError, match=re.escape(problem)):
         read_studies(study.root, [damaged])
+
+
+def test_the_working_tree_belongs_to_the_last_commit_alone(tmp_path: Path) -> None:
+    study = StudyCopy(tmp_path / "study")
+    (study.root / ".dvc").mkdir(parents=True)
+    study.git("init", "--quiet")
+    for dose in (1000, 10000, 100000):
+        content = evaluation()
+        content["limit"]["kappa"] = dose
+        scores = json.dumps(content)
+        texts = {
+            **texts_of(scores=scores, dose=dose),
+            "params.yaml": yaml.safe_dump(params_of(dose, "dense")),
+        }
+        texts["dvc.lock"] = texts["dvc.lock"].replace(md5_of(SCORES), md5_of(scores))
+        for name, text in texts.items():
+            (study.root / name).parent.mkdir(exist_ok=True)
+            (study.root / name).write_text(text, encoding="utf-8")
+        if dose < 100000:
+            study.commit("another")
+
+    def titles(*revisions: str) -> list[str]:
+        return [found.title.split()[0] for found in read_studies(study.root, revisions)]
+
+    assert titles("HEAD") == titles(study.git("rev-parse", "HEAD").strip()) == ["working", "commit"]
+    assert titles("HEAD~1") == ["commit"]
 
 
 def test_a_commit_that_is_not_here_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -209,55 +157,15 @@ def test_a_queue_that_cannot_be_read_hides_no_experiment(
     assert "DVC's queue cannot be read (Invalid experiment '1234567'.)" in capsys.readouterr().err
 
 
-def _locked_cell(params: dict[str, Any]) -> str:
-    """Return the dvc.lock that the stages of dvc.yaml leave for the cell of some parameters."""
-    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    runs = [(name, method) for name in ("train", "infer") for method in params["learned"]]
-    runs += [("reconstruct", method) for method in params["iterative"]]
-    stages: dict[str, Any] = {}
-    for name, method in [*runs, ("evaluate", "")]:
-        values = {"dose": params["dose"], "view": params["view"], "method": method}
-        text = re.sub(
-            r"\$\{(?:item\.)?(dose|view|method)\}",
-            lambda m, v=values: str(v[m[1]]),
-            yaml.safe_dump(declared[name]),
-        )
-        stage = yaml.safe_load(text)
-        made = [*stage["outs"], *stage.get("metrics", [])]
-        outs = [next(iter(out)) if isinstance(out, dict) else out for out in made]
-        stages[f"{name}@{method}" if method else name] = {
-            "deps": [{"path": path} for path in stage["deps"]],
-            "outs": [{"path": path, "md5": _md5(SCORES)} for path in outs],
-            "params": {"params.yaml": {key: at(params, key) for key in stage["params"]}},
-        }
-    return yaml.safe_dump({"stages": stages})
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "state"),
-    [
-        ("seed", 99, STALE),
-        ("methods.refined.epochs", 77, STALE),
-        ("methods.map.epochs", 77, STALE),
-        ("stops.patience", 77, STALE),
-        ("dose", 1000, STALE),
-        ("methods.epie.epochs", 77, "success"),
-        ("seed", 42, "success"),
-    ],
-)
-def test_scores_of_other_settings_or_another_seed_of_a_method_do_not_count(
-    key: str, value: Any, state: str
-) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params |= {"learned": ["refined"], "iterative": ["map"], "seed": 42}
-    # Of another run: the folder of reconstructions has its results no more.
-    before = {**params, "iterative": ["map", "epie"]}
-    lock = yaml.safe_load(_locked_cell(before))["stages"]
-    lock |= yaml.safe_load(_locked_cell(params))["stages"]
-    *sections, last = key.split(".")
-    (at(params, ".".join(sections)) if sections else params)[last] = value
-    texts = {"params.yaml": yaml.safe_dump(params), "dvc.lock": yaml.safe_dump({"stages": lock})}
-    assert state_of(Source("", "a" * 40, "success", {**texts, "metrics/evaluation.json": SCORES})) == state
+def test_changes_are_written_as_in_params_yaml() -> None:
+    before = {"n_groups": 1024, "device": "auto", "halves": [], "seed": 1}
+    after = {"n_groups": None, "device": "1", "halves": ["map", "ml"], "step_px": 0.5}
+    assert changes(before, after) == (
+        "n_groups: 1024 → null",
+        "device: auto → '1'",
+        "halves: [] → [map, ml]",
+        "step_px: absent → 0.5",
+    )
 
 
 def test_settings_leave_out_what_tells_cells_apart() -> None:

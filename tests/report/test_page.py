@@ -13,7 +13,7 @@ from fly64_dose_overlap.report.figures import response_charts
 from fly64_dose_overlap.report.findings import by_interest, conventions, headline
 from fly64_dose_overlap.report.page import divide, markdown_text, page, write_page
 from fly64_dose_overlap.report.study import Study
-from report_runs import METHODS, evaluation, full_study, new_run, pictured_run, small_study, study_of
+from report_runs import COMMIT, METHODS, evaluation, full_study, new_run, pictured_run, small_study, study_of
 
 
 class _Balance(HTMLParser):
@@ -100,6 +100,20 @@ def test_trials_are_rows_of_one_table() -> None:
     assert section.count('<tr><th scope="row">') == 2
     assert "train.epochs: 5 → 9" in section
     assert "## Trials" in markdown_text(studies, {})
+
+
+def test_trials_alone_have_a_report_too() -> None:
+    nothing = study_of(new_run(1000, "dense", state="failed"))
+    trial = study_of(new_run(1000, "sparse"), variant="ef34ab")
+    assert divide([nothing, trial]) == ([trial], [nothing])
+    assert "Network leads at 1,000 photons per frame, sparse" in page([nothing, trial], {})
+
+
+def test_data_are_those_of_the_results_and_come_from_a_remote_that_has_them(whole: str) -> None:
+    place = whole.index("What these results depend on, with its hash in dvc.lock (MD5).")
+    assert "restores the files from a remote that has them" in whole[place:]
+    assert "7c40  data/base/base.npz" in whole[place:]
+    assert f"The experiments start from commit <code>{COMMIT}</code>" in whole
 
 
 def test_results_that_are_not_committed_come_first_and_are_marked() -> None:

@@ -193,7 +193,8 @@ def report(
 ) -> None:
     """Write reports/index.html, table.csv and table.md from all experiments of a commit.
 
-    Results of the working tree that are not committed come first. The page needs no network.
+    Results of the working tree that are not committed come first, unless --rev names other commits
+    than HEAD. The page needs no network.
     """
     from fly64_dose_overlap.pipeline.experiments_read import read_studies
     from fly64_dose_overlap.report.page import write_page

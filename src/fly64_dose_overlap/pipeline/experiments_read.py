@@ -10,102 +10,48 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field, StrictInt, TypeAdapter, ValidationError
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from fly64_dose_overlap.commands import run_command
 from fly64_dose_overlap.config import PARAMS_FILE, at, first_problem
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline import cells
-from fly64_dose_overlap.pipeline.lock import LOCK_NAME, LockedStage, object_path, parse_lock
+from fly64_dose_overlap.pipeline.lock import LOCK_NAME, object_path
 from fly64_dose_overlap.pipeline.matrix.history import existing
-from fly64_dose_overlap.pipeline.matrix.plan import DIGEST_DIGITS, TARGET
+from fly64_dose_overlap.pipeline.matrix.plan import DIGEST_DIGITS
+from fly64_dose_overlap.pipeline.source import (
+    EVALUATION,
+    Source,
+    Texts,
+    data_of,
+    is_current,
+    state_of,
+)
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.report.study import FAILED, SUCCESS, Bounds, Curve, Run, Study, make_study
 from fly64_dose_overlap.scores.evaluation import limit_at
 from fly64_dose_overlap.scores.limit import read_limit
-from fly64_dose_overlap.yaml_text import parse_yaml
 
 COMMIT, TREE = "commit", "working tree"
 """Names of the runs that are no experiments."""
-NO_RESULT = "without result"
-STALE = "result of other parameters"
 ABSENT = "absent"
 
 SEEDS = ("seed", "train.seed")
 """Parameter in which the repeats of a cell differ: now, and in commits of before."""
 CELL_KEYS = ("dose", "doses", "view", "learned", "iterative", *SEEDS)
 """Parameters that may differ among the cells of one study: which there are, and what runs in each."""
-EVALUATION = cells.EVALUATION.as_posix()
 RECONSTRUCTION = "reports/reconstruction.npz"
 _MAPPING = TypeAdapter(dict[str, Any])
 _NAME_WITH_DIGEST = re.compile(r"\d+-[a-z0-9_]+(?:-seed\d+)?-([0-9a-f]{6})")
-
-Texts = dict[str, str]
-"""Small files of a revision by path."""
-
-
-class _Overlap(BaseModel):
-    views: dict[str, Any]
-
-
-class _Training(BaseModel):
-    seed: StrictInt | None = None
-
-
-class _Cell(BaseModel):
-    """What the report needs of a params.yaml, of whatever commit."""
-
-    dose: StrictInt
-    doses: Annotated[list[StrictInt], Field(min_length=1)]
-    view: str
-    learned: list[str] = []
-    iterative: list[str] = []
-    overlap: _Overlap
-    seed: StrictInt | None = None
-    train: _Training = _Training()
-
-
-@dataclass(frozen=True)
-class Source:
-    """A commit, an experiment of one, or the working tree."""
-
-    name: str
-    revision: str
-    """Full git revision; that of a queued, running or failed experiment holds its parameters,
-    but the results of the commit."""
-    state: str
-    """What DVC says of it: success, queued, running or failed."""
-    texts: Texts
-
-    def where(self, path: Path | str) -> str:
-        """Return the name of one of its files for an error."""
-        return f"{f'{self.name} {self.revision[:7]}'.strip()}: {path}"
-
-    @cached_property
-    def params(self) -> dict[str, Any]:
-        """Content of params.yaml, with what tells a cell; empty if there is no such file."""
-        if PARAMS_FILE.name not in self.texts:
-            return {}
-        where = self.where(PARAMS_FILE)
-        found = parse_yaml(self.texts[PARAMS_FILE.name], where=where)
-        try:
-            _Cell.model_validate(found)
-        except ValidationError as error:
-            raise StudyError(where, first_problem(error), "mend it, or leave this revision out") from None
-        return found
-
-    @cached_property
-    def lock(self) -> dict[str, LockedStage]:
-        """Content of dvc.lock by stage."""
-        return parse_lock(self.texts.get(LOCK_NAME, "stages: {}"), where=self.where(LOCK_NAME))
 
 
 class _Repository:
@@ -144,6 +90,7 @@ def _texts(files: Any, folder: Path) -> Texts:
 def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
     """Return the working tree's own cell if it is not committed, then the studies of some commits.
 
+    The working tree is read where HEAD is among those: what was run since does not belong to others.
     The plain study of each commit stands first, then its variants. An experiment belongs to
     the variant whose digest its name carries, as the matrix gives them; one that a user named
     belongs to a digest of its changed parameters. The commit itself stands last, so that an
@@ -168,7 +115,9 @@ def read_studies(root: Path, revisions: Sequence[str]) -> list[Study]:
     try:
         with Repo(str(root)) as repo:
             repository = _Repository(repo, root)
-            readers: list[Callable[[], Iterable[Study]]] = [partial(_tree_study, repository)]
+            readers: list[Callable[[], Iterable[Study]]] = []
+            if _commit_of(root, "HEAD") in commits:
+                readers.append(partial(_tree_study, repository))
             readers += [partial(_studies_of, repository, *each) for each in commits.items()]
             for read in readers:
                 try:
@@ -209,7 +158,7 @@ def _tree_study(repository: _Repository) -> Iterator[Study]:
         return
     before = Source(COMMIT, commit, SUCCESS, head).params
     title = f"{TREE}, not committed"
-    yield make_study(title, "", [run], changes=_changes(before, tree.params), committed=False)
+    yield make_study(title, "", [run], changes=changes(before, tree.params), committed=False)
 
 
 def _studies_of(repository: _Repository, commit: str, revision: str) -> list[Study]:
@@ -232,7 +181,7 @@ def _studies_of(repository: _Repository, commit: str, revision: str) -> list[Stu
             doses=own.params["doses"],
             views=list(own.params["overlap"]["views"]),
             variant=variant,
-            changes=_changes(own.params, sources[0].params) if variant else (),
+            changes=changes(own.params, sources[0].params) if variant else (),
             limits=_limits(sources, own.params["doses"]),
         )
         for variant, sources in groups.items()
@@ -286,47 +235,9 @@ def run_of(source: Source, find: Callable[[str | None], Path | None]) -> Run:
         curves=curves_of(source),
         measured_dose=json_of(source, cells.dose_metrics(dose).as_posix()),
         measured_overlap=json_of(source, cells.overlap_metrics(dose, view).as_posix()),
-        data={path: md5 for path, md5 in outs.items() if path.startswith("data/")},
+        data=data_of(source),
         reconstruction=find(outs.get(RECONSTRUCTION)),
     )
-
-
-def state_of(source: Source) -> str:
-    """Say whether the scores of a revision are those of its own parameters.
-
-    An experiment that ran the training alone, and a commit whose parameters were edited
-    after the run, hold the scores of another cell.
-    """
-    texts, lock = source.texts, source.lock
-    if EVALUATION not in texts or TARGET not in lock:
-        return NO_RESULT
-    recorded = {out.path: out.md5 for out in lock[TARGET].outs}
-    if recorded.get(EVALUATION) != hashlib.md5(texts[EVALUATION].encode(), usedforsecurity=False).hexdigest():
-        return STALE
-    return SUCCESS if _of_parameters(source, TARGET) else STALE
-
-
-def _of_parameters(source: Source, last: str) -> bool:
-    """Whether a stage and those before it ran with the source's own parameters."""
-    used = (stage.params.get(PARAMS_FILE.name, {}) for stage in _upstream(source, last))
-    items = (item for each in used for item in each.items())
-    return all(at(source.params, key) == value for key, value in items if key != "doses")
-
-
-def _upstream(source: Source, last: str) -> list[LockedStage]:
-    """Return a stage and those that made what it read, of a folder the results of the cell's methods."""
-    lock, params = source.lock, source.params
-    makers = {out.path: name for name, stage in lock.items() for out in stage.outs}
-    methods = {*params.get("learned", ()), *params.get("iterative", ())}
-    inside = {path: Path(path).parent.as_posix() for path in makers if Path(path).name in methods}
-    found: set[str] = set()
-    waiting = {last}
-    while waiting:
-        stage = waiting.pop()
-        found.add(stage)
-        read = {dependency.path for dependency in lock[stage].deps}
-        waiting |= {name for path, name in makers.items() if {path, inside.get(path)} & read} - found
-    return [lock[stage] for stage in found]
 
 
 def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, str], Bounds]:
@@ -338,7 +249,7 @@ def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, 
         for stage in source.lock:
             kind, _, view = stage.partition("@")
             text = source.texts.get(cells.limit_file(view).as_posix()) if kind == "limit" else None
-            if text is None or (doses[0], view) in found or not _is_current(source, stage):
+            if text is None or (doses[0], view) in found or not is_current(source, stage):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"{view}.json"
@@ -348,13 +259,6 @@ def _limits(sources: Sequence[Source], doses: Sequence[int]) -> dict[tuple[int, 
     return found
 
 
-def _is_current(source: Source, last: str) -> bool:
-    """Whether a stage read what the stages before it make now: an experiment runs those of one cell only."""
-    made = {out.path: out.md5 for stage in source.lock.values() for out in stage.outs}
-    read = [dependency for stage in _upstream(source, last) for dependency in stage.deps]
-    return _of_parameters(source, last) and all(made.get(d.path, d.md5) == d.md5 for d in read)
-
-
 def settings(params: dict[str, Any]) -> dict[str, Any]:
     """Return all parameters by dotted name, without those that tell the cells of one study apart."""
     from dvc.utils.flatten import flatten
@@ -362,10 +266,19 @@ def settings(params: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(params).items() if key not in CELL_KEYS}
 
 
-def _changes(baseline: dict[str, Any], params: dict[str, Any]) -> tuple[str, ...]:
+def changes(baseline: dict[str, Any], params: dict[str, Any]) -> tuple[str, ...]:
+    """Return the settings in which parameters differ from those of a baseline, in words."""
     before, after = settings(baseline), settings(params)
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return tuple(f"{key}: {before.get(key, ABSENT)} → {after.get(key, ABSENT)}" for key in keys)
+    return tuple(f"{key}: {_written(before, key)} → {_written(after, key)}" for key in keys)
+
+
+def _written(values: dict[str, Any], key: str) -> str:
+    """Return a value as params.yaml has it."""
+    if key not in values:
+        return ABSENT
+    text = yaml.safe_dump(values[key], default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("...\n").strip()
 
 
 def json_of(source: Source, path: str) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def page(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
 
 def divide(studies: Sequence[Study]) -> tuple[list[Study], list[Study]]:
     """Return the studies that have a section of their own, and those whose runs share one table."""
-    shown = [study for study in studies if study.done and not study.is_trial]
+    done = [study for study in studies if study.done]
+    shown = [study for study in done if not study.is_trial] or done
     return shown, [study for study in studies if study not in shown]
 
 

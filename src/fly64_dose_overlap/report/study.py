@@ -58,7 +58,7 @@ class Run:
     measured_overlap: dict[str, Any] = field(default_factory=dict[str, Any])
     """Content of metrics/overlap/DOSE-VIEW.json."""
     data: dict[str, str] = field(default_factory=dict[str, str])
-    """MD5 of each dataset."""
+    """MD5 of each dataset that the result depends on."""
     reconstruction: Path | None = None
     """The file with its aligned reconstructions, if that is at hand."""
 
