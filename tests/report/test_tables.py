@@ -68,6 +68,13 @@ def test_summary_has_a_row_per_method_and_a_column_per_cell() -> None:
     assert _row(table, "limit").entries == (Entry("28.00"),) * 9
 
 
+def test_differences_say_in_words_whom_they_favour() -> None:
+    notes = {table.title: table.note for table in tables.delta_tables(full_study())}
+    psnr, nrmse = notes["phase PSNR (dB): network minus method"], notes["complex NRMSE: network minus method"]
+    assert psnr == "Higher is better: a positive difference favours network."
+    assert nrmse == "Lower is better: a negative difference favours network."
+
+
 def test_resolution_is_given_both_ways() -> None:
     table = next(table for table in tables.summary_tables(full_study()) if "FRC50" in table.title)
     assert _row(table, "rPIE").entries[0].text == "0.600 (95.3 nm)"
@@ -159,7 +166,10 @@ def test_times_not_measured_are_shown_as_such() -> None:
     table = tables.time_table(study, {"a1": 1.2345, "b2": 200.4, "c3": 60.0})
     assert [entry.text for entry in _row(table, "network").entries[:2]] == ["-", "1.23 + 200"]
     assert _row(table, "LSQML").entries[1].text == "60"
-    assert _row(table, "rPIE").entries[1].text == "-"
+    assert [row.head for row in table.rows] == ["network", "LSQML"], (
+        "the others were not measured in any cell"
+    )
+    assert not tables.time_table(study, {}).rows
     rows = csv.DictReader(io.StringIO(tables.csv_text([study], {"a1": 1.2345, "b2": 200.4, "c3": 60.0})))
     found = {
         (row["method"], row["metric"]): float(row["mean"]) for row in rows if row["metric"] in tables.TIMES

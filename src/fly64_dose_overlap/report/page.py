@@ -105,7 +105,8 @@ def _content(study: Study, seconds: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _measured(study: Study, seconds: Mapping[str, float]) -> list[tables.Table]:
-    return [tables.dose_table(study), tables.overlap_table(study), tables.time_table(study, seconds)]
+    found = [tables.dose_table(study), tables.overlap_table(study), tables.time_table(study, seconds)]
+    return [table for table in found if table.rows]
 
 
 def markdown_text(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:

@@ -115,7 +115,8 @@ def delta_tables(study: Study) -> list[Table]:
         def entry(cell: Cell, method: str) -> Entry:
             return delta_entry(study.delta(cell, method, score), score)
 
-        note = f"{capital(score.direction)}; green favours {study.leader}."
+        sign = "positive" if score.higher_is_better else "negative"
+        note = f"{capital(score.direction)}: a {sign} difference favours {study.leader}."
         title = f"{score.label}: {study.leader} minus method"
         return _by_cell(study, title, note, others, entry)
 
@@ -193,7 +194,7 @@ def overlap_table(study: Study) -> Table:
 
 
 def time_table(study: Study, seconds: Mapping[str, float]) -> Table:
-    """Return the time that each method took in each cell; those not measured here are shown as such.
+    """Return the times of the methods that were measured here in any cell.
 
     ``seconds`` on the processor are by the SHA-256 of what was made.
     """
@@ -207,7 +208,8 @@ def time_table(study: Study, seconds: Mapping[str, float]) -> Table:
         f"Seconds on the processor for {study.part}; for networks the training of the cell is added. "
         f'"{DASH}" was not measured on this machine.'
     )
-    return _by_cell(study, "Method time", note, study.methods, entry)
+    timed = [name for name in study.methods if any(entry(cell, name).text != DASH for cell in study.done)]
+    return _by_cell(study, "Method time", note, timed, entry)
 
 
 def _seconds(cell: Cell, method: str, seconds: Mapping[str, float]) -> tuple[float | None, float | None]:
