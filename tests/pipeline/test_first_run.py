@@ -40,7 +40,7 @@ def test_a_table_is_printed_and_the_picture_named(first_run: Any) -> None:
     assert "10000 photons per frame, view dense" in printed
     scores = json.loads((first_run.study.root / "metrics/evaluation.json").read_text())["methods"]
     names = "|".join(map(re.escape, scores))
-    rows = dict(re.findall(rf"^│ ({names}) +│ +(-?\d+\.\d+) │", printed, re.MULTILINE))
+    rows = dict(re.findall(rf"^ *({names}) +│ +(-?\d+\.\d+) │", printed, re.MULTILINE))
     expected = {name: f"{methods['phase']['psnr_db']:.2f}" for name, methods in scores.items()}
     assert rows == expected
     named = re.findall(r"^picture: (.+)$", first_run.output.stderr, re.MULTILINE)
