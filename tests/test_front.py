@@ -218,22 +218,6 @@ def test_rows_are_drawn_at_their_number_wherever_matplotlib_would_put_the_origin
         plt.close(figure)
 
 
-@pytest.mark.parametrize(
-    ("backend", "left_open"), [("module://matplotlib_inline.backend_inline", 0), ("agg", 1)]
-)
-def test_a_notebook_draws_a_figure_once(
-    backend: str, left_open: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It draws the value of a cell, and then every figure that is open."""
-    scan, truth = case()
-    found = fdo.Result("ml", "ML", truth, scan.probe, scan.positions_px, np.zeros(1), 0.0, {}, scan, {})
-    monkeypatch.setattr(plt, "get_backend", lambda: backend)
-    before = len(plt.get_fignums())
-    found.plot()
-    assert len(plt.get_fignums()) == before + left_open
-    plt.close("all")
-
-
 def test_its_functions_can_be_sent_to_other_processes() -> None:
     for name in fdo.__all__:
         found = getattr(fdo, name)

@@ -80,7 +80,7 @@ class Result(Brief):
             panel.set(title=title, xlabel="x (object pixels)", ylabel="y (object pixels)")
             figure.colorbar(drawn, ax=panel, shrink=0.8)
         figure.suptitle(self.label)
-        return _shown_once(figure)
+        return figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -232,13 +232,4 @@ class Agreement(Brief):
         title = f"{self.result.label}: agreement of halves of the data"
         axes.set(xlabel="spatial frequency / Nyquist", ylabel="FRC", title=title)
         axes.legend()
-        return _shown_once(figure)
-
-
-def _shown_once(figure: Figure) -> Figure:
-    """Return a figure that a notebook draws as the value of its cell, and not as an open figure too."""
-    import matplotlib.pyplot as plt
-
-    if "inline" in plt.get_backend():
-        plt.close(figure)
-    return figure
+        return figure
