@@ -21,7 +21,7 @@ def test_a_pull_leaves_nothing_to_run(clone: StudyCopy, finished: StudyCopy) -> 
     data = {name for name in finished.data_files() if name.startswith("data/")}
     views = {f"data/views/{d}/{v}/{half}.npz" for d in DOSES for v in VIEWS for half in HALVES}
     doses = {f"data/dose/{dose}/{half}.npz" for dose in DOSES for half in HALVES}
-    assert data == views | doses | {"data/base/base.npz"}
+    assert data == views | doses | {"data/base/base.npz", "data/reference/reference.json"}
     assert clone.data_files() == {name for name in finished.data_files() if not name.endswith(".log")}
     assert stages_run(clone.dvc("repro")) == set()
     assert clone.changes() == []
