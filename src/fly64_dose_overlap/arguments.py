@@ -59,7 +59,7 @@ def checked_call(function: Callable[Given, Returned]) -> Callable[Given, Returne
             if isinstance(value, np.ma.MaskedArray):
                 raise StudyError(function.__name__, f"{name}: is masked, and masks are not heeded", "fill it")
         for held in (given, *(given[name] for name in given if name not in named)):
-            held |= {name: value.item() for name, value in held.items() if _is_number(value)}
+            held |= {name: value.item() for name, value in held.items() if _is_scalar(value)}
         try:
             rules.model_validate({name: given[name] for name in named if name in given})
             with _plain_torch(), one_blas_thread():
@@ -70,7 +70,7 @@ def checked_call(function: Callable[Given, Returned]) -> Callable[Given, Returne
     return call
 
 
-def _is_number(value: Any) -> bool:
+def _is_scalar(value: Any) -> bool:
     return isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
 
 

@@ -17,7 +17,8 @@ from fly64_dose_overlap.arguments import NewFile, checked_call
 from fly64_dose_overlap.config import BaseParams, Gridsize, LimitParams, OverlapParams, Seed, ViewParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import optics_of
-from fly64_dose_overlap.files.own_npz import Fields, Modes, read_user_base
+from fly64_dose_overlap.files.mapping import Fields
+from fly64_dose_overlap.files.own_npz import Modes, read_user_base
 from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.registry import make_method
@@ -343,8 +344,8 @@ def agreement(
     if len(scan) < 2:
         raise StudyError("agreement", f"a scan of {len(scan)} frames has no halves")
     if "model" in settings:
-        problem = "halves that share a network agree in what it invents"
-        raise StudyError("agreement", problem, "leave model out: it is trained on each half")
+        hint = "leave model out: it is trained on each half"
+        raise StudyError("agreement", "halves that share a network agree in what it invents", hint)
 
     def found(part: Scan) -> Result:
         return _reconstruct(part, method, None, seed, settings)
@@ -356,8 +357,7 @@ def agreement(
     misfit, empty = (fit(fitted.model, scan.counts, each, noise) for each in (obj, torch.ones_like(obj)))
     region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
     inside = region.rectangle
-    curves: dict[str, FrcCurve] = {}
-    unseen = None
+    curves, unseen = dict[str, FrcCurve](), None
     for name, pair in halves(scan, generator(seed, "agreement")):
         first, second = (found(half).obj for half in pair)
         if name == "even/odd":

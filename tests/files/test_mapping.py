@@ -103,6 +103,14 @@ def test_a_mask_and_bad_pixels_are_both_left_out(tmp_path: Path) -> None:
     found = fdo.read_scan(tmp_path / "raw.h5", fields={**FIELDS, "mask": "mask"})
     assert found.mask is not None
     assert np.argwhere(~found.mask[:]).tolist() == [[1, 2], [4, 7]]
+    with h5py.File(tmp_path / "raw.h5", "r+") as file:
+        file["of_frames"] = np.broadcast_to(mask, tiny_scan.scan().counts.shape)
+        file["small"] = mask[:30]
+    found = fdo.read_scan(tmp_path / "raw.h5", fields={**FIELDS, "mask": "of_frames"})
+    assert found.mask is not None
+    assert np.argwhere(~found.mask[5]).tolist() == [[1, 2], [4, 7]]
+    with pytest.raises(StudyError, match=r"mask is bool \(30, 32\), and bad has shape \(32, 32\)"):
+        fdo.read_scan(tmp_path / "raw.h5", fields={**FIELDS, "mask": "small"})
 
 
 @pytest.mark.parametrize("unit", ["px", "nm"])

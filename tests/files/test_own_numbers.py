@@ -52,6 +52,13 @@ def test_roots_are_squared_before_they_are_divided(arrays: Arrays, tmp_path: Pat
     np.testing.assert_array_equal(np.rint(found.amplitude[:] ** 2), counts)
 
 
+def test_broken_numbers_that_may_be_units_or_their_roots_are_refused(arrays: Arrays, tmp_path: Path) -> None:
+    units = np.float32(4.4) * np.rint(arrays.pop("diffraction") ** 2) + np.float32(0.3)
+    with pytest.raises(StudyError, match=r"'diffraction' must hold counted photons or .* name it counts"):
+        canonical(tmp_path, {**arrays, "diffraction": units}, counts_per_photon=4.4)
+    assert canonical(tmp_path, {**arrays, "counts": units}, counts_per_photon=4.4).amplitude is not None
+
+
 def test_a_number_of_the_record_may_be_unknown(arrays: Arrays, tmp_path: Path) -> None:
     record = {"physics_parameters": {"energy_ev": None, "object_pixel_m": 2e-8}}
     found = canonical(tmp_path, {**arrays, "_metadata": np.array(json.dumps(record))})

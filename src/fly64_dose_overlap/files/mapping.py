@@ -13,6 +13,7 @@ from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.files.npz import NpzReader
 
 Fields = Mapping[str, str | float]
+"""What `base.fields` says: names of datasets, and numbers."""
 IMAGES = {"probe": rules.PROBE, "object": rules.OBJECT, "background": rules.BACKGROUND}
 MASKS = ("mask", "bad")
 """True where a pixel counts, and anything but 0 where none does."""
@@ -75,10 +76,12 @@ def completed(found: Found, fields: Fields, file: HdfFile | NpzReader) -> Found:
             mask = mask == 1
         found.arrays[rules.MASK] = mask
     if "bad" in fields:
-        counting = file.load(str(fields["bad"])) == 0
-        mask = found.arrays.get(rules.MASK, np.True_)
-        if mask.dtype.kind == "b" and mask.shape in ((), counting.shape):  # else the rules say what it is
-            found.arrays[rules.MASK] = mask & counting
+        counting = np.equal(file.load(str(fields["bad"])), 0)
+        mask = found.arrays.get(rules.MASK, counting)
+        if mask.shape[-2:] != counting.shape[-2:] or mask.dtype.kind != "b":
+            problem = f"mask is {mask.dtype} {mask.shape}, and bad has shape {counting.shape}"
+            raise StudyError(where, problem, "a mask is boolean, and both are of the frames' pixels")
+        found.arrays[rules.MASK] = mask & counting
     return found
 
 

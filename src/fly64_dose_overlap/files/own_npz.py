@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from fly64_dose_overlap.files.dataset import BaseSet, base_from_arrays, read_rec
 from fly64_dose_overlap.files.foreign import ForeignScan
 from fly64_dose_overlap.files.formats import COUNTS
 from fly64_dose_overlap.files.hdf import HdfFile
+from fly64_dose_overlap.files.mapping import Fields
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.physics.modes import strongest_mode
 from fly64_dose_overlap.scan import HC_EV_M
@@ -48,8 +49,6 @@ PIXEL_TOLERANCE = 0.1
 
 Modes = Literal["strongest", "all"]
 """Which probe modes of a file are kept."""
-Fields = Mapping[str, str | float]
-"""Names of the datasets of a file of any other form, see `files.formats.mapped`."""
 
 
 @dataclass
@@ -337,17 +336,19 @@ def _amplitudes(
         if block.dtype.kind in "iu" and (full := block == np.iinfo(block.dtype).max).any():
             saturated.append(np.argwhere(full) + np.array([done, 0, 0]))
             block = np.where(full, block.dtype.type(0), block)
-        counted = intensity
-        if work.counts_per_photon is not None:
-            units = block if intensity else np.square(block, dtype=np.float64)
-            block, counted = np.rint(units / work.counts_per_photon), True
         with np.errstate(over="ignore", invalid="ignore"):
-            amplitude = np.sqrt(block, dtype=np.float64) if counted else block.astype(np.float32)
-            photons = block if counted else np.square(amplitude)
-            uncounted = ~(np.abs(photons - np.rint(photons)) <= (0 if counted else ROOT_ERROR * photons))
+            amplitude = block.astype(np.float32)
+            photons = block if intensity else np.square(amplitude)
+            uncounted = ~(np.abs(photons - np.rint(photons)) <= (0 if intensity else ROOT_ERROR * photons))
+            if work.counts_per_photon is not None:
+                # Units of a detector may be broken numbers; of their roots nobody could tell then.
+                uncounted &= not intensity
+                photons = np.rint(photons / work.counts_per_photon)
+            if intensity or work.counts_per_photon is not None:
+                amplitude = np.sqrt(photons, dtype=np.float64)
         checks: list[tuple[NDArray[np.bool_], str, str]] = [(uncounted & np.isfinite(block), *UNCOUNTED)]
-        if counted:
-            checks.insert(0, (block < 0, "has negative counts", f"dead or hot? {rules.MASK_THEM} there"))
+        if intensity:
+            checks.insert(0, (photons < 0, "has negative counts", f"dead or hot? {rules.MASK_THEM} there"))
         for bad, problem, hint in checks:
             if bad.any():
                 frame, y, x = (int(index) for index in np.argwhere(bad)[0])

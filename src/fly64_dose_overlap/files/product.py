@@ -46,7 +46,7 @@ def recorded_optics(record: Record, *, where: str) -> Optics:
     keys = ("object_pixel_m", "energy_ev", "detector_distance_m")
     missing = [key for key in keys if not isinstance(known.get(key), int | float)]
     if missing:
-        hint = "ptychodus needs them; base.fields can state them, docs/own-data.md"
+        hint = "ptychodus needs them; state them in base.fields, of an NPZ in its _metadata"
         raise StudyError(where, f"the provenance has no {', '.join(missing)}", hint)
     pixel_m, energy_ev, distance_m = (float(known[key]) for key in keys)
     return Optics(pixel_m=pixel_m, photon_energy_ev=energy_ev, detector_distance_m=distance_m)

@@ -184,7 +184,14 @@ def warn_of_turns(
 ) -> None:
     """Warn of a reconstruction that fits the truth far better once that is turned or conjugated.
 
-    The frames tell of a turned truth only where it is turned about the pixel that their windows are.
+    Frames tell of a truth that is mirrored about the middle pixel of a window, and of no other.
+
+    Parameters
+    ----------
+    truth, obj : (y, x) complex
+        The true transmission, and the reconstructed one as it came.
+    aligned : Aligned
+        What `align_to` made of both.
     """
 
     def misfit(reference: NDArray[Any], field: NDArray[np.complex128]) -> float:

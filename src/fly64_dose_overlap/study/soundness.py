@@ -55,7 +55,10 @@ class _Photons(NamedTuple):
 def require_sound(scan: Scan, *, stacklevel: int = 4) -> Scan:
     """Refuse counts that are no Poisson counts, and warn of what else `defects` finds, once for each.
 
-    What the detector left in pixels that do not count is not in the scan that is returned.
+    Returns
+    -------
+    Scan
+        Without what the detector left in pixels that do not count.
 
     Raises
     ------
