@@ -86,6 +86,38 @@ def test_frames_that_an_object_was_not_made_of_pay_for_fitted_noise() -> None:
     assert own.deviance < own.deviance_floor < found.deviance
 
 
+def test_the_epoch_that_held_out_photons_choose_is_compared_too() -> None:
+    scan = two_modes()
+    found = fdo.agreement(scan, epochs=30)
+    (name,) = found.others
+    chosen = found.others[name]
+    assert (name, chosen.result.label) == ("ml_held_out", "ML held-out")
+    assert chosen.result.obj is found.result.others[name].obj
+    stops = [each.settings["epochs"] for pair in chosen.halves.values() for each in pair]
+    assert max(stops) < 30
+    assert chosen.unseen is not None and found.unseen is not None
+    assert chosen.unseen.deviance < found.unseen.deviance
+    assert chosen.fit.r_factor > found.fit.r_factor
+
+
+def test_a_result_is_held_against_other_frames_at_any_dose() -> None:
+    bright, obj = two_modes(10), tiny_scan.truth()
+    dim = fdo.thin(bright, 0.2)
+    result = replace(fdo.reconstruct(dim, "ml", epochs=1), obj=obj)
+    for scan in (dim, bright, bright.frames(np.arange(0, 81, 3))):
+        found = fdo.misfit(result, scan)
+        assert found.photons == scan.counts[:].sum()
+        assert found.chi_square == pytest.approx(1, abs=0.02)
+    assert fdo.misfit(result).photons == dim.counts[:].sum()
+    # Another position tells on its own frames alone.
+    moved = replace(result, positions_px=result.positions_px + 1)
+    assert fdo.misfit(moved).chi_square > 1.1
+    assert fdo.misfit(moved, bright.frames(np.arange(40))).chi_square < 1.02
+    other = fdo.simulate(1e3, field_px=30, frame_side_px=32, defocus_um=200)[0]
+    with pytest.raises(StudyError, match=r"^misfit: grid and frames are of size .*; give frames of the same"):
+        fdo.misfit(result, other)
+
+
 def test_halves_of_frames_without_noise_agree_in_fine_detail_too() -> None:
     found = fdo.agreement(two_modes(1000, noise=False), epochs=20)
     assert found.fit.r_factor < 0.01
@@ -108,7 +140,7 @@ def test_halves_of_the_photons_that_halves_of_the_frames_do_not_bear_out_are_dou
 
 
 def test_the_two_halves_have_every_frame_and_every_photon_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fly64_dose_overlap import front
+    from fly64_dose_overlap import trust
 
     seen: list[fdo.Scan] = []
 
@@ -116,8 +148,8 @@ def test_the_two_halves_have_every_frame_and_every_photon_once(monkeypatch: pyte
         seen.append(scan)
         return original(scan, *arguments)
 
-    original = front._reconstruct
-    monkeypatch.setattr(front, "_reconstruct", reconstruct)
+    original = trust.reconstructed
+    monkeypatch.setattr(trust, "reconstructed", reconstruct)
     scan = few_frames()
     fdo.agreement(scan, epochs=1)
     whole, even, odd, first, second = seen

@@ -17,7 +17,6 @@ from fly64_dose_overlap.learning.correction import KEPT_REALISATIONS
 from fly64_dose_overlap.methods import posterior
 from fly64_dose_overlap.methods.map import GOING_ON, WEIGHT_FACTOR
 from fly64_dose_overlap.methods.registry import method_class
-from fly64_dose_overlap.outcome import SHARED_FRC
 from fly64_dose_overlap.pipeline import cli
 from fly64_dose_overlap.pipeline.matrix import cluster, node, plan
 from fly64_dose_overlap.pipeline.stages import _cli, _interrupts
@@ -25,6 +24,7 @@ from fly64_dose_overlap.scores.align import MAX_SHIFT_PX
 from fly64_dose_overlap.scores.scores import MS_SSIM_BETAS, PSNR_CEILING_DB, WINDOW_SIGMA_PX, WINDOW_TAPS
 from fly64_dose_overlap.study import geometry, overlap
 from fly64_dose_overlap.study.views import VIEW_MAPPING_VERSION
+from fly64_dose_overlap.trust import SHARED_FRC
 from tiny_study import ROOT
 
 VIEWS = ("baseline", "dense", "sparse")

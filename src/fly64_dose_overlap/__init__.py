@@ -19,19 +19,10 @@ from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
     from fly64_dose_overlap.errors import StudyError
-    from fly64_dose_overlap.front import (
-        agreement,
-        limit,
-        read_scan,
-        reconstruct,
-        score,
-        simulate,
-        thin,
-        train,
-        view,
-    )
-    from fly64_dose_overlap.outcome import Agreement, Result, Scores
+    from fly64_dose_overlap.front import limit, read_scan, reconstruct, score, simulate, thin, train, view
+    from fly64_dose_overlap.outcome import Result, Scores
     from fly64_dose_overlap.scan import Optics, Scan
+    from fly64_dose_overlap.trust import Agreement, agreement, misfit
 
     def methods() -> list[str]:
         """Return the names of all methods: the package of that name can be called."""
@@ -49,6 +40,7 @@ __all__ = [
     "agreement",
     "limit",
     "methods",
+    "misfit",
     "read_scan",
     "reconstruct",
     "score",
@@ -58,6 +50,12 @@ __all__ = [
     "view",
 ]
 
+_ELSEWHERE = {
+    "errors": ("StudyError",),
+    "scan": ("Optics", "Scan"),
+    "trust": ("Agreement", "agreement", "misfit"),
+}
+
 
 def __getattr__(name: str) -> Any:
     """Return a public name; what it needs is imported on first use, since torch takes seconds."""
@@ -65,7 +63,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "methods":
         return import_module(f"{__name__}.methods")
-    module = {"Optics": "scan", "Scan": "scan", "StudyError": "errors"}.get(name, "front")
+    module = next((each for each, names in _ELSEWHERE.items() if name in names), "front")
     return getattr(import_module(f"{__name__}.{module}"), name)
 
 

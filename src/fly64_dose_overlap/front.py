@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -23,13 +22,12 @@ from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.methods.run import run_method
-from fly64_dose_overlap.outcome import EVALUATION, Agreement, Result, Scores
+from fly64_dose_overlap.outcome import EVALUATION, Result, Scores
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.bound import find_limit
 from fly64_dose_overlap.scores.evaluation import warn_of_limit, warn_of_turns
-from fly64_dose_overlap.scores.fit import fit
-from fly64_dose_overlap.scores.frc import FrcCurve, cutoff, fourier_ring_correlation
+from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import scan_region
 from fly64_dose_overlap.scores.scores import score as scores_of
@@ -37,7 +35,7 @@ from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.base import make_synthetic_base
 from fly64_dose_overlap.study.dose import Simulation, draw_counts
 from fly64_dose_overlap.study.gauge import gauged_truth, in_standard_gauge
-from fly64_dose_overlap.study.measured import examined, halves, require_truth, warn_of_truth
+from fly64_dose_overlap.study.measured import examined, require_truth, warn_of_truth
 from fly64_dose_overlap.study.soundness import require_sound
 from fly64_dose_overlap.study.views import make_view
 
@@ -247,12 +245,13 @@ def reconstruct(
     StudyError
         If there is no such method or setting, or the scan does not suit it.
     """
-    return _reconstruct(require_sound(scan), method, model, seed, settings)
+    return reconstructed(require_sound(scan), method, model, seed, settings)
 
 
-def _reconstruct(
+def reconstructed(
     scan: Scan, method: str, model: str | Path | None, seed: int, settings: dict[str, Any]
 ) -> Result:
+    """Do what `reconstruct` does with a scan that is known to be sound."""
     made = make_method(method, _with_defaults(method, settings))
     if model is not None and not isinstance(made, Learned):
         raise StudyError(method, "has nothing to train and takes no model", "leave model out")
@@ -297,78 +296,6 @@ def score(result: Result, truth: NDArray[np.complex64]) -> Scores:
     phase, amplitude = details["phase"], details["amplitude"]
     found = (phase["psnr_db"], amplitude["psnr_db"], phase["ssim"], details["complex_nrmse"], frc50)
     return Scores(result.label, *found, region.pixels, details)
-
-
-@checked_call
-def agreement(
-    scan: Scan,
-    method: str = "ml",
-    *,
-    seed: Seed = 42,
-    pixel_nm: Annotated[float, Field(gt=0)] | None = None,
-    **settings: Any,
-) -> Agreement:
-    """Reconstruct measured frames, all and halves of them, and tell how far that can be trusted.
-
-    There is no ground truth: the R-factor tells how well the frames are fitted, and the Fourier
-    ring correlation how far two halves of the data agree. What both share raises it: errors of the
-    probe and of the positions, a prior, and, of halves of the photons, the pattern of the frames that
-    an unfinished iteration leaves; a warning says where halves of the frames do not bear them out. A
-    learned method is trained on each half anew. A scan in groups of four is thinned only.
-
-    Parameters
-    ----------
-    scan : Scan
-    method : str
-    seed : int
-    pixel_nm : float, optional
-        Side of an object pixel, for resolutions in nanometres; by default that of ``scan.optics``.
-    **settings
-        That differ from the method's own.
-
-    Returns
-    -------
-    Agreement
-
-    Raises
-    ------
-    StudyError
-        As `reconstruct`, or if a model is given, which halves would share, or there is a single frame.
-
-    Examples
-    --------
-    >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
-    >>> list(agreement(scan, epochs=5).frc)
-    ['even/odd', 'thinned']
-    """
-    if len(scan) < 2:
-        raise StudyError("agreement", f"a scan of {len(scan)} frames has no halves")
-    if "model" in settings:
-        hint = "leave model out: it is trained on each half"
-        raise StudyError("agreement", "halves that share a network agree in what it invents", hint)
-
-    def found(part: Scan) -> Result:
-        return _reconstruct(part, method, None, seed, settings)
-
-    scan = require_sound(scan)
-    whole = found(scan)
-    fitted = replace(scan, probe=whole.probe, positions_px=whole.positions_px)
-    obj, noise = torch.from_numpy(whole.obj), generator(seed, "fit")
-    misfit, empty = (fit(fitted.model, scan.counts, each, noise) for each in (obj, torch.ones_like(obj)))
-    region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
-    inside = region.rectangle
-    curves, unseen = dict[str, FrcCurve](), None
-    for name, pair in halves(scan, generator(seed, "agreement")):
-        first, second = (found(half).obj for half in pair)
-        if name == "even/odd":
-            unseen = fit(pair[1].model, pair[1].counts, torch.from_numpy(first), noise)
-        aligned = align_to(first, second, region, upsampling=EVALUATION.registration_upsampling)
-        curves[name] = fourier_ring_correlation(first[inside], aligned.field[inside])
-    pixel_nm = pixel_nm or (None if scan.optics is None else scan.optics.object_pixel_m * 1e9)
-    agreed = Agreement(whole, misfit, empty.r_factor, curves, pixel_nm, unseen)
-    if agreed.doubt:
-        warnings.warn(agreed.doubt, stacklevel=3)
-    return agreed
 
 
 @checked_call

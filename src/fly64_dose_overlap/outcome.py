@@ -1,4 +1,4 @@
-"""What the front door returns: a reconstruction, how far it is from the truth, or how far to trust it."""
+"""What the front door returns: a reconstruction, and how far it is from the truth."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.scores.fit import Fit
-from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff
 from fly64_dose_overlap.scores.region import scan_region
 
 if TYPE_CHECKING:
@@ -20,12 +18,6 @@ if TYPE_CHECKING:
 
 EVALUATION = EvaluateParams(region_threshold=0.1, registration_upsampling=50)
 """The study's own, so that a notebook's scores are those of the study."""
-THRESHOLDS: tuple[ThresholdName, ...] = ("half-bit", "one-seventh")
-"""Of the Fourier ring correlation of two noisy halves."""
-LARGE_DEVIANCE = 2.0
-"""Per detector pixel, that noise alone never leaves."""
-SHARED_FRC = 0.25
-"""By how much, averaged over the rings, that of thinned halves may exceed that of even and odd frames."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,111 +117,3 @@ class Scores(Brief):
             f"phase SSIM {shown(self.phase_ssim, '.3f')}, complex NRMSE {self.complex_nrmse:.4f}, "
             f"FRC50 at {self.frc50_nyquist:.2f} of Nyquist, over {self.region_pixels:,} pixels"
         )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Agreement(Brief):
-    """A reconstruction of measured frames, which have no ground truth, and what speaks for it.
-
-    Attributes
-    ----------
-    result : Result
-        From all frames.
-    fit : Fit
-        How well it explains all frames, beside what noise alone leaves.
-    r_empty : float
-        R-factor of an empty object.
-    frc : dict of str to FrcCurve
-        Fourier ring correlation between the reconstructions of two halves of the data:
-        ``even/odd`` frames, which have half the overlap too, and ``thinned``, two halves of the
-        photons of every frame, which have all of it.
-    pixel_nm : float or None
-        Side of an object pixel, where it is known.
-    unseen : Fit or None
-        How well the object of the even frames explains the odd ones, which it was not made of; None
-        where frames cannot be divided. Unlike the correlation it pays for what halves share.
-    """
-
-    result: Result
-    fit: Fit
-    r_empty: float
-    frc: dict[str, FrcCurve]
-    pixel_nm: float | None
-    unseen: Fit | None
-
-    @property
-    def cutoffs_nyquist(self) -> dict[str, dict[ThresholdName, float]]:
-        """Of each curve where it falls below each threshold, as a fraction of Nyquist; 1 means at least 1."""
-        return {
-            halves: {name: cutoff(curve, name) for name in THRESHOLDS} for halves, curve in self.frc.items()
-        }
-
-    @property
-    def cutoffs_nm(self) -> dict[str, dict[ThresholdName, float | None]]:
-        """The same as half periods in nanometres; None without a pixel size, or if no ring agrees."""
-        pixel = self.pixel_nm
-        return {
-            halves: {name: pixel / value if pixel and value > 0 else None for name, value in found.items()}
-            for halves, found in self.cutoffs_nyquist.items()
-        }
-
-    @property
-    def is_fit(self) -> bool:
-        """Whether the frames are explained better than by an empty object, or as well as noise allows.
-
-        Halves that share what nothing explains, such as a hot pixel, agree to any detail.
-        """
-        return self.fit.r_factor <= self.r_empty or self.fit.deviance <= LARGE_DEVIANCE
-
-    @property
-    def doubt(self) -> str:
-        """Say so where frames are not fitted, or halves of them do not bear out halves of the photons; or "".
-
-        The latter share the frames, and the pattern that these leave in an object which does not yet, or
-        with such a probe cannot, explain them.
-        """
-        if not self.is_fit:
-            return (
-                f"the frames are not fitted: R-factor {self.fit.r_factor:.4g} for {self.r_empty:.4g} of an "
-                "empty object; look for bad pixels, and at the orientation of frames, positions and probe"
-            )
-        frames, photons = self.frc.get("even/odd"), self.frc["thinned"]
-        if frames is None or (photons.frc - frames.frc).mean() <= SHARED_FRC:
-            return ""
-        reached = {name: found["half-bit"] for name, found in self.cutoffs_nyquist.items()}
-        return (
-            f"halves of the photons agree to {reached['thinned']:.2f} of Nyquist, halves of the frames only "
-            f"to {reached['even/odd']:.2f}: the former may agree in what all frames share and not in the "
-            "object; take more epochs, check the probe, or go by the halves of the frames"
-        )
-
-    def __str__(self) -> str:
-        """Return the R-factor, that of noise, and the cutoffs, if these mean anything, in one line."""
-        if not self.is_fit:
-            return f"{self.result.label}: no resolution, since {self.doubt}"
-        parts = [f"{self.result.label}: R-factor {self.fit.r_factor:.4f} (noise {self.fit.r_floor:.4f})"]
-        if self.unseen is not None:
-            noise = f"noise {self.unseen.deviance_floor:.4f}"
-            parts.append(f"deviance of unseen frames {self.unseen.deviance:.4f} ({noise})")
-        for halves, found in self.cutoffs_nyquist.items():
-            for name, value in found.items():
-                nanometres = self.cutoffs_nm[halves][name]
-                unit = "" if nanometres is None else f" ({nanometres:.3g} nm)"
-                least = "at least " if value == 1 else ""
-                parts.append(f"{halves} {name} at {least}{value:.2f}{unit}")
-        return f"{', '.join(parts)} of Nyquist"
-
-    def plot(self) -> Figure:
-        """Draw the curves and the thresholds; returns the matplotlib figure."""
-        import matplotlib.pyplot as plt
-
-        figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-        for halves, curve in self.frc.items():
-            axes.plot(curve.nyquist_fraction, curve.frc, label=halves)
-        curve = next(iter(self.frc.values()))
-        for name, style in zip(THRESHOLDS, ("-.", ":"), strict=True):
-            axes.plot(curve.nyquist_fraction, curve.threshold(name), style, color="grey", label=name)
-        title = f"{self.result.label}: agreement of halves of the data"
-        axes.set(xlabel="spatial frequency / Nyquist", ylabel="FRC", title=title)
-        axes.legend()
-        return figure

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.scores.fit import fit
+from fly64_dose_overlap.scores.fit import fit_of_others
 from fly64_dose_overlap.scores.region import Region
 from fly64_dose_overlap.scores.scores import score
 from fly64_dose_overlap.seeding import generator
@@ -52,10 +51,8 @@ class Against:
 
     def fit(self, found: Reconstruction, scan: Scan) -> dict[str, float]:
         """Return how well a reconstruction of the scan explains photons that no method saw."""
-        power, own = (float((np.abs(each.probe) ** 2).sum(dtype=np.float64)) for each in (self.held, scan))
-        probe = (found.probe * math.sqrt(power / own)).astype(np.complex64)
-        held = replace(self.held, probe=probe, positions_px=found.positions_px)
-        misfit = fit(held.model, held.counts, torch.from_numpy(found.obj), generator(0, "fit"))
+        held = replace(self.held, positions_px=found.positions_px)
+        misfit = fit_of_others(held, found.obj, found.probe, scan, generator(0, "fit"))
         return {
             "deviance": misfit.deviance,
             "deviance_floor": misfit.deviance_floor,

@@ -7,7 +7,8 @@ floor on photons that it has not seen; on those that it was fitted to it comes t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from fly64_dose_overlap.arrays import Brief, FrameArray
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
 from fly64_dose_overlap.physics.model import ScanModel
+from fly64_dose_overlap.scan import Scan
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,6 +120,22 @@ def fit(model: ScanModel, counts: FrameArray, obj: Complex[Tensor, "h w"], rng: 
         _ratio(*by_frame),
         _ratio(residual**2, light),
     )
+
+
+def fit_of_others(
+    scan: Scan,
+    obj: Complex[NDArray[np.complex64], "h w"],
+    probe: Complex[NDArray[np.complex64], "mode y x"],
+    own: Scan,
+    rng: np.random.Generator,
+) -> Fit:
+    """Compare a reconstruction's object and probe with the frames of a scan other than its ``own``.
+
+    The probe is brought to the power of that scan; positions are the scan's.
+    """
+    power, given = (float((np.abs(each.probe) ** 2).sum(dtype=np.float64)) for each in (scan, own))
+    probe = (probe * math.sqrt(power / given)).astype(np.complex64)
+    return fit(replace(scan, probe=probe).model, scan.counts, torch.from_numpy(obj), rng)
 
 
 def _ratio(misfit: Any, expected: Any) -> NDArray[np.float64]:

@@ -1,0 +1,276 @@
+"""How far a reconstruction of measured frames, whose object nobody knows, can be trusted."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from fly64_dose_overlap.arguments import checked_call
+from fly64_dose_overlap.arrays import Brief
+from fly64_dose_overlap.config import Seed
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.front import reconstructed
+from fly64_dose_overlap.outcome import EVALUATION, Result
+from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scores.align import align_to
+from fly64_dose_overlap.scores.fit import Fit, fit_of_others
+from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff, fourier_ring_correlation
+from fly64_dose_overlap.scores.region import scan_region
+from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.study.measured import halves
+from fly64_dose_overlap.study.soundness import require_sound
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+THRESHOLDS: tuple[ThresholdName, ...] = ("half-bit", "one-seventh")
+"""Of the Fourier ring correlation of two noisy halves."""
+LARGE_DEVIANCE = 2.0
+"""Per detector pixel, that noise alone never leaves."""
+SHARED_FRC = 0.25
+"""By how much, averaged over the rings, that of thinned halves may exceed that of even and odd frames."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(Brief):
+    """A reconstruction of measured frames, which have no ground truth, and what speaks for it.
+
+    Attributes
+    ----------
+    result : Result
+        From all frames.
+    fit : Fit
+        How well it explains all frames, beside what noise alone leaves.
+    r_empty : float
+        R-factor of an empty object.
+    frc : dict of str to FrcCurve
+        Fourier ring correlation between the reconstructions of two halves of the data:
+        ``even/odd`` frames, which have half the overlap too, and ``thinned``, two halves of the
+        photons of every frame, which have all of it.
+    pixel_nm : float or None
+        Side of an object pixel, where it is known.
+    unseen : Fit or None
+        How well the object of the even frames explains the odd ones, which it was not made of; None
+        where frames cannot be divided. Unlike the correlation it pays for what halves share.
+    halves : dict of str to (Result, Result)
+        Those reconstructions, by the names in ``frc``.
+    others : dict of str to Agreement
+        The same of what else the method gave, such as the result of another stop, by name.
+    """
+
+    result: Result
+    fit: Fit
+    r_empty: float
+    frc: dict[str, FrcCurve]
+    pixel_nm: float | None
+    unseen: Fit | None
+    halves: dict[str, tuple[Result, Result]]
+    others: dict[str, Agreement]
+
+    @property
+    def cutoffs_nyquist(self) -> dict[str, dict[ThresholdName, float]]:
+        """Of each curve where it falls below each threshold, as a fraction of Nyquist; 1 means at least 1."""
+        return {pair: {name: cutoff(curve, name) for name in THRESHOLDS} for pair, curve in self.frc.items()}
+
+    @property
+    def cutoffs_nm(self) -> dict[str, dict[ThresholdName, float | None]]:
+        """The same as half periods in nanometres; None without a pixel size, or if no ring agrees."""
+        pixel = self.pixel_nm
+        return {
+            pair: {name: pixel / value if pixel and value > 0 else None for name, value in found.items()}
+            for pair, found in self.cutoffs_nyquist.items()
+        }
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether the frames are explained better than by an empty object, or as well as noise allows.
+
+        Halves that share what nothing explains, such as a hot pixel, agree to any detail.
+        """
+        return self.fit.r_factor <= self.r_empty or self.fit.deviance <= LARGE_DEVIANCE
+
+    @property
+    def doubt(self) -> str:
+        """Say so where frames are not fitted, or halves of them do not bear out halves of the photons; or "".
+
+        The latter share the frames, and the pattern that these leave in an object which does not yet, or
+        with such a probe cannot, explain them.
+        """
+        if not self.is_fit:
+            return (
+                f"the frames are not fitted: R-factor {self.fit.r_factor:.4g} for {self.r_empty:.4g} of an "
+                "empty object; look for bad pixels, and at the orientation of frames, positions and probe"
+            )
+        frames, photons = self.frc.get("even/odd"), self.frc["thinned"]
+        if frames is None or (photons.frc - frames.frc).mean() <= SHARED_FRC:
+            return ""
+        reached = {name: found["half-bit"] for name, found in self.cutoffs_nyquist.items()}
+        return (
+            f"halves of the photons agree to {reached['thinned']:.2f} of Nyquist, halves of the frames only "
+            f"to {reached['even/odd']:.2f}: the former may agree in what all frames share and not in the "
+            "object; take more epochs, check the probe, or go by the halves of the frames"
+        )
+
+    def __str__(self) -> str:
+        """Return the R-factor, that of noise, and the cutoffs, if these mean anything, in one line."""
+        if not self.is_fit:
+            return f"{self.result.label}: no resolution, since {self.doubt}"
+        parts = [f"{self.result.label}: R-factor {self.fit.r_factor:.4f} (noise {self.fit.r_floor:.4f})"]
+        if self.unseen is not None:
+            noise = f"noise {self.unseen.deviance_floor:.4f}"
+            parts.append(f"deviance of unseen frames {self.unseen.deviance:.4f} ({noise})")
+        for pair, found in self.cutoffs_nyquist.items():
+            for name, value in found.items():
+                nanometres = self.cutoffs_nm[pair][name]
+                unit = "" if nanometres is None else f" ({nanometres:.3g} nm)"
+                least = "at least " if value == 1 else ""
+                parts.append(f"{pair} {name} at {least}{value:.2f}{unit}")
+        return f"{', '.join(parts)} of Nyquist"
+
+    def plot(self) -> Figure:
+        """Draw the curves and the thresholds; returns the matplotlib figure."""
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+        for pair, curve in self.frc.items():
+            axes.plot(curve.nyquist_fraction, curve.frc, label=pair)
+        curve = next(iter(self.frc.values()))
+        for name, style in zip(THRESHOLDS, ("-.", ":"), strict=True):
+            axes.plot(curve.nyquist_fraction, curve.threshold(name), style, color="grey", label=name)
+        title = f"{self.result.label}: agreement of halves of the data"
+        axes.set(xlabel="spatial frequency / Nyquist", ylabel="FRC", title=title)
+        axes.legend()
+        return figure
+
+
+@checked_call
+def misfit(result: Result, scan: Scan | None = None, *, seed: Seed = 42) -> Fit:
+    """Tell how well a reconstruction explains counted photons, beside what noise alone leaves.
+
+    Parameters
+    ----------
+    result : Result
+    scan : Scan, optional
+        Other frames of the same object, on the same grid and at any dose, such as some that
+        ``result`` was not made of; by default those that it was made of.
+    seed : int
+        Of the noise that the floors are those of.
+
+    Raises
+    ------
+    StudyError
+        If the scan has another grid, or frames of another size.
+
+    Examples
+    --------
+    >>> from fly64_dose_overlap import reconstruct, simulate
+    >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
+    >>> even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
+    >>> result = reconstruct(even, "ml", epochs=30)
+    >>> misfit(result).deviance < 1 < misfit(result, odd).deviance
+    True
+    """
+    if scan is None:
+        return _misfit(result, result.scan, seed)
+    own, other = ((each.object_shape, each.side) for each in (result.scan, scan))
+    if own != other:
+        problem = f"grid and frames are of size {other}, those of the result {own}"
+        raise StudyError("misfit", problem, "give frames of the same scan: scan.frames(...)")
+    return _misfit(result, require_sound(scan), seed)
+
+
+@checked_call
+def agreement(
+    scan: Scan,
+    method: str = "ml",
+    *,
+    seed: Seed = 42,
+    pixel_nm: Annotated[float, Field(gt=0)] | None = None,
+    **settings: Any,
+) -> Agreement:
+    """Reconstruct measured frames, all and halves of them, and tell how far that can be trusted.
+
+    There is no ground truth: the R-factor tells how well the frames are fitted, and the Fourier
+    ring correlation how far two halves of the data agree. What both share raises it: errors of the
+    probe and of the positions, a prior, and, of halves of the photons, the pattern of the frames that
+    an unfinished iteration leaves; a warning says where halves of the frames do not bear them out. A
+    learned method is trained, a prior weighed and a stop chosen on each half anew. A scan in groups of
+    four is thinned only.
+
+    Parameters
+    ----------
+    scan : Scan
+    method : str
+    seed : int
+    pixel_nm : float, optional
+        Side of an object pixel, for resolutions in nanometres; by default that of ``scan.optics``.
+    **settings
+        That differ from the method's own.
+
+    Returns
+    -------
+    Agreement
+        As `reconstruct`, of an iteration after all its epochs; that of the epoch which held-out
+        photons choose is among its ``others``.
+
+    Raises
+    ------
+    StudyError
+        As `reconstruct`, or if a model is given, which halves would share, or there is a single frame.
+
+    Examples
+    --------
+    >>> from fly64_dose_overlap import simulate
+    >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
+    >>> list(agreement(scan, epochs=5).frc)
+    ['even/odd', 'thinned']
+    """
+    if len(scan) < 2:
+        raise StudyError("agreement", f"a scan of {len(scan)} frames has no halves")
+    if "model" in settings:
+        hint = "leave model out: it is trained on each half"
+        raise StudyError("agreement", "halves that share a network agree in what it invents", hint)
+
+    def found(part: Scan) -> Result:
+        return reconstructed(part, method, None, seed, settings)
+
+    scan = require_sound(scan)
+    whole = found(scan)
+    pixel_nm = pixel_nm or (None if scan.optics is None else scan.optics.object_pixel_m * 1e9)
+    pairs = {name: (found(a), found(b)) for name, (a, b) in halves(scan, generator(seed, "agreement"))}
+    agreed, others = _agreed(whole, pairs, pixel_nm, seed), dict[str, Agreement]()
+    if agreed.doubt:
+        warnings.warn(agreed.doubt, stacklevel=3)
+    for name, other in whole.others.items():
+        same = {key: (first.others[name], second.others[name]) for key, (first, second) in pairs.items()}
+        others[name] = _agreed(other, same, pixel_nm, seed)
+    return replace(agreed, others=others)
+
+
+def _agreed(
+    whole: Result, pairs: dict[str, tuple[Result, Result]], pixel_nm: float | None, seed: int
+) -> Agreement:
+    """Compare one result of a method, of all frames and of halves of the data."""
+    scan = whole.scan
+    empty = _misfit(replace(whole, obj=np.ones_like(whole.obj)), scan, seed)
+    region = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold)
+    inside = region.rectangle
+    curves, unseen = dict[str, FrcCurve](), None
+    for name, (first, second) in pairs.items():
+        if name == "even/odd":
+            unseen = _misfit(first, second.scan, seed)
+        aligned = align_to(first.obj, second.obj, region, upsampling=EVALUATION.registration_upsampling)
+        curves[name] = fourier_ring_correlation(first.obj[inside], aligned.field[inside])
+    own = _misfit(whole, scan, seed)
+    return Agreement(whole, own, empty.r_factor, curves, pixel_nm, unseen, pairs, {})
+
+
+def _misfit(result: Result, scan: Scan, seed: int) -> Fit:
+    """Do what `misfit` does with a scan that is known to be sound and to fit."""
+    same = np.array_equal(scan.scan_index, result.scan.scan_index)
+    moved = replace(scan, positions_px=result.positions_px) if same else scan
+    return fit_of_others(moved, result.obj, result.probe, result.scan, generator(seed, "fit"))
