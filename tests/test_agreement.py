@@ -95,7 +95,8 @@ def test_the_epoch_that_held_out_photons_choose_is_compared_too() -> None:
     assert chosen.result.obj is found.result.others[name].obj
     stops = [each.settings["epochs"] for pair in chosen.halves.values() for each in pair]
     assert max(stops) < 30
-    assert chosen.unseen is not None and found.unseen is not None
+    assert chosen.unseen is not None
+    assert found.unseen is not None
     assert chosen.unseen.deviance < found.unseen.deviance
     assert chosen.fit.r_factor > found.fit.r_factor
 

@@ -115,9 +115,9 @@ def test_a_truth_that_is_turned_is_warned_of_where_it_is_given() -> None:
         fdo.score(result, truth)
     better, worse = (f"truth: its own object explains the frames {word} " for word in ("better", "worse"))
     for turned, call, message in (
-        (truth.conj(), fdo.limit, f"{better}with .*the probe conjugated"),
-        (truth.conj(), fdo.score, f"{better}with .*the probe conjugated"),
-        (truth.T.copy(), fdo.score, f"{better}with x and y of the positions swapped"),
+        (truth.conj(), fdo.limit, f"{better}with base.mend.turn: .*conjugate_probe"),
+        (truth.conj(), fdo.score, f"{better}with base.mend.turn: .*conjugate_probe"),
+        (truth.T.copy(), fdo.score, f"{better}with base.mend.turn: .swap_positions"),
         (np.roll(truth, 10, axis=0), fdo.score, worse),
     ):
         given: Any = scan if call is fdo.limit else result

@@ -44,6 +44,43 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+TurnName = Literal[
+    "swap_positions",
+    "invert_y",
+    "invert_x",
+    "transpose_frames",
+    "flip_frames_y",
+    "flip_frames_x",
+    "shift_frames",
+    "advance_frames",
+    "delay_frames",
+    "reverse_frames",
+    "conjugate_probe",
+    "shift_probe",
+]
+Number = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class MendParams(Section):
+    """What is wrong with a file and put right as it is read."""
+
+    turn: list[TurnName]
+    """Of positions, frames and probe, what is turned; shifts are by half the side of a frame."""
+    bad_pixels: list[Annotated[list[Number], Field(min_length=2, max_length=2)]]
+    """[y, x] of the detector, the frames turned, that do not count."""
+    leave_out: list[Number]
+    """Frames, by their number in the scan, from 0."""
+
+    @model_validator(mode="after")
+    def _told_once(self) -> MendParams:
+        if {"advance_frames", "delay_frames"} <= {*self.turn}:
+            raise ValueError("turn: advance_frames and delay_frames undo each other; take both out")
+        return self
+
+
+NOTHING_TO_MEND = MendParams(turn=[], bad_pixels=[], leave_out=[])
+
+
 class BaseParams(Section):
     """The base set: object, probe and scan positions."""
 
@@ -55,6 +92,8 @@ class BaseParams(Section):
     """Names of the datasets of a file of any other form."""
     counts_per_photon: Annotated[float, Field(gt=0, le=1e6)] | None
     """Units of the detector that a photon makes, by which frames are divided; null: they are photons."""
+    mend: MendParams
+    """What is wrong with a file and put right."""
     noise: Literal["counts", "whiten"]
     """Of measured frames: as they are, or, where pixels share charge, made that of photons."""
     seed: Seed
@@ -80,8 +119,9 @@ class BaseParams(Section):
             )
         if self.is_synthetic and self.frames == "measured":
             raise ValueError(f"frames: measured needs a file, and source is {self.source}")
-        if self.is_synthetic and (self.counts_per_photon is not None or self.fields is not None):
-            raise ValueError(f"fields and counts_per_photon are of a file, and source is {self.source}")
+        of_file = (self.counts_per_photon, self.fields, None if self.mend == NOTHING_TO_MEND else self.mend)
+        if self.is_synthetic and any(each is not None for each in of_file):
+            raise ValueError(f"fields, counts_per_photon and mend are of a file, and source is {self.source}")
         if self.noise == "whiten" and self.counts_per_photon is not None:
             raise ValueError("noise: whiten measures what makes a photon; counts_per_photon must be null")
         if self.noise == "whiten" and (self.is_synthetic or self.frames == "simulated"):

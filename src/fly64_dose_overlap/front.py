@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fly64_dose_overlap.arguments import NewFile, checked_call
-from fly64_dose_overlap.config import BaseParams, Gridsize, LimitParams, OverlapParams, Seed, ViewParams
+from fly64_dose_overlap.config import (
+    NOTHING_TO_MEND,
+    BaseParams,
+    Gridsize,
+    LimitParams,
+    MendParams,
+    OverlapParams,
+    Seed,
+    ViewParams,
+)
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import optics_of
 from fly64_dose_overlap.files.mapping import Fields
@@ -84,6 +93,7 @@ def simulate(
     file: dict[str, Any] = {"frames": "auto", "fields": None, "counts_per_photon": None, "noise": "counts"}
     params = BaseParams(
         **file,
+        mend=NOTHING_TO_MEND,
         source="synthetic",
         seed=seed,
         frame_side_px=frame_side_px,
@@ -102,7 +112,13 @@ def simulate(
 
 
 @checked_call
-def read_scan(path: str | Path, *, modes: Modes = "all", fields: Fields | None = None) -> Scan:
+def read_scan(
+    path: str | Path,
+    *,
+    modes: Modes = "all",
+    fields: Fields | None = None,
+    mend: dict[str, list[Any]] | None = None,
+) -> Scan:
     """Read a scan from a file with frames, probe and positions: docs/own-data.md says of which formats.
 
     Parameters
@@ -111,6 +127,8 @@ def read_scan(path: str | Path, *, modes: Modes = "all", fields: Fields | None =
         Of the probe, that are kept.
     fields : dict, optional
         Names of the datasets of any other file: see the same page.
+    mend : dict, optional
+        What warnings advise: ``{"turn": [...], "bad_pixels": [...], "leave_out": [...]}``, or some of them.
 
     Raises
     ------
@@ -119,7 +137,8 @@ def read_scan(path: str | Path, *, modes: Modes = "all", fields: Fields | None =
     StudyError
         If the file is damaged, lacks something, or holds no frames, or none of counted photons.
     """
-    base = read_user_base(path, modes=modes, fields=fields)
+    wrong = MendParams(**{**NOTHING_TO_MEND.model_dump(), **(mend or {})})
+    base = read_user_base(path, modes=modes, fields=fields, mend=wrong)
     scan, found = examined(in_standard_gauge(base), str(path), probe_in_photons=True)
     for message in found:
         warnings.warn(f"{path}: {message}", stacklevel=3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,14 @@ import pytest
 from PIL import Image
 
 import fly64_dose_overlap as fdo
+from fly64_dose_overlap.config import TurnName
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.mending import subsets
 from fly64_dose_overlap.pipeline import inspection
-from fly64_dose_overlap.pipeline.inspection import FRAMES_TURNED, PROBE_TURNED, described, draw, judged, turns
+from fly64_dose_overlap.pipeline.inspection import TRIED, described, draw, judged, turns
 
-WAYS = list(product((False, True), repeat=4))
+Way = tuple[TurnName, ...]
+WAYS = list(subsets(TRIED))
 
 
 @cache
@@ -46,12 +48,11 @@ def test_the_picture_is_one(tmp_path: Path) -> None:
         assert min(image.size) > 500
 
 
-def is_undone(way: tuple[bool, ...], changes: tuple[str, ...]) -> bool:
+def is_undone(way: Way, changes: Way) -> bool:
     """Return whether changes undo a turn of the scan, but for half a turn with the conjugate probe."""
     scan = case()
-    undo = tuple(name in changes for name in (*FRAMES_TURNED, PROBE_TURNED))
-    found = inspection._turned(inspection._turned(scan, *way), *undo)
-    twin = inspection._turned(scan, False, True, True, True)
+    found = inspection._turned(inspection._turned(scan, way), changes)
+    twin = inspection._turned(scan, ("flip_frames_y", "flip_frames_x", "conjugate_probe"))
     return any(
         np.array_equal(found.counts, each.counts) and np.array_equal(found.probe, each.probe)
         for each in (replace(scan, counts=scan.counts[:]), twin)
@@ -63,8 +64,8 @@ OTHERS = [pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way not i
 
 
 @pytest.mark.parametrize("way", [*FEW, *OTHERS])
-def test_the_orientation_is_found_without_an_object(way: tuple[bool, ...]) -> None:
-    found = min(turns(inspection._turned(case(), *way)), key=lambda turn: turn.deviance)
+def test_the_orientation_is_found_without_an_object(way: Way) -> None:
+    found = min(turns(inspection._turned(case(), way)), key=lambda turn: turn.deviance)
     assert is_undone(way, found.changes)
 
 

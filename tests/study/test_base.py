@@ -19,6 +19,7 @@ def base_params(**changes: Any) -> BaseParams:
         "frames": "auto",
         "fields": None,
         "counts_per_photon": None,
+        "mend": {"turn": [], "bad_pixels": [], "leave_out": []},
         "noise": "counts",
         "seed": 42,
         "frame_side_px": 64,

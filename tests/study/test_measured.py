@@ -40,30 +40,30 @@ def inverted(at: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return at
 
 
-TOLD = "its own object explains the frames better with "
+TOLD = "its own object explains the frames better with base.mend.turn: ["
 WORSE = "its own object explains the frames worse than their mean does, misfit "
 TURNED: dict[str, tuple[Callable[[Case], Case], str]] = {
     "x and y swapped": (
         positions(lambda at: np.ascontiguousarray(at[:, ::-1])),
-        TOLD + "x and y of the positions swapped",
+        TOLD + "swap_positions",
     ),
-    "y inverted": (positions(lambda at: inverted(at, 0)), TOLD + "y inverted"),
-    "x inverted": (positions(lambda at: inverted(at, 1)), TOLD + "x inverted"),
-    "frames transposed": (frames(lambda n: n.transpose(0, 2, 1)), TOLD + "frames transposed"),
-    "frames upside down": (frames(lambda n: n[:, ::-1]), TOLD + "frames flipped along y"),
-    "frames mirrored": (frames(lambda n: n[:, :, ::-1]), TOLD + "frames flipped along x"),
+    "y inverted": (positions(lambda at: inverted(at, 0)), TOLD + "invert_y"),
+    "x inverted": (positions(lambda at: inverted(at, 1)), TOLD + "invert_x"),
+    "frames transposed": (frames(lambda n: n.transpose(0, 2, 1)), TOLD + "transpose_frames"),
+    "frames upside down": (frames(lambda n: n[:, ::-1]), TOLD + "flip_frames_y"),
+    "frames mirrored": (frames(lambda n: n[:, :, ::-1]), TOLD + "flip_frames_x"),
     "zero frequency in a corner": (
         frames(lambda n: np.fft.fftshift(n, axes=(1, 2))),
-        TOLD + "frames shifted by N/2",
+        TOLD + "shift_frames",
     ),
     "one frame too many at the start": (
         frames(lambda n: np.roll(n, 1, axis=0)),
-        TOLD + "frames one place earlier",
+        TOLD + "advance_frames",
     ),
-    "frames in reverse": (frames(lambda n: n[::-1]), TOLD + "frames in reverse order"),
+    "frames in reverse": (frames(lambda n: n[::-1]), TOLD + "reverse_frames"),
     "probe conjugated": (
         lambda case: (replace(case[0], probe=case[0].probe.conj()), case[1]),
-        TOLD + "the probe conjugated",
+        TOLD + "conjugate_probe",
     ),
     "frames shuffled": (frames(lambda n: np.random.default_rng(1).permutation(n)), WORSE),
     "positions in half pixels": (positions(lambda at: at.mean(axis=0) / 2 + at / 2), WORSE),
@@ -111,11 +111,11 @@ def test_a_file_is_warned_of_when_it_is_read_and_a_right_one_is_not(
     assert "as it is (best) (the file)" in said[after + 1]
 
     wrong = write(tmp_path / "wrong.npz", *TURNED["frames transposed"][0](case()))
-    with pytest.warns(UserWarning, match=r"wrong\.npz: its own object .* with frames transposed: misfit"):
+    with pytest.warns(UserWarning, match=r"wrong\.npz: its own .* \[transpose_frames\], misfit"):
         fdo.read_scan(wrong)
     cli.inspect(wrong, find=True)
     said = capsys.readouterr().out.splitlines()
-    assert any("frames transposed (best)" in line for line in said)
+    assert any("[transpose_frames] (best)" in line for line in said)
     assert any(line.endswith("as it is (the file)") for line in said)
 
 

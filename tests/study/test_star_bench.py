@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from fly64_dose_overlap import provenance
-from fly64_dose_overlap.config import BaseParams
+from fly64_dose_overlap.config import NOTHING_TO_MEND, BaseParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet, read_scan, write_base, write_scan
 from fly64_dose_overlap.physics.illumination import illumination
@@ -153,6 +153,7 @@ def test_base_source_star_bench_gives_the_baseline_raster(sets: dict[str, BaseSe
         frames="auto",
         fields=None,
         counts_per_photon=None,
+        mend=NOTHING_TO_MEND,
         noise="counts",
         seed=42,
         frame_side_px=64,

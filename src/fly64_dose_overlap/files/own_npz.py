@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap import provenance
 from fly64_dose_overlap.arrays import AnyArray, DiskArray, spool
+from fly64_dose_overlap.config import NOTHING_TO_MEND, MendParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
@@ -22,6 +23,7 @@ from fly64_dose_overlap.files.foreign import ForeignScan
 from fly64_dose_overlap.files.formats import COUNTS
 from fly64_dose_overlap.files.hdf import HdfFile
 from fly64_dose_overlap.files.mapping import Fields
+from fly64_dose_overlap.files.mending import counting_pixels, mended, turn_positions
 from fly64_dose_overlap.files.npz import NpzReader
 from fly64_dose_overlap.physics.modes import strongest_mode
 from fly64_dose_overlap.scan import HC_EV_M
@@ -62,6 +64,7 @@ class _Import:
     """The file says that this tool, ours or the ancestor's, has already put the frame axis first."""
     arrays: dict[str, AnyArray] = field(default_factory=lambda: {})
     counts_per_photon: float | None = None
+    mend: MendParams = NOTHING_TO_MEND
 
     def note(self, operation: str, **parameters: Any) -> None:
         self.record = provenance.with_step(self.record, TOOL, operation, **parameters)
@@ -74,6 +77,7 @@ def read_user_base(
     fields: Fields | None = None,
     counts_per_photon: float | None = None,
     frames: bool = True,
+    mend: MendParams = NOTHING_TO_MEND,
 ) -> BaseSet:
     """Read a user's file as a base set, converting what can be converted without guessing.
 
@@ -85,6 +89,7 @@ def read_user_base(
     continued. Of several probe modes the strongest is kept, or all. ``fields`` names the datasets
     of a file of any other form. Counts that are units of a detector are divided by
     ``counts_per_photon``, and rounded. Without ``frames`` those of the file are not looked at.
+    What ``mend`` names is put right.
 
     Raises
     ------
@@ -101,13 +106,14 @@ def read_user_base(
     with _opened(path, fields) as reader:
         _require_scan(reader, where)
         work = _start(reader, path)
-        work.counts_per_photon = counts_per_photon
+        work.counts_per_photon, work.mend = counts_per_photon, mend
         for key in (rules.XCOORDS, rules.YCOORDS):
             work.arrays[key] = positions = _load(work, key, axes=1)
             if positions.ndim > 1:
                 problem = f"'{key}' must hold one position per frame, got shape {positions.shape}"
                 raise StudyError(where, problem, "ravel it in the order of the frames")
-        work.arrays[rules.OBJECT] = _to_single(work, rules.OBJECT, _load(work, rules.OBJECT, axes=2))
+        obj = _to_single(work, rules.OBJECT, _load(work, rules.OBJECT, axes=2))
+        turn_positions(work.arrays, obj, mend.turn)
         work.arrays[rules.PROBE] = _to_single(work, rules.PROBE, _load_probe(work, modes))
         _check_physics(work)
         if rules.SCAN_INDEX in reader:
@@ -127,7 +133,8 @@ def read_user_base(
         ignored = sorted(set(reader) - set(work.arrays) - {source, rules.METADATA})
         if ignored:
             work.note("ignore_keys", keys=ignored)
-        return base_from_arrays(work.arrays, work.record, where=where, frames=amplitudes)
+        base = base_from_arrays(work.arrays, work.record, where=where, frames=amplitudes)
+        return base if mend == NOTHING_TO_MEND else mended(base, mend, where)
 
 
 def has_frames(path: Path | str, fields: Fields | None = None) -> bool:
@@ -266,6 +273,9 @@ def _load_frames(work: _Import, source: str) -> DiskArray:
     side = tuple(length for index, length in enumerate(shape[:3]) if index != axis)
     if (mask := work.arrays.get(rules.MASK)) is not None:
         rules.check_mask(work.where, mask.shape, mask.dtype, (count, *side))
+    if work.mend.bad_pixels:
+        counting = counting_pixels(work.mend, side, work.where)
+        work.arrays[rules.MASK] = counting if mask is None else mask & counting
     saturated: list[NDArray[np.int64]] = []
     frames = spool((count, *side), np.float32, _amplitudes(work, source, axis, intensity, saturated))
     if saturated:

@@ -225,7 +225,8 @@ def inspect(
 ) -> None:
     """Say what was understood of a file with measured frames, and what speaks against it.
 
-    It is read as base.source, by `base.fields` and `base.counts_per_photon` where params.yaml is here.
+    It is read as base.source, by `base.fields`, `base.counts_per_photon` and `base.mend` where
+    params.yaml is here.
     """
     from fly64_dose_overlap.files.own_npz import read_user_base
     from fly64_dose_overlap.pipeline.inspection import described, draw, judged
@@ -235,9 +236,8 @@ def inspect(
     if picture is not None and picture.suffix.lower() != ".png":
         raise StudyError("--picture", f"{str(picture)!r} is no name of a picture", "name it *.png")
     own = load_study().base if PARAMS_FILE.exists() else None
-    fields, units = (None, None) if own is None else (own.fields, own.counts_per_photon)
-    read = read_user_base(file, modes="all", fields=fields, counts_per_photon=units)
-    base = in_standard_gauge(read)
+    told = {} if own is None else {key: getattr(own, key) for key in ("fields", "counts_per_photon", "mend")}
+    base = in_standard_gauge(read_user_base(file, modes="all", **told))
     scan, found = examined(base, str(file), probe_in_photons=True)
     print("\n".join((*described(scan), "")))
     print("\n".join(found) or "nothing speaks against counts, probe and positions")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import compress, islice, product
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 
+from fly64_dose_overlap.config import TurnName
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files.mending import FRAME_TURNS, advised, subsets, turned
 from fly64_dose_overlap.methods.posterior import Posterior
 from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.physics.likelihood import scan_deviance
@@ -103,14 +105,13 @@ def draw(scan: Scan, path: Path, title: str) -> None:
 class Turn:
     """How well an orientation explains photons that were held out."""
 
-    changes: tuple[str, ...]
+    changes: tuple[TurnName, ...]
     """What is turned; empty for the file as it is."""
     deviance: float
     """Mean Poisson deviance per detector pixel."""
 
 
-FRAMES_TURNED = ("frames transposed", "frames flipped in y", "frames flipped in x")
-PROBE_TURNED = "the probe conjugated"
+TRIED: tuple[TurnName, ...] = (*FRAME_TURNS[:3], "conjugate_probe")
 
 
 def judged(scan: Scan, obj: NDArray[np.complex64]) -> Iterator[str]:
@@ -142,8 +143,8 @@ def judged(scan: Scan, obj: NDArray[np.complex64]) -> Iterator[str]:
     )
 
 
-def _in_words(changes: tuple[str, ...]) -> str:
-    return " and ".join(changes) or "as it is"
+def _in_words(changes: tuple[TurnName, ...]) -> str:
+    return advised("turn", changes) if changes else "as it is"
 
 
 def turns(scan: Scan) -> list[Turn]:
@@ -166,27 +167,21 @@ def turns(scan: Scan) -> list[Turn]:
     part = replace(scan.frames(chosen), groups=None).cropped()[0]
     fitted, held = part.divide(1 - HELD_OUT, generator(0, "inspect", "orientation"))
     found: list[Turn] = []
-    ways = list(product((False, True), repeat=4))
+    ways = list(subsets(TRIED))
     with one_torch_thread():
-        for way in track(iter(ways), total=len(ways), label="orientations", unit="orientation"):
-            first, second = (_turned(each, *way) for each in (fitted, held))
+        for changes in track(iter(ways), total=len(ways), label="orientations", unit="orientation"):
+            first, second = (_turned(each, changes) for each in (fitted, held))
             *_, obj = islice(Posterior()(first), EPOCHS_TRIED)
-            changes = tuple(compress((*FRAMES_TURNED, PROBE_TURNED), way))
             found.append(Turn(changes, scan_deviance(second.model, second.counts, obj)))
     return found
 
 
-def _turned(scan: Scan, transposed: bool, y: bool, x: bool, conjugated: bool) -> Scan:
+def _turned(scan: Scan, changes: tuple[TurnName, ...]) -> Scan:
     """Return a scan with its frames, and what belongs to their pixels, turned."""
-
-    def turn(images: NDArray[Any]) -> NDArray[Any]:
-        images = np.swapaxes(images, -1, -2) if transposed else images
-        return np.ascontiguousarray(images[..., :: -1 if y else 1, :: -1 if x else 1])
-
     return replace(
         scan,
-        counts=turn(np.asarray(scan.counts[:])),
-        mask=None if scan.mask is None else turn(np.asarray(scan.mask[:])),
-        background=None if scan.background is None else turn(scan.background),
-        probe=scan.probe.conj() if conjugated else scan.probe,
+        counts=turned(np.asarray(scan.counts[:]), changes),
+        mask=None if scan.mask is None else turned(np.asarray(scan.mask[:]), changes),
+        background=None if scan.background is None else turned(scan.background, changes),
+        probe=scan.probe.conj() if "conjugate_probe" in changes else scan.probe,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import compress, product
 
 import numpy as np
 import torch
@@ -13,8 +12,17 @@ from jaxtyping import Complex, Float, Int
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import FrameArray
+from fly64_dose_overlap.config import TurnName
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet, optics_of
+from fly64_dose_overlap.files.mending import (
+    FRAME_TURNS,
+    ORDER_TURNS,
+    POSITION_TURNS,
+    advised,
+    subsets,
+    turned,
+)
 from fly64_dose_overlap.physics.illumination import illumination
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
@@ -40,7 +48,7 @@ Roots = Float[NDArray[np.float32], "frame y x"]
 class Orientation:
     """How well the file's own object explains its frames once some facts are turned."""
 
-    changes: tuple[str, ...]
+    changes: tuple[TurnName, ...]
     """What is turned; empty for the file as it is."""
     misfit: float
     """Sum over frames and pixels of (sqrt(n) - sqrt(I))^2, over that of the mean of the other frames in
@@ -104,8 +112,8 @@ def orientation_doubt(scan: Scan, obj: NDArray[np.complex64]) -> str:
     given, best = found[0], best_of(found)
     if best is not given and best.misfit < 1:
         return (
-            f"its own object explains the frames better with {' and '.join(best.changes)}: "
-            f"misfit {best.misfit:.3g} instead of {given.misfit:.3g}, "
+            f"its own object explains the frames better with {advised('turn', best.changes)}, "
+            f"misfit {best.misfit:.3g} instead of {given.misfit:.3g}; "
             "see dose-overlap inspect FILE --find-orientation"
         )
     if given.misfit > 1:
@@ -208,9 +216,9 @@ def orientations(scan: Scan, obj: NDArray[np.complex64]) -> list[Orientation]:
         scale = np.sqrt(photons[:, 0].sum() / np.maximum(power.sum(axis=0, dtype=np.float64), 1e-30))
         cross = np.matmul(roots, expected[:, :, None])[..., 0]
         misfit = photons + scale**2 * power - 2 * scale * cross
-        for (turned, _, _), by_frame in zip(seen, misfit.T.astype(np.float64), strict=True):
+        for (turns, _, _), by_frame in zip(seen, misfit.T.astype(np.float64), strict=True):
             part = float(by_frame.sum()) / max(reference, 1e-30)
-            found.append(Orientation((*changes, *turned), part, by_frame))
+            found.append(Orientation((*changes, *turns), part, by_frame))
     return found
 
 
@@ -219,47 +227,34 @@ def _frames(
     background: np.float32 | NDArray[np.float32],
     chosen: Int[NDArray[np.int64], " frame"],
     counting: Roots,
-) -> Iterator[tuple[list[str], Roots, Roots]]:
+) -> Iterator[tuple[tuple[TurnName, ...], Roots, Roots]]:
     """Yield the roots of some frames in every layout, with a mask (1, y, x), and others as they are."""
 
     def of(rows: NDArray[np.int64]) -> Roots:
         return np.sqrt(np.maximum(counts[rows] - background, 0) * counting)
 
     roots = of(chosen)
-    names = ("transposed", "flipped along y", "flipped along x", "shifted by N/2")
-    for turns in product((False, True), repeat=4):
-        turned, mask = (_turned(images, *turns) for images in (roots, counting))
-        yield [f"frames {name}" for name in compress(names, turns)], turned, mask
-    for name, rows in (
-        ("frames one place earlier", (chosen + 1) % len(counts)),
-        ("frames one place later", chosen - 1),
-        ("frames in reverse order", len(counts) - 1 - chosen),
-    ):
-        yield [name], of(rows), counting
-
-
-def _turned(images: Roots, transposed: bool, y: bool, x: bool, shifted: bool) -> Roots:
-    images = images.transpose(0, 2, 1) if transposed else images
-    images = images[:, :: -1 if y else 1, :: -1 if x else 1]
-    half = images.shape[-1] // 2
-    return np.roll(images, (half, half), axis=(1, 2)) if shifted else images
+    for turns in subsets(FRAME_TURNS):
+        yield turns, turned(roots, turns), turned(counting, turns)
+    others = (chosen + 1) % len(counts), chosen - 1, len(counts) - 1 - chosen
+    for turn, rows in zip(ORDER_TURNS, others, strict=True):
+        yield (turn,), of(rows), counting
 
 
 def _expected(
     scan: Scan, obj: NDArray[np.complex64], chosen: NDArray[np.int64]
-) -> Iterator[tuple[list[str], Roots]]:
+) -> Iterator[tuple[tuple[TurnName, ...], Roots]]:
     """Yield the roots of expected frames for every orientation of positions and probe that fits the grid."""
-    names = ("x and y of the positions swapped", "y inverted", "x inverted", "the probe conjugated")
-    for turns in product((False, True), repeat=4):
-        swapped, y, x, conjugated = turns
-        positions = scan.positions_px[:, ::-1] if swapped else scan.positions_px
+    for turns in subsets((*POSITION_TURNS, "conjugate_probe")):
+        positions = scan.positions_px[:, ::-1] if "swap_positions" in turns else scan.positions_px
         middle = positions.min(axis=0) + positions.max(axis=0)
-        positions = np.where([y, x], middle - positions, positions)[chosen]
-        probe = torch.from_numpy(scan.probe.conj() if conjugated else scan.probe)
+        inverted = ["invert_y" in turns, "invert_x" in turns]
+        positions = np.where(inverted, middle - positions, positions)[chosen]
+        probe = torch.from_numpy(scan.probe.conj() if "conjugate_probe" in turns else scan.probe)
         try:
             model = ScanModel(probe.resolve_conj(), positions, scan.object_shape)
         except ValueError:  # another grid
             continue
         with torch.no_grad():
             expected = model.expected(torch.from_numpy(obj), slice(0, len(chosen))).sqrt().numpy()
-        yield [*compress(names, turns)], expected
+        yield turns, expected

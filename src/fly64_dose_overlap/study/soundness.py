@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt, median_filter
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
+from fly64_dose_overlap.files.mending import MOST_NAMED, advised
 from fly64_dose_overlap.files.rules import MASK_THEM
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.gauge import lit_pixels
@@ -98,7 +99,7 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
         y, x = stuck[0]
         problem = f"{len(stuck)} pixels hold the same value in all {len(scan)} frames"
         example = f"such as [{y}, {x}] with {photons.low[y, x]:.10g}: a mask?"
-        hint = f"{MASK_THEM} at these"
+        hint = _masked(stuck, "these")
         raise StudyError("counts", f"{problem}, {example}", hint)
     found = [*_odd_pixels(scan, photons.by_pixel), *off_centre(scan.probe)]
     powers = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
@@ -106,7 +107,9 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
         found.append(f"probe mode {int(np.argmin(powers))} is zero everywhere: leave it out")
     if len(scan) > 1 and (span := float(np.ptp(scan.positions_px, axis=0).max())) < 1:
         found.append(
-            f"all {len(scan)} frames lie within {span:.3g} object pixels: are positions in object pixels?"
+            f"all {len(scan)} frames lie within {span:.3g} object pixels: where positions have another unit, "
+            "state it, base.fields: {frames: NAME, y: NAME, x: NAME, unit: um, probe: NAME, "
+            "object_pixel_m: 2e-8}"
         )
     if photons.divisor > 1:
         found.append(
@@ -117,15 +120,17 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
     if bright.any():
         worst = int(np.argmax(photons.by_frame))
         found.append(
-            f"{bright.sum()} of {len(scan)} frames are far brighter than the others, such as frame {worst} "
-            f"with {photons.by_frame[worst]:.4g} photons for {np.median(photons.by_frame):.4g}: leave it out"
+            f"{bright.sum()} of {len(scan)} frames are far brighter than the others, such as frame "
+            f"{scan.scan_index[worst]} with {photons.by_frame[worst]:.4g} photons for "
+            f"{np.median(photons.by_frame):.4g}: {_left_out(scan.scan_index[bright])}"
         )
     counted, sent = float(photons.by_frame.mean()), _power(scan.probe)
     dark = np.flatnonzero((photons.by_frame == 0) & _lit_frames(scan))
     if len(dark) and counted > LIT_PHOTONS:
         found.append(
-            f"{len(dark)} of {len(scan)} frames hold no photon, the first is {dark[0]}, but a frame holds "
-            f"{counted:.4g} on average: where the beam was off, leave them out (scan.frames)"
+            f"{len(dark)} of {len(scan)} frames hold no photon, the first is {scan.scan_index[dark[0]]}, but "
+            f"a frame holds {counted:.4g} on average: where the beam was off, "
+            f"{_left_out(scan.scan_index[dark])}"
         )
     low, high = LIKELY_TRANSMISSION
     seen = _seen(scan)
@@ -220,15 +225,30 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
         y, x = np.unravel_index(np.argmax(hot * photons), hot.shape)
         yield (
             f"{hot.sum()} detector pixels are far brighter than their neighbours, such as [{y}, {x}] with "
-            f"{photons[y, x]:.4g} photons over all frames for {neighbours[y, x]:.4g}: {MASK_THEM} at hot ones"
+            f"{photons[y, x]:.4g} photons over all frames for {neighbours[y, x]:.4g}: "
+            f"{_masked(np.argwhere(hot), 'hot ones')}"
         )
     dark = (photons == 0) & (bare > SURE_PHOTONS) & counting
     if dark.any():
         y, x = np.unravel_index(np.argmax(dark * bare), dark.shape)
         yield (
             f"{dark.sum()} detector pixels count no photon, such as [{y}, {x}], where the probe alone sends "
-            f"{bare[y, x]:.4g}: {MASK_THEM} at dead ones, or is the zero frequency not at [N/2, N/2]?"
+            f"{bare[y, x]:.4g}: {_masked(np.argwhere(dark), 'dead ones')}, or, if the zero frequency "
+            f"is not at [N/2, N/2], {advised('turn', ['shift_frames'])}"
         )
+
+
+def _masked(pixels: NDArray[np.intp], which: str) -> str:
+    """Say how pixels (pixel, 2) are masked."""
+    if len(pixels) > MOST_NAMED:
+        return f"{MASK_THEM} at {which}"
+    return f"mask {'it' if len(pixels) == 1 else 'them'}, {advised('bad_pixels', pixels.tolist())}"
+
+
+def _left_out(numbers: NDArray[np.int64]) -> str:
+    if len(numbers) > MOST_NAMED:
+        return f"name them in {advised('leave_out', [numbers[0], '...'])}"
+    return f"leave {'it' if len(numbers) == 1 else 'them'} out, {advised('leave_out', numbers.tolist())}"
 
 
 def _seen(scan: Scan) -> NDArray[np.float64]:
@@ -260,8 +280,8 @@ def off_centre(probe: NDArray[np.complex64]) -> Iterator[str]:
     for axis, name in ((1, "y"), (0, "x")):
         if inwards @ power.sum(axis=axis) < -EVEN * power.sum():
             yield (
-                f"the probe's power lies at the edge of its frame along {name}: apply np.fft.fftshift to it, "
-                "or take a larger frame"
+                f"the probe's power lies at the edge of its frame along {name}: state "
+                f"{advised('turn', ['shift_probe'])}, or take a larger frame"
             )
 
 

@@ -46,9 +46,15 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
             say(f"base: {STAR_BENCH} is a fixed test case; of section base only the seed is used")
     else:
         try:
-            fields, units = params.base.fields, params.base.counts_per_photon
-            wanted = params.base.frames != "simulated"
-            base = read_user_base(source, modes="all", fields=fields, counts_per_photon=units, frames=wanted)
+            units = params.base.counts_per_photon
+            base = read_user_base(
+                source,
+                modes="all",
+                fields=params.base.fields,
+                counts_per_photon=units,
+                frames=params.base.frames != "simulated",
+                mend=params.base.mend,
+            )
         except MissingFileError:
             hint = "set base.source to a file, or to synthetic"
             raise MissingFileError("Base dataset not found", source, hint) from None
