@@ -230,9 +230,15 @@ def test_frames_must_be_there_to_be_measured(
     changed = {**CHANGES, "base": {"source": "bare.npz", "frames": "measured"}}
     with pytest.raises(StudyError, match=r"^bare.npz: has no frames; base.frames: simulated"):
         base.main(write_params(tmp_path, **changed))
-    for own in ({"counts_per_photon": 3.0}, {"fields": {"frames": "a"}}):
+    for own in (
+        {"counts_per_photon": 3.0},
+        {"fields": {"frames": "a"}},
+        {"mend": {"turn": ["invert_y"], "bad_pixels": [], "leave_out": []}},
+    ):
         params = write_params(tmp_path, **{**CHANGES, "base": {"source": "synthetic", **own}})
-        with pytest.raises(StudyError, match="fields and counts_per_photon are of a file, and source is"):
+        with pytest.raises(
+            StudyError, match="fields, counts_per_photon and mend are of a file, and source is"
+        ):
             check.main(params)
     with pytest.raises(StudyError, match="frames: measured needs a file, and source is synthetic"):
         write_and_load(tmp_path, {"source": "synthetic", "frames": "measured"})
