@@ -27,24 +27,45 @@ from fly64_dose_overlap.progress import say
 
 HEAD = """| part of the dose | method | half-bit | one seventh | deviance of unseen frames | that of noise |
 |---:|---|---:|---:|---:|---:|"""
-FIGURES = "| {part:g} | {label} | {0:.3g} {unit} | {1:.3g} {unit} | {2:.4f} | {3:.4f} |"
+SOURCES = (Path(__file__), *sorted(Path(fdo.__file__).parent.rglob("*.py")))
+"""Code that decides the results: what another one made is not taken up."""
 
 
 def main() -> None:
     """Print a table, and draw the phase of every method at every part of the dose."""
     parser = argparse.ArgumentParser(description="compare halves of a measured scan, by dose and method")
     parser.add_argument("file", type=Path)
-    parser.add_argument("--pixel-nm", type=float, help="side of an object pixel, unless the file says it")
-    parser.add_argument("--parts", type=float, nargs="+", default=[1, 0.25], help="of the photons")
-    parser.add_argument("--methods", nargs="+", default=["refined", "map", "ml", "epie"])
+    parser.add_argument(
+        "--pixel-nm", type=above_zero, help="side of an object pixel, unless the file says it"
+    )
+    parser.add_argument("--parts", type=above_zero, nargs="+", default=[1, 0.25], help="of the photons")
+    parser.add_argument(
+        "--methods", nargs="+", default=["refined", "map", "ml", "epie"], choices=fdo.methods()
+    )
     parser.add_argument("--epochs", type=int, help="of each method, instead of its own")
     parser.add_argument("--out", type=Path, default=Path("reports/dose_series"))
     chosen = parser.parse_args()
+    try:
+        compare(chosen)
+    except fdo.StudyError as error:
+        parser.exit(1, f"{error}\n")
+
+
+def above_zero(text: str) -> float:
+    """Return a positive number."""
+    if (value := float(text)) > 0:
+        return value
+    raise ValueError(text)
+
+
+def compare(chosen: argparse.Namespace) -> None:
+    """Do what the command line has chosen."""
     scan = fdo.read_scan(chosen.file)
     pixel_nm = chosen.pixel_nm or (scan.optics and scan.optics.object_pixel_m * 1e9)
     settings = {} if chosen.epochs is None else {"epochs": chosen.epochs}
-    asked = f"{sha256_of(chosen.file)} {pixel_nm} {settings} {fdo.__version__}"
-    rows, images = [HEAD], dict[tuple[float, str], np.ndarray]()
+    code = [sha256_of(path) for path in SOURCES]
+    asked = f"{sha256_of(chosen.file)} {pixel_nm} {settings} {code}"
+    rows, doubts, images = [HEAD], list[str](), dict[tuple[float, str], np.ndarray]()
     for part in chosen.parts:
         thinned = scan if part == 1 else fdo.thin(scan, part)
         for method in chosen.methods:
@@ -56,15 +77,20 @@ def main() -> None:
                 chosen.out.mkdir(parents=True, exist_ok=True)
                 write_npz(kept, members(found, scan))
             with np.load(kept) as file:
-                for label, figures in zip(file["labels"], file["figures"], strict=True):
-                    rows.append(
-                        FIGURES.format(*figures, part=part, label=label, unit="nm" if pixel_nm else "Nyquist")
-                    )
+                for label, figures, doubt in zip(
+                    file["labels"], file["figures"], file["doubts"], strict=True
+                ):
+                    unit = "nm" if pixel_nm else "Nyquist"
+                    reached = ["-" if np.isnan(each) else f"{each:.3g} {unit}" for each in figures[:2]]
+                    cells = (f"{part:g}", label, *reached, *(f"{each:.4f}" for each in figures[2:]))
+                    rows.append(f"| {' | '.join(cells)} |")
+                    doubts += [f"{label} at {part:g} of the dose: {doubt}"] * bool(doubt)
                 images[part, str(file["labels"][-1])] = file["phase"]
-    print("\n".join(rows))
-    with atomic_path(chosen.out / "phases.png") as path:
+    print("\n".join([*rows, *doubts]))
+    picture = chosen.out / f"phases-{hashlib.sha256(f'{asked} {list(images)}'.encode()).hexdigest()[:12]}.png"
+    with atomic_path(picture) as path:
         drawn(images).savefig(path)
-    print(f"picture: {chosen.out / 'phases.png'}")
+    print(f"picture: {picture}")
 
 
 def members(found: fdo.Agreement, scan: fdo.Scan) -> dict[str, np.ndarray]:
@@ -75,7 +101,8 @@ def members(found: fdo.Agreement, scan: fdo.Scan) -> dict[str, np.ndarray]:
     for each in results:
         at = each.cutoffs_nm if each.pixel_nm else each.cutoffs_nyquist
         misfit = fdo.misfit(each.halves["even/odd"][0], odd)
-        reached = [np.nan if value is None else value for value in at["even/odd"].values()]
+        known = each.is_fit
+        reached = [value if known and value else np.nan for value in at["even/odd"].values()]
         figures.append([*reached, misfit.deviance, misfit.deviance_floor])
     obj, light = results[-1].result.obj, scan.illumination()
     rows, columns = (np.flatnonzero((light > 0.1 * light.max()).any(axis=axis)) for axis in (1, 0))
@@ -84,6 +111,7 @@ def members(found: fdo.Agreement, scan: fdo.Scan) -> dict[str, np.ndarray]:
     return {
         "labels": np.array([each.result.label for each in results]),
         "figures": np.array(figures),
+        "doubts": np.array([each.doubt for each in results]),
         "phase": phase,
     }
 

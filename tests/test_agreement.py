@@ -110,13 +110,31 @@ def test_a_result_is_held_against_other_frames_at_any_dose() -> None:
         assert found.photons == scan.counts[:].sum()
         assert found.chi_square == pytest.approx(1, abs=0.02)
     assert fdo.misfit(result).photons == dim.counts[:].sum()
-    # Another position tells on its own frames alone.
+    # What a result has found of its own frames holds for these alone, in whatever order.
     moved = replace(result, positions_px=result.positions_px + 1)
-    assert fdo.misfit(moved).chi_square > 1.1
-    assert fdo.misfit(moved, bright.frames(np.arange(40))).chi_square < 1.02
+    own = fdo.misfit(moved).by_frame
+    assert own.mean() > 1.1
+    backwards = fdo.misfit(moved, dim.frames(np.arange(80, 9, -1))).by_frame
+    assert np.corrcoef(backwards, own[:9:-1])[0, 1] > 0.99
+    numbered = replace(bright, scan_index=bright.scan_index + 1000)
+    assert fdo.misfit(moved, numbered).chi_square < 1.02
+
+
+def test_frames_that_a_result_does_not_fit_are_refused_or_told() -> None:
+    scan = two_modes(10)
+    left = scan.frames(np.flatnonzero(scan.positions_px[:, 1] < 40))
+    result = fdo.reconstruct(left, "ml", epochs=2)
     other = fdo.simulate(1e3, field_px=30, frame_side_px=32, defocus_um=200)[0]
-    with pytest.raises(StudyError, match=r"^misfit: grid and frames are of size .*; give frames of the same"):
-        fdo.misfit(result, other)
+    one, turned = replace(scan, probe=scan.probe[:1]), replace(scan, probe=scan.probe.conj())
+    for wrong, message in (
+        (other, "grid and probe are"),
+        (one, "grid and probe are"),
+        (turned, "probe is another"),
+    ):
+        with pytest.raises(StudyError, match=f"^misfit: .*{message}.*; give frames of the same scan"):
+            fdo.misfit(result, wrong)
+    with pytest.warns(UserWarning, match=r"\d+ of 81 frames look mostly where the result had no light"):
+        fdo.misfit(result, scan)
 
 
 def test_halves_of_frames_without_noise_agree_in_fine_detail_too() -> None:

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import tiny_scan
+from fly64_dose_overlap.files.dataset import write_scan
 from tiny_study import ROOT, write_params
 
 EXAMPLES = ROOT / "examples"
@@ -108,3 +111,18 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
     assert "MAP: phase PSNR" in printed
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+
+
+def test_a_dose_series_goes_on_where_it_was(tmp_path: Path) -> None:
+    scan = tiny_scan.scan(1)
+    write_scan(tmp_path / "scan.npz", scan, np.ones(scan.object_shape, np.complex64))
+    line = [str(EXAMPLES / "dose_series.py"), "scan.npz", "--epochs", "5", "--methods", "ml", "--parts"]
+    first = run(tmp_path, tmp_path, *line, "1").stdout.splitlines()
+    assert [row.split(" | ")[:2] for row in first[2:4]] == [["| 1", "ML"], ["| 1", "ML held-out"]]
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("reports/dose_series/ml-1-*.npz")}
+    assert len(kept) == 1
+    second = run(tmp_path, tmp_path, *line, "1", "0.5").stdout.splitlines()
+    assert second[:4] == first[:4]
+    assert second[4].startswith("| 0.5 | ML | ")
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert Path(tmp_path, second[-1].removeprefix("picture: ")).is_file()

@@ -67,14 +67,16 @@ class MendParams(Section):
     turn: list[TurnName]
     """Of positions, frames and probe, what is turned; shifts are by half the side of a frame."""
     bad_pixels: list[Annotated[list[Number], Field(min_length=2, max_length=2)]]
-    """[y, x] of the detector, the frames turned, that do not count."""
+    """[y, x] of the file's frames, that do not count."""
     leave_out: list[Number]
-    """Frames, by their number in the scan, from 0."""
+    """Frames, by their number in the file, from 0."""
 
     @model_validator(mode="after")
     def _told_once(self) -> MendParams:
         if {"advance_frames", "delay_frames"} <= {*self.turn}:
             raise ValueError("turn: advance_frames and delay_frames undo each other; take both out")
+        if len({*self.turn}) < len(self.turn):
+            raise ValueError("turn: names the same turn twice; twice is none, take both out")
         return self
 
 

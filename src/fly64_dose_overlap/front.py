@@ -117,7 +117,7 @@ def read_scan(
     *,
     modes: Modes = "all",
     fields: Fields | None = None,
-    mend: dict[str, list[Any]] | None = None,
+    mend: dict[str, Any] | None = None,
 ) -> Scan:
     """Read a scan from a file with frames, probe and positions: docs/own-data.md says of which formats.
 
@@ -137,9 +137,10 @@ def read_scan(
     StudyError
         If the file is damaged, lacks something, or holds no frames, or none of counted photons.
     """
-    wrong = MendParams(**{**NOTHING_TO_MEND.model_dump(), **(mend or {})})
+    given = {key: _plain(value) for key, value in (mend or {}).items()}
+    wrong = MendParams(**{**NOTHING_TO_MEND.model_dump(), **given})
     base = read_user_base(path, modes=modes, fields=fields, mend=wrong)
-    scan, found = examined(in_standard_gauge(base), str(path), probe_in_photons=True)
+    scan, found = examined(in_standard_gauge(base), str(path), probe_in_photons=True, mend=wrong)
     for message in found:
         warnings.warn(f"{path}: {message}", stacklevel=3)
     return scan
@@ -344,3 +345,10 @@ def limit(scan: Scan, truth: NDArray[np.complex64], *, seed: Seed = 42, vectors:
 
 def _with_defaults(method: str, settings: dict[str, Any]) -> dict[str, Any] | None:
     return {**make_method(method).settings.model_dump(), **settings} if settings else None
+
+
+def _plain(value: Any) -> Any:
+    """Return lists and numbers of Python for those of NumPy, and for tuples."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
 from fly64_dose_overlap.arguments import checked_call
@@ -31,6 +33,10 @@ THRESHOLDS: tuple[ThresholdName, ...] = ("half-bit", "one-seventh")
 """Of the Fourier ring correlation of two noisy halves."""
 LARGE_DEVIANCE = 2.0
 """Per detector pixel, that noise alone never leaves."""
+SAME_PROBE = 1e-3
+"""Relative difference of probes that are the same but for their power."""
+DARK = 0.01
+"""Part of the largest illumination below which an object is not known."""
 SHARED_FRC = 0.25
 """By how much, averaged over the rings, that of thinned halves may exceed that of even and odd frames."""
 
@@ -155,20 +161,21 @@ def misfit(result: Result, scan: Scan | None = None, *, seed: Seed = 42) -> Fit:
     ----------
     result : Result
     scan : Scan, optional
-        Other frames of the same object, on the same grid and at any dose, such as some that
-        ``result`` was not made of; by default those that it was made of.
+        Other frames of the same object, on the same grid, with the same probe and at any dose, such as
+        some that ``result`` was not made of; by default those that it was made of. Frames that it was
+        made of, by number and position, are taken where ``result`` has found them to be.
     seed : int
         Of the noise that the floors are those of.
 
     Raises
     ------
     StudyError
-        If the scan has another grid, or frames of another size.
+        If the scan has another grid or another probe.
 
     Examples
     --------
     >>> from fly64_dose_overlap import reconstruct, simulate
-    >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
+    >>> scan, _ = simulate(1e4, field_px=30, step_px=3, frame_side_px=32, defocus_um=200)
     >>> even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
     >>> result = reconstruct(even, "ml", epochs=30)
     >>> misfit(result).deviance < 1 < misfit(result, odd).deviance
@@ -176,10 +183,18 @@ def misfit(result: Result, scan: Scan | None = None, *, seed: Seed = 42) -> Fit:
     """
     if scan is None:
         return _misfit(result, result.scan, seed)
-    own, other = ((each.object_shape, each.side) for each in (result.scan, scan))
-    if own != other:
-        problem = f"grid and frames are of size {other}, those of the result {own}"
-        raise StudyError("misfit", problem, "give frames of the same scan: scan.frames(...)")
+    hint = "give frames of the same scan, read in the same way: scan.frames(...)"
+    shapes = [(each.object_shape, each.probe.shape) for each in (scan, result.scan)]
+    if shapes[0] != shapes[1]:
+        raise StudyError("misfit", f"grid and probe are {shapes[0]}, those of the result {shapes[1]}", hint)
+    given, own = (each.probe.astype(np.complex128) for each in (scan, result.scan))
+    apart = np.linalg.norm(given / np.linalg.norm(given) - own / np.linalg.norm(own))
+    if apart > SAME_PROBE:
+        raise StudyError("misfit", f"the probe is another than that of the result ({apart:.2g} apart)", hint)
+    dark = int((_lit_parts(scan, result.scan.illumination()) < 0.5).sum())
+    if dark:
+        told = f"{dark} of {len(scan)} frames look mostly where the result had no light, and its object is 1"
+        warnings.warn(f"misfit: {told}", stacklevel=3)
     return _misfit(result, require_sound(scan), seed)
 
 
@@ -271,6 +286,17 @@ def _agreed(
 
 def _misfit(result: Result, scan: Scan, seed: int) -> Fit:
     """Do what `misfit` does with a scan that is known to be sound and to fit."""
-    same = np.array_equal(scan.scan_index, result.scan.scan_index)
-    moved = replace(scan, positions_px=result.positions_px) if same else scan
+    positions, own = scan.positions_px.copy(), result.scan
+    _, here, there = np.intersect1d(scan.scan_index, own.scan_index, return_indices=True)
+    same = (scan.positions_px[here] == own.positions_px[there]).all(axis=1)
+    positions[here[same]] = result.positions_px[there[same]]
+    moved = replace(scan, positions_px=positions)
     return fit_of_others(moved, result.obj, result.probe, result.scan, generator(seed, "fit"))
+
+
+def _lit_parts(scan: Scan, light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the part of each frame's probe (frame,) that falls where an illumination (y, x) is not dark."""
+    lit = torch.from_numpy((light > DARK * light.max()).astype(np.complex64))
+    power = torch.from_numpy((np.abs(scan.probe) ** 2).sum(axis=0))
+    seen = [(scan.model.patches(lit, frames).real * power).sum(dim=(1, 2)) for frames in scan.model.batches()]
+    return (torch.cat(seen) / power.sum()).numpy()

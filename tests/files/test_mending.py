@@ -6,14 +6,17 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 import pytest
 
 import fly64_dose_overlap as fdo
+from fly64_dose_overlap.config import NOTHING_TO_MEND, TurnName
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.files import mending
+from fly64_dose_overlap.files.mending import FRAME_TURNS, subsets, turn_line
 
 Arrays = dict[str, Any]
 FRAMES, SIDE = 30, 32
@@ -79,7 +82,7 @@ WRONG: dict[str, Callable[[Arrays], Arrays]] = {
 
 
 def assert_same(found: fdo.Scan, wanted: fdo.Scan) -> None:
-    for name in ("counts", "probe", "positions_px", "mask", "background", "scan_index"):
+    for name in ("counts", "probe", "positions_px", "mask", "background"):
         one, other = (np.asarray(getattr(each, name)[:]) for each in (found, wanted))
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-9, err_msg=name)
     assert found.object_shape == wanted.object_shape
@@ -107,27 +110,52 @@ def test_frames_one_place_off_lose_the_one_without_a_position(tmp_path: Path) ->
         ("advance_frames", 1, np.arange(FRAMES - 1)),
         ("delay_frames", -1, np.arange(1, FRAMES)),
     ):
-        assert_same(read(tmp_path, rolled(arrays(), by), turn=[turn]), right.frames(kept))
+        found = read(tmp_path, rolled(arrays(), by), turn=[turn])
+        assert_same(found, right.frames(kept))
+        # Frames keep their own number, whichever position they go with.
+        np.testing.assert_array_equal(found.scan_index, kept + by)
 
 
-def test_bad_pixels_are_those_of_turned_frames_and_may_hold_anything(tmp_path: Path) -> None:
+def test_bad_pixels_are_the_files_own_and_may_hold_anything(tmp_path: Path) -> None:
     given = arrays()
     counts = given.pop("counts").astype(np.float32)
-    counts[:, 5, 3] = -7
     mask = given["mask"].copy()
     mask[:, 5, 3] = False
-    right = read(tmp_path, given | {"counts": np.maximum(counts, 0), "mask": mask})
-    broken = given | {"counts": counts}
-    with pytest.raises(StudyError, match="has negative counts"):
+    right = read(tmp_path, given | {"counts": np.where(mask, counts, 0), "mask": mask})
+    for value in (-7, np.nan, np.inf, 0.5):
+        counts[:, 5, 3] = value
+        broken = given | {"diffraction": np.where(given["mask"], counts, 0)}
+        with pytest.warns(UserWarning, match="holds whole numbers"):
+            assert_same(read(tmp_path, broken, bad_pixels=[[5, 3]]), right)
+    counts[:, 5, 3] = -7
+    broken = given | {"counts": counts, "mask": np.ones_like(mask)}
+    with pytest.raises(StudyError, match=r"has negative counts: .* at \[5, 3\]"):
         read(tmp_path, broken)
-    assert_same(read(tmp_path, broken, bad_pixels=[[5, 3]]), right)
+    with pytest.raises(StudyError, match=r"has negative counts: .* at \[3, 5\]"):
+        read(tmp_path, WRONG["transpose_frames"](broken), turn=["transpose_frames"])
+    # However the frames are turned, it is the pixel that the message named.
     turned = WRONG["transpose_frames"](broken)
-    assert_same(read(tmp_path, turned, turn=["transpose_frames"], bad_pixels=[[5, 3]]), right)
-    del broken["mask"], broken["background"]
-    found = read(tmp_path, broken, bad_pixels=[[5, 3], [0, 1]])
+    found = read(tmp_path, turned, turn=["transpose_frames"], bad_pixels=[[3, 5]])
     assert found.mask is not None
-    assert np.argwhere(~np.asarray(found.mask)).tolist() == [[0, 1], [5, 3]]
-    assert not np.asarray(found.counts[:])[:, 5, 3].any()
+    blind = ~np.asarray(found.mask[:])
+    assert np.argwhere(blind.all(axis=0)).tolist() == np.argwhere(blind.any(axis=0)).tolist() == [[5, 3]]
+
+
+def test_broken_frames_can_be_left_out(tmp_path: Path) -> None:
+    given = arrays()
+    kept = np.delete(np.arange(FRAMES), 7)
+    right = read(tmp_path, given).frames(kept)
+    for key, value in (("counts", -1.0), ("counts", np.nan), ("ycoords", np.nan), ("xcoords", 1e4)):
+        broken = given | {key: given[key].astype(np.float64)}
+        broken[key][7] = value
+        assert_same(read(tmp_path, broken, leave_out=[7]), right)
+        turned = WRONG["reverse_frames"](broken) | {
+            "ycoords": broken["ycoords"],
+            "xcoords": broken["xcoords"],
+        }
+        if key == "counts":
+            number = FRAMES - 1 - 7
+            assert_same(read(tmp_path, turned, turn=["reverse_frames"], leave_out=[number]), right)
 
 
 def test_frames_keep_their_numbers_when_others_are_left_out(tmp_path: Path) -> None:
@@ -155,13 +183,44 @@ def test_the_advice_of_a_warning_silences_it(tmp_path: Path) -> None:
             read(tmp_path, given | {"counts": counts}, **mend)
 
 
+def test_advice_holds_what_is_mended_already(tmp_path: Path) -> None:
+    given = {key: value for key, value in arrays().items() if key not in ("mask", "background")}
+    hot = given["counts"].astype(np.uint32)
+    hot[:, 3, 4] += (1000 + np.arange(FRAMES) % 7).astype(np.uint32)
+    with pytest.warns(UserWarning, match=r"base\.mend\.bad_pixels: \[\[0, 1\], \[3, 4\]\]$"):
+        read(tmp_path, given | {"counts": hot}, bad_pixels=[[0, 1]])
+    transposed = WRONG["transpose_frames"](given | {"counts": hot, "mask": hot, "background": hot})
+    del transposed["mask"], transposed["background"]
+    with pytest.warns(UserWarning, match=r"base\.mend\.bad_pixels: \[\[4, 3\]\]$"):
+        read(tmp_path, transposed, turn=["transpose_frames"])
+
+
+@pytest.mark.parametrize("names", [("swap_positions", "invert_y"), FRAME_TURNS[:3], FRAME_TURNS])
+def test_turns_after_others_are_advised_as_one_line(names: tuple[TurnName, ...]) -> None:
+    detector = np.random.default_rng(0).random((6, 6))
+    for first in subsets(names):
+        for then in subsets(names):
+            mend = NOTHING_TO_MEND.model_copy(update={"turn": list(first)})
+            line = turn_line(then, mend)
+            both = (
+                line.removeprefix("base.mend.turn: [").removesuffix("]").split(", ")
+                if line[-2] != "["
+                else []
+            )
+            np.testing.assert_array_equal(
+                mending.turned(detector, cast("list[TurnName]", both)),
+                mending.turned(mending.turned(detector, first), then),
+            )
+
+
 def test_what_cannot_be_mended_is_refused_in_one_line(tmp_path: Path) -> None:
     for mend, message in (
         (
             {"leave_out": [99]},
             r"mine\.npz: base\.mend\.leave_out: there is no frame 99; they go from 0 to 29$",
         ),
-        ({"leave_out": [*range(FRAMES)]}, r"leave_out: no frame is left"),
+        ({"leave_out": [*range(FRAMES)]}, r"base\.mend leaves no frame"),
+        ({"turn": ["invert_y", "invert_y"]}, "names the same turn twice"),
         ({"bad_pixels": [[3, 40]]}, r"bad_pixels: there is no pixel \[3, 40\]; frames have 32 x 32$"),
         ({"bad_pixels": [[3]]}, r"^read_scan: bad_pixels\.0: "),
         ({"turn": ["upside_down"]}, r"^read_scan: turn\.0: "),
@@ -170,6 +229,12 @@ def test_what_cannot_be_mended_is_refused_in_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(StudyError, match=message):
             read(tmp_path, arrays(), **mend)
+
+
+def test_lists_may_be_those_of_numpy(tmp_path: Path) -> None:
+    right = read(tmp_path, arrays(), bad_pixels=[[5, 3]], leave_out=[7])
+    found = read(tmp_path, arrays(), bad_pixels=np.array([[5, 3]]), leave_out=(np.int64(7),))
+    assert_same(found, right)
 
 
 def test_a_grid_that_was_laid_about_positions_is_swapped_with_them(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ DEFECTS: dict[str, tuple[Callable[[Scan], Scan], str]] = {
     ),
     "a probe in the corners": (
         lambda scan: replace(scan, probe=np.fft.fftshift(scan.probe, axes=(1, 2))),
-        r"the probe's power lies at the edge of its frame along y: state base\.mend\.turn: \[shift_probe\]",
+        r"the probe's power lies at the edge .* along y and x: state base\.mend\.turn: \[shift_probe\]",
     ),
     "a mode without power": (
         lambda scan: replace(scan, probe=np.concatenate([scan.probe, 0 * scan.probe])),
@@ -131,7 +131,7 @@ DEFECTS: dict[str, tuple[Callable[[Scan], Scan], str]] = {
     ),
     "a probe half a frame off": (
         lambda scan: replace(scan, probe=np.roll(scan.probe, 16, axis=2)),
-        r"the probe's power lies at the edge of its frame along x",
+        r"the probe's power lies at the edge of its frame along x: roll it",
     ),
 }
 

@@ -1,28 +1,26 @@
-"""What a user says is wrong with a file, put right: turned axes, bad pixels, frames to leave out."""
+"""What a user says is wrong with a file, put right: turned axes, bad pixels, frames to leave out.
+
+Pixels and frames are the file's own, whatever is turned; lines that advise more hold what is there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.arrays import AnyArray, select_rows, spool
+from fly64_dose_overlap.arrays import AnyArray
+from fly64_dose_overlap.config import NOTHING_TO_MEND, MendParams, TurnName
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
-from fly64_dose_overlap.files.stream import as_stream
-from fly64_dose_overlap.provenance import with_step
-
-if TYPE_CHECKING:
-    from fly64_dose_overlap.config import MendParams, TurnName
-    from fly64_dose_overlap.files.dataset import BaseSet
 
 POSITION_TURNS: tuple[TurnName, ...] = ("swap_positions", "invert_y", "invert_x")
 FRAME_TURNS: tuple[TurnName, ...] = ("transpose_frames", "flip_frames_y", "flip_frames_x", "shift_frames")
 ORDER_TURNS: tuple[TurnName, ...] = ("advance_frames", "delay_frames", "reverse_frames")
+PROBE_TURNS: tuple[TurnName, ...] = ("conjugate_probe", "shift_probe")
 MOST_NAMED = 12
 """Pixels or frames that a message names one by one."""
 
@@ -33,26 +31,72 @@ def subsets(turns: tuple[TurnName, ...]) -> Iterator[tuple[TurnName, ...]]:
         yield tuple(turn for turn, wanted in zip(turns, way, strict=True) if wanted)
 
 
-def turn_positions(arrays: dict[str, AnyArray], obj: AnyArray, turns: Collection[TurnName]) -> None:
-    """Swap positions by their NPZ keys and invert them within their bounds, and add the object.
+def rows_of(
+    arrays: dict[str, AnyArray], mend: MendParams, where: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which positions of a file are paired with which of its frames, both (frame,), by place.
 
-    Both come before they are held against each other. The grid of a stand-in goes with swapped positions.
+    Frames go by their ``scan_index``, or in their order.
+
+    Raises
+    ------
+    StudyError
+        If there is no such frame, or none is left.
+    """
+    count = min(arrays[key].size for key in (rules.XCOORDS, rules.YCOORDS))
+    places = frames = np.arange(count)
+    if "advance_frames" in mend.turn:
+        places, frames = places[:-1], frames[1:]
+    if "delay_frames" in mend.turn:
+        places, frames = places[1:], frames[:-1]
+    if "reverse_frames" in mend.turn:
+        frames = frames[::-1]
+    numbers = arrays.get(rules.SCAN_INDEX, np.arange(count))
+    if unknown := sorted({*mend.leave_out} - {*numbers.tolist()}):
+        hint = f"they go from {numbers.min()} to {numbers.max()}" if numbers.size else ""
+        raise StudyError(where, f"base.mend.leave_out: there is no frame {unknown[0]}", hint)
+    kept = ~np.isin(numbers[frames], mend.leave_out)
+    if not kept.any():
+        raise StudyError(where, "base.mend leaves no frame", "leave out fewer")
+    return places[kept], frames[kept]
+
+
+def turn_positions(
+    arrays: dict[str, AnyArray], places: NDArray[np.int64], turns: Collection[TurnName]
+) -> None:
+    """Keep some positions by their NPZ keys, swap them, and invert them within their bounds.
+
+    The grid of an object that is the same everywhere goes with swapped positions that do not fit it.
 
     Examples
     --------
-    >>> arrays = {"ycoords": np.array([0, 1]), "xcoords": np.array([5, 7])}
-    >>> turn_positions(arrays, np.ones((4, 12)), ["swap_positions", "invert_x"])
-    >>> {key: array.shape if array.ndim > 1 else array.tolist() for key, array in arrays.items()}
-    {'ycoords': [5, 7], 'xcoords': [1.0, 0.0], 'objectGuess': (12, 4)}
+    >>> arrays = {"ycoords": np.array([0, 1, 9]), "xcoords": np.array([5, 7, 9])}
+    >>> arrays |= {"objectGuess": np.ones((4, 12)), "probeGuess": np.ones((2, 2))}
+    >>> turn_positions(arrays, np.arange(2), ["swap_positions", "invert_x"])
+    >>> arrays["ycoords"].tolist(), arrays["xcoords"].tolist(), arrays["objectGuess"].shape
+    ([5, 7], [1.0, 0.0], (12, 4))
     """
+    keys = (rules.YCOORDS, rules.XCOORDS)
+    y, x = (arrays[key][places] for key in keys)
     if "swap_positions" in turns:
-        arrays[rules.YCOORDS], arrays[rules.XCOORDS] = arrays[rules.XCOORDS], arrays[rules.YCOORDS]
-        obj = np.ascontiguousarray(obj.T) if obj.size and np.all(obj == obj.flat[0]) else obj
-    for name, key in (("invert_y", rules.YCOORDS), ("invert_x", rules.XCOORDS)):
-        if name in turns and arrays[key].size and arrays[key].dtype.kind in "iuf":
-            each = arrays[key].astype(np.float64)
+        y, x, obj = x, y, arrays[rules.OBJECT]
+        side = arrays[rules.PROBE].shape[-1]
+        reach = [
+            each.max(initial=0) + side // 2 >= rows for each, rows in zip((y, x), obj.shape, strict=False)
+        ]
+        if any(reach) and obj.ndim == 2 and np.all(obj == obj.flat[0]):
+            arrays[rules.OBJECT] = np.ascontiguousarray(obj.T)
+    for name, key, each in zip(("invert_y", "invert_x"), keys, (y, x), strict=True):
+        arrays[key] = each
+        if name in turns and each.dtype.kind in "iuf":
+            each = each.astype(np.float64)
             arrays[key] = each.min() + each.max() - each
-    arrays[rules.OBJECT] = obj
+
+
+def turn_probe(probe: AnyArray, turns: Collection[TurnName]) -> AnyArray:
+    """Return a probe (..., y, x) shifted by half its side, and conjugated."""
+    probe = np.fft.fftshift(probe, axes=(-2, -1)) if "shift_probe" in turns and probe.ndim > 1 else probe
+    return probe.conj() if "conjugate_probe" in turns else probe
 
 
 def turned(images: AnyArray, turns: Collection[TurnName]) -> AnyArray:
@@ -72,81 +116,68 @@ def turned(images: AnyArray, turns: Collection[TurnName]) -> AnyArray:
     return np.ascontiguousarray(images)
 
 
-def mended(base: BaseSet, mend: MendParams, where: str) -> BaseSet:
-    """Return a base set of which frames, their order and the probe are turned, and what is bad is left out.
-
-    Its positions have been turned and its bad pixels masked as it was read, since both decide whether it
-    is a base set: see `turn_positions` and `counting_pixels`. Frames go by their ``scan_index``.
-
-    Raises
-    ------
-    StudyError
-        If there is no such frame, none is left, or there are none to be turned.
-    """
-    probe, turns = base.probe, mend.turn
-    if "shift_probe" in turns:
-        probe = np.fft.fftshift(probe, axes=(-2, -1))
-    if "conjugate_probe" in turns:
-        probe = probe.conj()
-    places = frames = np.arange(len(base.positions_px))
-    if "advance_frames" in turns:
-        places, frames = places[:-1], frames[1:]
-    if "delay_frames" in turns:
-        places, frames = places[1:], frames[:-1]
-    if "reverse_frames" in turns:
-        frames = frames[::-1]
-    numbers = base.scan_index[places]
-    if unknown := sorted({*mend.leave_out} - {*numbers.tolist()}):
-        hint = f"they go from {numbers.min()} to {numbers.max()}" if len(numbers) else ""
-        raise StudyError(where, f"base.mend.leave_out: there is no frame {unknown[0]}", hint)
-    kept = ~np.isin(numbers, mend.leave_out)
-    if not kept.any():
-        raise StudyError(where, "base.mend.leave_out: no frame is left", "name fewer")
-    places, frames = places[kept], frames[kept]
-    found = replace(
-        base,
-        probe=np.ascontiguousarray(probe),
-        positions_px=base.positions_px[places],
-        scan_index=base.scan_index[places],
-        record=with_step(base.record, "mend", "base.mend", **mend.model_dump()),
-    )
-    if base.amplitude is None:
-        if mend.bad_pixels or {*FRAME_TURNS, *ORDER_TURNS} & {*turns}:
-            problem = "base.mend is of frames, and none are studied"
-            raise StudyError(where, problem, "state base.frames: measured, or take them out")
-        return found
-    mask: Any = base.mask
-    if mask is not None:
-        mask = turned(np.asarray(mask if mask.ndim == 2 else select_rows(mask, frames)[:]), turns)
-    blocks = as_stream(select_rows(base.amplitude, frames)).chunks
-    return replace(
-        found,
-        amplitude=spool(
-            (len(frames), *base.amplitude.shape[1:]), np.float32, (turned(block, turns) for block in blocks)
-        ),
-        mask=mask,
-        background=None if base.background is None else turned(base.background, turns),
-    )
-
-
 def counting_pixels(mend: MendParams, shape: tuple[int, ...], where: str) -> NDArray[np.bool_]:
-    """Return which pixels (y, x) of the detector, as the file has them, are not called bad.
+    """Return which pixels (y, x) of the detector are not called bad.
 
     Raises
     ------
     StudyError
         If there is no such pixel in frames of that shape.
     """
-    own = turned(np.arange(shape[0] * shape[1]).reshape(shape), mend.turn)
     counting = np.ones(shape, np.bool_)
     for y, x in mend.bad_pixels:
-        if y >= own.shape[0] or x >= own.shape[1]:
+        if y >= shape[0] or x >= shape[1]:
             problem = f"base.mend.bad_pixels: there is no pixel [{y}, {x}]"
-            raise StudyError(where, problem, f"frames have {own.shape[0]} x {own.shape[1]}")
-        counting.ravel()[own[y, x]] = False
+            raise StudyError(where, problem, f"frames have {shape[0]} x {shape[1]}")
+        counting[y, x] = False
     return counting
 
 
-def advised(key: str, values: Collection[Any]) -> str:
-    """Return the line for ``params.yaml`` that mends something."""
+def pixels_line(pixels: NDArray[np.intp], side: int, mend: MendParams) -> str:
+    """Return the line for ``params.yaml`` that masks pixels (pixel, 2) of frames that ``mend`` has turned."""
+    own = turned(np.arange(side**2).reshape(side, side), mend.turn)
+    there = np.stack(np.divmod(own[tuple(pixels.T)], side), axis=1).tolist()
+    return _line(
+        "bad_pixels", sorted([*mend.bad_pixels, *(each for each in there if each not in mend.bad_pixels)])
+    )
+
+
+def frames_line(numbers: NDArray[np.int64], mend: MendParams) -> str:
+    """Return the line for ``params.yaml`` that leaves frames (frame,) out, by their numbers."""
+    shown = sorted({*mend.leave_out, *numbers[:MOST_NAMED].tolist()})
+    more = f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
+    return f"{_line('leave_out', shown)}{more}"
+
+
+def turn_line(changes: Collection[TurnName], mend: MendParams = NOTHING_TO_MEND) -> str:
+    """Return the line for ``params.yaml`` that turns what ``mend`` has already turned.
+
+    Examples
+    --------
+    >>> turn_line(["transpose_frames"], NOTHING_TO_MEND.model_copy(update={"turn": ["flip_frames_y"]}))
+    'base.mend.turn: [transpose_frames, flip_frames_x]'
+    """
+    detector = np.arange(36).reshape(6, 6)
+    wanted = turned(turned(detector, mend.turn), changes)
+    frames = next(each for each in subsets(FRAME_TURNS) if np.array_equal(turned(detector, each), wanted))
+    positions = {each: _turned_corners([each]) for each in subsets(POSITION_TURNS)}
+    both = _turned_corners([mend.turn, changes])
+    others = [name for name in (*ORDER_TURNS, *PROBE_TURNS) if (name in mend.turn) != (name in changes)]
+    return _line("turn", [*next(each for each, at in positions.items() if at == both), *frames, *others])
+
+
+def _turned_corners(turns: Collection[Collection[TurnName]]) -> list[list[float]]:
+    """Return three corners of a square, turned one way after another."""
+    arrays: dict[str, AnyArray] = {
+        rules.YCOORDS: np.array([0.0, 0.0, 1.0]),
+        rules.XCOORDS: np.array([0.0, 1.0, 1.0]),
+        rules.OBJECT: np.zeros((9, 9)),
+        rules.PROBE: np.zeros((1, 1)),
+    }
+    for each in turns:
+        turn_positions(arrays, np.arange(3), each)
+    return [arrays[key].tolist() for key in (rules.YCOORDS, rules.XCOORDS)]
+
+
+def _line(key: str, values: Collection[Any]) -> str:
     return f"base.mend.{key}: [{', '.join(map(str, values))}]"

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fly64_dose_overlap.commands import become_command
-from fly64_dose_overlap.config import PARAMS_FILE
+from fly64_dose_overlap.config import NOTHING_TO_MEND, PARAMS_FILE
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.pipeline.cells import REPORTS
 from fly64_dose_overlap.pipeline.matrix import dvc_queue, history
@@ -237,15 +237,18 @@ def inspect(
         raise StudyError("--picture", f"{str(picture)!r} is no name of a picture", "name it *.png")
     own = load_study().base if PARAMS_FILE.exists() else None
     told = {} if own is None else {key: getattr(own, key) for key in ("fields", "counts_per_photon", "mend")}
+    mend = NOTHING_TO_MEND if own is None else own.mend
     base = in_standard_gauge(read_user_base(file, modes="all", **told))
-    scan, found = examined(base, str(file), probe_in_photons=True)
+    scan, found = examined(base, str(file), probe_in_photons=True, mend=mend)
+    if mend != NOTHING_TO_MEND:
+        print(f"mended, as base.mend in {PARAMS_FILE} says: {mend}")
     print("\n".join((*described(scan), "")))
     print("\n".join(found) or "nothing speaks against counts, probe and positions")
     if picture is not None:
         draw(scan, picture, str(file))
         print(f"picture: {picture}")
     if find:
-        print("\n".join(judged(scan, base.obj)))
+        print("\n".join(judged(scan, base.obj, mend)))
 
 
 @app.command(rich_help_panel=KEEP)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 
-from fly64_dose_overlap.config import TurnName
+from fly64_dose_overlap.config import NOTHING_TO_MEND, MendParams, TurnName
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.files.mending import FRAME_TURNS, advised, subsets, turned
+from fly64_dose_overlap.files.mending import FRAME_TURNS, subsets, turn_line, turned
 from fly64_dose_overlap.methods.posterior import Posterior
 from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.physics.likelihood import scan_deviance
@@ -114,8 +114,10 @@ class Turn:
 TRIED: tuple[TurnName, ...] = (*FRAME_TURNS[:3], "conjugate_probe")
 
 
-def judged(scan: Scan, obj: NDArray[np.complex64]) -> Iterator[str]:
+def judged(scan: Scan, obj: NDArray[np.complex64], mend: MendParams = NOTHING_TO_MEND) -> Iterator[str]:
     """Yield orientations in a line each, the best first: by the file's own object, or without one.
+
+    ``mend`` is what was mended as the file was read.
 
     Raises
     ------
@@ -128,23 +130,23 @@ def judged(scan: Scan, obj: NDArray[np.complex64]) -> Iterator[str]:
         shown = {best, given, *sorted(tried, key=lambda o: o.misfit)[:5]}
         for each in sorted(shown, key=lambda o: (o is not best, o.misfit, len(o.changes))):
             marks = f"{' (best)' if each is best else ''}{' (the file)' if each is given else ''}"
-            yield f"misfit {each.misfit:.4g}: {_in_words(each.changes)}{marks}"
+            yield f"misfit {each.misfit:.4g}: {_in_words(each.changes, mend)}{marks}"
         yield "a misfit of 1 is that of the mean frame"
         return
-    found = sorted(turns(scan), key=lambda turn: turn.deviance)
+    found = sorted(turns(scan), key=lambda each: each.deviance)
     margin = found[1].deviance / found[0].deviance - 1
-    for turn in found[:5]:
-        best = " (best)" if turn is found[0] and margin > LEAST_MARGIN else ""
-        marks = f"{best}{'' if turn.changes else ' (the file)'}"
-        yield f"deviance {turn.deviance:.5f}: {_in_words(turn.changes)}{marks}"
+    for each in found[:5]:
+        best = " (best)" if each is found[0] and margin > LEAST_MARGIN else ""
+        marks = f"{best}{'' if each.changes else ' (the file)'}"
+        yield f"deviance {each.deviance:.5f}: {_in_words(each.changes, mend)}{marks}"
     yield (
         f"of photons held out, after {EPOCHS_TRIED} epochs of ML; the next is {margin:.2%} worse"
         f"{'' if margin > LEAST_MARGIN else ', which is too little to tell one'}"
     )
 
 
-def _in_words(changes: tuple[TurnName, ...]) -> str:
-    return advised("turn", changes) if changes else "as it is"
+def _in_words(changes: tuple[TurnName, ...], mend: MendParams) -> str:
+    return turn_line(changes, mend) if changes else "as it is"
 
 
 def turns(scan: Scan) -> list[Turn]:

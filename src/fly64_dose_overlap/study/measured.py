@@ -12,15 +12,15 @@ from jaxtyping import Complex, Float, Int
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import FrameArray
-from fly64_dose_overlap.config import TurnName
+from fly64_dose_overlap.config import NOTHING_TO_MEND, MendParams, TurnName
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet, optics_of
 from fly64_dose_overlap.files.mending import (
     FRAME_TURNS,
     ORDER_TURNS,
     POSITION_TURNS,
-    advised,
     subsets,
+    turn_line,
     turned,
 )
 from fly64_dose_overlap.physics.illumination import illumination
@@ -79,8 +79,12 @@ def scan_of(base: BaseSet) -> Scan:
     )
 
 
-def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan, list[str]]:
+def examined(
+    base: BaseSet, where: str, *, probe_in_photons: bool, mend: MendParams = NOTHING_TO_MEND
+) -> tuple[Scan, list[str]]:
     """Return the scan of measured frames, and what speaks against it, each in one line.
+
+    ``mend`` is what was mended as its file was read.
 
     Raises
     ------
@@ -91,8 +95,8 @@ def examined(base: BaseSet, where: str, *, probe_in_photons: bool) -> tuple[Scan
         hint = "name them counts or diffraction, or name the dataset in base.fields (fields= in Python)"
         raise StudyError(where, "has no frames", hint)
     scan = scan_of(base)
-    found = defects(scan, probe_in_photons=probe_in_photons)
-    doubts = (orientation_doubt(scan, base.obj), scatter.doubt if (scatter := dispersion(scan)) else "")
+    found = defects(scan, probe_in_photons=probe_in_photons, mend=mend)
+    doubts = (orientation_doubt(scan, base.obj, mend), scatter.doubt if (scatter := dispersion(scan)) else "")
     return scan, [*found, *filter(None, doubts)]
 
 
@@ -104,7 +108,7 @@ def halves(scan: Scan, rng: np.random.Generator) -> Iterator[tuple[str, tuple[Sc
     yield "thinned", scan.divide(0.5, rng)
 
 
-def orientation_doubt(scan: Scan, obj: NDArray[np.complex64]) -> str:
+def orientation_doubt(scan: Scan, obj: NDArray[np.complex64], mend: MendParams = NOTHING_TO_MEND) -> str:
     """Return in one line why the frames of a file may not be those of its own object, or an empty string."""
     if not tells_orientation(scan, obj):
         return ""
@@ -112,7 +116,7 @@ def orientation_doubt(scan: Scan, obj: NDArray[np.complex64]) -> str:
     given, best = found[0], best_of(found)
     if best is not given and best.misfit < 1:
         return (
-            f"its own object explains the frames better with {advised('turn', best.changes)}, "
+            f"its own object explains the frames better with {turn_line(best.changes, mend)}, "
             f"misfit {best.misfit:.3g} instead of {given.misfit:.3g}; "
             "see dose-overlap inspect FILE --find-orientation"
         )
@@ -237,8 +241,8 @@ def _frames(
     for turns in subsets(FRAME_TURNS):
         yield turns, turned(roots, turns), turned(counting, turns)
     others = (chosen + 1) % len(counts), chosen - 1, len(counts) - 1 - chosen
-    for turn, rows in zip(ORDER_TURNS, others, strict=True):
-        yield (turn,), of(rows), counting
+    for name, rows in zip(ORDER_TURNS, others, strict=True):
+        yield (name,), of(rows), counting
 
 
 def _expected(

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, median_filter
 
+from fly64_dose_overlap.config import NOTHING_TO_MEND, MendParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
-from fly64_dose_overlap.files.mending import MOST_NAMED, advised
+from fly64_dose_overlap.files.mending import MOST_NAMED, frames_line, pixels_line, turn_line
 from fly64_dose_overlap.files.rules import MASK_THEM
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.gauge import lit_pixels
@@ -71,7 +72,7 @@ def require_sound(scan: Scan, *, stacklevel: int = 4) -> Scan:
     return scan.cleared()
 
 
-def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
+def defects(scan: Scan, *, probe_in_photons: bool = True, mend: MendParams = NOTHING_TO_MEND) -> list[str]:
     """Return what speaks against counts and probe of a scan, each in one line; one pass over the frames.
 
     Parameters
@@ -79,6 +80,8 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
     probe_in_photons : bool
         Whether the power of the probe must be that of the counts. It may have any unit in a
         base set, from which a study simulates frames at doses of its own.
+    mend : MendParams
+        What was mended as the file was read.
 
     Raises
     ------
@@ -99,9 +102,14 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
         y, x = stuck[0]
         problem = f"{len(stuck)} pixels hold the same value in all {len(scan)} frames"
         example = f"such as [{y}, {x}] with {photons.low[y, x]:.10g}: a mask?"
-        hint = _masked(stuck, "these")
+        hint = _masked(stuck, "these", scan, mend)
         raise StudyError("counts", f"{problem}, {example}", hint)
-    found = [*_odd_pixels(scan, photons.by_pixel), *off_centre(scan.probe)]
+    bright = photons.by_frame > OUTLIER * np.quantile(photons.by_frame, 0.9) + FEW_PHOTONS
+    # Of a frame that is too bright, single pixels outshine all others.
+    found = [
+        *(() if bright.any() else _odd_pixels(scan, photons.by_pixel, mend)),
+        *off_centre(scan.probe, mend),
+    ]
     powers = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
     if not powers.all():
         found.append(f"probe mode {int(np.argmin(powers))} is zero everywhere: leave it out")
@@ -116,13 +124,13 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
             f"every count is a multiple of {photons.divisor}, and noise is that of photons: state "
             f"base.counts_per_photon: {photons.divisor}"
         )
-    bright = photons.by_frame > OUTLIER * np.quantile(photons.by_frame, 0.9) + FEW_PHOTONS
     if bright.any():
         worst = int(np.argmax(photons.by_frame))
         found.append(
             f"{bright.sum()} of {len(scan)} frames are far brighter than the others, such as frame "
             f"{scan.scan_index[worst]} with {photons.by_frame[worst]:.4g} photons for "
-            f"{np.median(photons.by_frame):.4g}: {_left_out(scan.scan_index[bright])}"
+            f"{np.median(photons.by_frame):.4g}: leave {'it' if bright.sum() == 1 else 'them'} out, "
+            f"{frames_line(scan.scan_index[bright], mend)}"
         )
     counted, sent = float(photons.by_frame.mean()), _power(scan.probe)
     dark = np.flatnonzero((photons.by_frame == 0) & _lit_frames(scan))
@@ -130,7 +138,7 @@ def defects(scan: Scan, *, probe_in_photons: bool = True) -> list[str]:
         found.append(
             f"{len(dark)} of {len(scan)} frames hold no photon, the first is {scan.scan_index[dark[0]]}, but "
             f"a frame holds {counted:.4g} on average: where the beam was off, "
-            f"{_left_out(scan.scan_index[dark])}"
+            f"leave them out, {frames_line(scan.scan_index[dark], mend)}"
         )
     low, high = LIKELY_TRANSMISSION
     seen = _seen(scan)
@@ -211,7 +219,7 @@ def _add_up(scan: Scan) -> _Photons:
     return _Photons(np.concatenate(by_frame), by_pixel, low, high, divisor)
 
 
-def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
+def _odd_pixels(scan: Scan, photons: NDArray[np.float64], mend: MendParams) -> Iterator[str]:
     """Tell of detector pixels with far more or far fewer photons than others let expect."""
     around = np.ones((3, 3), dtype=bool)
     around[1, 1] = False
@@ -226,29 +234,23 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64]) -> Iterator[str]:
         yield (
             f"{hot.sum()} detector pixels are far brighter than their neighbours, such as [{y}, {x}] with "
             f"{photons[y, x]:.4g} photons over all frames for {neighbours[y, x]:.4g}: "
-            f"{_masked(np.argwhere(hot), 'hot ones')}"
+            f"{_masked(np.argwhere(hot), 'hot ones', scan, mend)}"
         )
     dark = (photons == 0) & (bare > SURE_PHOTONS) & counting
     if dark.any():
         y, x = np.unravel_index(np.argmax(dark * bare), dark.shape)
         yield (
             f"{dark.sum()} detector pixels count no photon, such as [{y}, {x}], where the probe alone sends "
-            f"{bare[y, x]:.4g}: {_masked(np.argwhere(dark), 'dead ones')}, or, if the zero frequency "
-            f"is not at [N/2, N/2], {advised('turn', ['shift_frames'])}"
+            f"{bare[y, x]:.4g}: {_masked(np.argwhere(dark), 'dead ones', scan, mend)}, or, if the zero "
+            f"frequency is not at [N/2, N/2], {turn_line(['shift_frames'], mend)}"
         )
 
 
-def _masked(pixels: NDArray[np.intp], which: str) -> str:
+def _masked(pixels: NDArray[np.intp], which: str, scan: Scan, mend: MendParams) -> str:
     """Say how pixels (pixel, 2) are masked."""
     if len(pixels) > MOST_NAMED:
         return f"{MASK_THEM} at {which}"
-    return f"mask {'it' if len(pixels) == 1 else 'them'}, {advised('bad_pixels', pixels.tolist())}"
-
-
-def _left_out(numbers: NDArray[np.int64]) -> str:
-    if len(numbers) > MOST_NAMED:
-        return f"name them in {advised('leave_out', [numbers[0], '...'])}"
-    return f"leave {'it' if len(numbers) == 1 else 'them'} out, {advised('leave_out', numbers.tolist())}"
+    return f"mask {'it' if len(pixels) == 1 else 'them'}, {pixels_line(pixels, scan.side, mend)}"
 
 
 def _seen(scan: Scan) -> NDArray[np.float64]:
@@ -272,17 +274,20 @@ def _lit_frames(scan: Scan) -> NDArray[np.bool_]:
     return np.logical_or.reduce(np.asarray(scan.mask), axis=(1, 2))
 
 
-def off_centre(probe: NDArray[np.complex64]) -> Iterator[str]:
-    """Tell, for each axis, of a probe (mode, y, x) whose power lies at the edge of its frame."""
+def off_centre(probe: NDArray[np.complex64], mend: MendParams = NOTHING_TO_MEND) -> Iterator[str]:
+    """Tell of a probe (mode, y, x) whose power lies at the edge of its frame."""
     power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
     side = len(power)
     inwards = np.cos(2 * np.pi * (np.arange(side) - side // 2) / side)
-    for axis, name in ((1, "y"), (0, "x")):
-        if inwards @ power.sum(axis=axis) < -EVEN * power.sum():
-            yield (
-                f"the probe's power lies at the edge of its frame along {name}: state "
-                f"{advised('turn', ['shift_probe'])}, or take a larger frame"
-            )
+    edges = [
+        name for axis, name in ((1, "y"), (0, "x")) if inwards @ power.sum(axis=axis) < -EVEN * power.sum()
+    ]
+    if edges:
+        hint = f"state {turn_line(['shift_probe'], mend)}" if len(edges) == 2 else "roll it to the middle"
+        yield (
+            f"the probe's power lies at the edge of its frame along {' and '.join(edges)}: {hint}, or take "
+            "a larger frame"
+        )
 
 
 def _power(probe: NDArray[np.complex64]) -> float:

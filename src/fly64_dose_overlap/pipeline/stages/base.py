@@ -80,7 +80,12 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     except StudyError as error:
         say(f"base: reconstructions get no product for ptychodus: {error}")
     base = in_standard_gauge(base)
-    found = examined(base, "base", probe_in_photons=False)[1] if measured else off_centre(base.probe)
+    mend = params.base.mend
+    found = (
+        examined(base, "base", probe_in_photons=False, mend=mend)[1]
+        if measured
+        else off_centre(base.probe, mend)
+    )
     for message in (*remarks, *found):
         warnings.warn(f"{source}: {message}", stacklevel=2)
     if measured:
