@@ -238,7 +238,7 @@ def test_the_benchmarks_print_their_help_and_measure_nothing(
 def settings(text: str) -> Iterator[tuple[str, ...]]:
     """Yield what each command of a Markdown text sets by -S; of a sweep every value, one after another."""
     for line in lines_of_code(text):
-        given = [word.strip("'").partition("=") for word in re.findall(r"-S ('[^']*'|\S+=\S+)", line)]
+        given = [word.strip("'").partition("=") for word in re.findall(r"-S ('[^']*'|\S+=[^\s\"]+)", line)]
         values = [[value] if "[" in value else value.split(",") for _, _, value in given]
         for number in range(max(map(len, values), default=0)):
             yield tuple(
