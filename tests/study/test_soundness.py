@@ -95,7 +95,7 @@ def changed(scan: Scan, change: Callable[[NDArray[Any]], Any]) -> Scan:
 @pytest.mark.parametrize("value", [65535, 2**32 - 1, 3])
 def test_a_gap_that_is_filled_with_one_value_is_refused(value: float) -> None:
     gap = changed(case()[0], lambda n: n[:, :, 5:7].fill(value))
-    message = r"64 pixels hold the same value in all 49 frames, such as \[0, 5\] with .*: a mask\?; give the"
+    message = r"64 pixels hold the same value in all 49 frames, such as \[0, 5\] with .*: a mask\?; name them"
     with pytest.raises(StudyError, match=message):
         fdo.reconstruct(gap, "ml", epochs=1)
 
@@ -115,7 +115,7 @@ DEFECTS: dict[str, tuple[Callable[[Scan], Scan], str]] = {
     ),
     "the zero frequency in a corner": (
         lambda scan: replace(scan, counts=np.fft.fftshift(scan.counts[:], axes=(1, 2))),
-        r"detector pixels count no photon, such as .*: give the .*, base\.mend\.turn: \[shift_frames\]$",
+        r"detector pixels count no photon, such as .*: name them .*, base\.mend\.turn: \[shift_frames\]$",
     ),
     "a probe in the corners": (
         lambda scan: replace(scan, probe=np.fft.fftshift(scan.probe, axes=(1, 2))),

@@ -132,10 +132,10 @@ def _mask_saturated(
     work.arrays[rules.MASK] = mask
     pixels, frames = (len(np.unique(places[:, columns], axis=0)) for columns in ([1, 2], [0]))
     work.note("mask_saturated", key=source, pixels=pixels, frames=frames)
-    frame, y, x = places[0].tolist()
+    place, y, x = places[0].tolist()
     warnings.warn(
         f"{work.where}: {pixels} pixels of '{source}' hold the largest value of its type in {frames} frames, "
-        f"such as [{y}, {x}] in frame {frame}: saturated or dead, they are masked there",
+        f"such as [{y}, {x}] in frame {_number(work, place)}: saturated or dead, they are masked there",
         stacklevel=6,
     )
 
@@ -171,10 +171,17 @@ def _amplitudes(
         for bad, problem, hint in checks:
             if bad.any():
                 frame, y, x = (int(index) for index in np.argwhere(bad)[0])
-                found = f"{photons[frame, y, x]:.6g} in frame {done + frame} at [{y}, {x}]"
+                number = _number(work, done + frame)
+                found = f"{photons[frame, y, x]:.6g} in frame {number} at [{y}, {x}]"
                 among = f"one of {bad.any(axis=0).sum()} pixels"
                 raise StudyError(work.where, f"'{source}' {problem}: {found}, {among}", hint)
         yield amplitude
+
+
+def _number(work: Import, place: int) -> int:
+    """Return the number of the frame at a place of the file."""
+    numbers = work.arrays.get(rules.SCAN_INDEX)
+    return place if numbers is None else int(numbers[place])
 
 
 def _counting_blocks(work: Import, source: str, axis: int) -> Iterator[tuple[int, AnyArray]]:

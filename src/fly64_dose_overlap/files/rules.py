@@ -24,7 +24,7 @@ GROUPS = "groups"
 MASK = "mask"
 BACKGROUND = "background"
 METADATA = "_metadata"
-MASK_THEM = "give the file a mask (y, x), or name one in base.fields, that is false"
+MASK_THEM = "name them in base.mend.bad_pixels, or give the file a mask (y, x) that is false"
 """What to do about pixels that are no pixels, continued with: at these."""
 
 BASE_KEYS = (OBJECT, PROBE, XCOORDS, YCOORDS)
