@@ -25,7 +25,7 @@ def test_masked_dead_pixels_cost_no_more_than_the_limit_says_and_others_are_warn
     lost, least = errors[1] / errors[0], limits[1] / limits[0]
     assert 1 < lost < least < 1.05
     with pytest.warns(
-        UserWarning, match=r"^157 detector pixels count no photon, such as .*: name them in base.mend.bad_pixels"
+        UserWarning, match=r"^157 detector pixels count no photon, .*: name them in base.mend.bad_pixels"
     ):
         ignored = fdo.score(fdo.reconstruct(dead, "map"), truth)
     assert ignored.complex_nrmse > 1.05 * errors[1]
