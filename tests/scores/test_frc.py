@@ -135,6 +135,22 @@ def test_cutoff_is_a_fraction_of_nyquist() -> None:
     assert math.isnan(cutoff(_curve([math.nan, math.nan])))
 
 
+def test_the_coarsest_rings_alone_decide_nothing_of_halves() -> None:
+    """Three rings of few pixels, in which halves differ, and agreement to the middle of the others."""
+    values = np.array([0.1, 0.1, 0.1, *[0.9] * 9, *[0.0] * 8])
+    pixels = np.array([3.0, 6.0, 9.0, *[100.0] * 17])
+    curve = FrcCurve(np.arange(1, 21) / 40, values, pixels)
+    for name in ("half-bit", "one-seventh"):
+        assert 0.6 < cutoff(curve, name) < 0.65
+    assert cutoff(curve, "half") == cutoff(curve, 1 / 7) == 0
+    for number in (1, 3):
+        surer = np.where(np.arange(20) == number - 1, 10.0, pixels)
+        assert cutoff(FrcCurve(curve.frequency, values, surer), "half-bit") == 0
+    # Agreement in the first ring counts, and what follows it too.
+    values[0] = 0.95
+    assert 0 < cutoff(FrcCurve(curve.frequency, values, pixels), "half-bit") < 0.1
+
+
 def test_thresholds_are_van_heel_and_schatz() -> None:
     curve = FrcCurve(np.array([0.1, 0.2, 0.3]), np.zeros(3), np.array([1.0, 100.0, 1e12]))
     np.testing.assert_allclose(curve.threshold("half"), 0.5)

@@ -19,6 +19,11 @@ WindowName = Literal["hann", "tukey", "none"]
 WINDOW: WindowName = "hann"
 ThresholdName = Literal["half", "one-seventh", "half-bit", "one-bit"]
 
+OF_HALVES: tuple[ThresholdName, ...] = ("half-bit", "one-seventh", "one-bit")
+"""Thresholds for two noisy halves."""
+FEW_PIXELS = 10
+"""Independent pixels of a ring, below which its correlation is mostly chance."""
+
 _CONSTANT = {"half": 0.5, "one-seventh": 1 / 7}
 _BIT_SNR = {"half-bit": 0.2071, "one-bit": 0.5}
 _FADED = {"hann": 0.5, "tukey": 0.125, "none": 0.0}
@@ -133,6 +138,10 @@ def fourier_ring_correlation(
 def cutoff(curve: FrcCurve, threshold: ThresholdName | float = "half") -> float:
     """Return the frequency at which a curve first falls below a threshold.
 
+    Against the thresholds for two noisy halves the coarsest rings decide nothing while they hold fewer
+    than `FEW_PIXELS` independent pixels: halves of few photons may differ in slow phases, of which frames
+    tell least, and agree in detail.
+
     Returns
     -------
     float
@@ -140,8 +149,11 @@ def cutoff(curve: FrcCurve, threshold: ThresholdName | float = "half") -> float:
         already below, and 1.0, to be read as "at least 1", if no ring is.
     """
     level = curve.threshold(threshold) if isinstance(threshold, str) else np.full(len(curve.frc), threshold)
-    index = first_crossing(curve.frc - level, 0.0)
-    if index == 0 and curve.frc[0] < level[0]:
+    above = curve.frc - level
+    sure = (above >= 0) | (curve.effective_pixels >= FEW_PIXELS) | (threshold not in OF_HALVES)
+    start = int(np.argmax(sure))
+    index = start + first_crossing(above[start:], 0.0)
+    if above[start] < 0:
         return 0.0
     return float(np.interp(index, np.arange(len(curve.frc)), curve.nyquist_fraction, right=1.0))
 
