@@ -1,10 +1,10 @@
 """Compare halves of a measured scan, by dose and method.
 
 A measured scan has no ground truth. Here it is thinned to parts of its dose, and each method reconstructs
-even and odd frames, which share no photon, network, weight of a prior or stop. Two figures say how
-far it can be trusted: the half period to which both objects agree, and how well the object of the even
-frames explains the odd ones, all of whose photons are asked whatever the dose was. Believe a gain that
-is in both.
+two halves of the frames, which share no photon, network, weight of a prior or stop. Two figures say how
+far it can be trusted: the half period to which both objects agree, and how well the object of the first
+half explains the frames of the second, all of whose photons are asked whatever the dose was. Believe a
+gain that is in both.
 
     python examples/dose_series.py FILE --pixel-nm 0.899 --parts 1 0.5 0.25 0.1 --methods refined map ml epie
 
@@ -96,13 +96,14 @@ def compare(chosen: argparse.Namespace) -> None:
 def members(found: fdo.Agreement, scan: fdo.Scan) -> dict[str, np.ndarray]:
     """Return labels and figures of every result, and the phase of the last, which held-out photons chose."""
     results = [found, *found.others.values()]
-    odd = scan.frames(np.arange(1, len(scan), 2))
+    unseen = np.isin(scan.scan_index, found.halves["frames"][1].scan.scan_index)
+    others = scan.frames(np.flatnonzero(unseen))
     figures = []
     for each in results:
         at = each.cutoffs_nm if each.pixel_nm else each.cutoffs_nyquist
-        misfit = fdo.misfit(each.halves["even/odd"][0], odd)
+        misfit = fdo.misfit(each.halves["frames"][0], others)
         known = each.is_fit
-        reached = [value if known and value else np.nan for value in at["even/odd"].values()]
+        reached = [value if known and value else np.nan for value in at["frames"].values()]
         figures.append([*reached, misfit.deviance, misfit.deviance_floor])
     obj, light = results[-1].result.obj, scan.illumination()
     rows, columns = (np.flatnonzero((light > 0.1 * light.max()).any(axis=axis)) for axis in (1, 0))

@@ -17,6 +17,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import write_scan
 from fly64_dose_overlap.scores.fit import fit
 from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.study.measured import halves
 
 FLAT = np.ones_like(tiny_scan.truth())
 
@@ -69,20 +70,20 @@ def test_a_fit_explains_its_own_noise_too_and_halves_agree_in_coarse_detail() ->
     obj = torch.from_numpy(found.result.obj)
     assert found.fit.by_frame.tolist() == fit(scan.model, scan.counts, obj, generator(1)).by_frame.tolist()
     assert found.fit.r_factor < found.fit.r_floor == pytest.approx(r_factor_of_the_truth(scan), rel=0.1)
-    assert list(found.frc) == ["even/odd", "thinned"]
+    assert list(found.frc) == ["frames", "thinned"]
     for curve in found.frc.values():
-        assert curve.frc[:6].min() > 0.7
+        assert curve.frc[:5].min() > 0.7
         assert abs(curve.frc[-6:].mean()) < 0.2
 
 
 def test_frames_that_an_object_was_not_made_of_pay_for_fitted_noise() -> None:
     scan = two_modes()
     found = fdo.agreement(scan, epochs=10).unseen
-    even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
-    obj = torch.from_numpy(fdo.reconstruct(even, "ml", epochs=10).obj)
+    one, other = dict(halves(scan, 42))["frames"]
+    obj = torch.from_numpy(fdo.reconstruct(one, "ml", epochs=10).obj)
     assert found is not None
-    assert found.chi_square == fit(odd.model, odd.counts, obj, generator(1)).chi_square
-    own = fit(even.model, even.counts, obj, generator(1))
+    assert found.chi_square == fit(other.model, other.counts, obj, generator(1)).chi_square
+    own = fit(one.model, one.counts, obj, generator(1))
     assert own.deviance < own.deviance_floor < found.deviance
 
 
@@ -147,14 +148,14 @@ def test_halves_of_frames_without_noise_agree_in_fine_detail_too() -> None:
 
 def test_halves_of_the_photons_that_halves_of_the_frames_do_not_bear_out_are_doubted() -> None:
     scan, _ = fdo.simulate(1e5, seed=1, field_px=60, frame_side_px=32, defocus_um=200)
-    message = r"photons agree to 1\.00 of Nyquist, halves of the frames only to 0\.1\d: the former"
+    message = r"photons agree to 1\.00 of Nyquist, halves of the frames only to 0\.0\d: the former"
     with pytest.warns(UserWarning, match=message):
         early = fdo.agreement(scan, epochs=1)
-    assert early.cutoffs_nyquist["even/odd"]["half-bit"] < 0.2
+    assert early.cutoffs_nyquist["frames"]["half-bit"] < 0.2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         late = fdo.agreement(scan, epochs=10)
-    assert late.cutoffs_nyquist["even/odd"]["half-bit"] > 0.7
+    assert late.cutoffs_nyquist["frames"]["half-bit"] > 0.7
     assert late.doubt == replace(early, frc={"thinned": early.frc["thinned"]}).doubt == ""
 
 
@@ -171,12 +172,33 @@ def test_the_two_halves_have_every_frame_and_every_photon_once(monkeypatch: pyte
     monkeypatch.setattr(trust, "reconstructed", reconstruct)
     scan = few_frames()
     fdo.agreement(scan, epochs=1)
-    whole, even, odd, first, second = seen
+    whole, one, other, first, second = seen
     assert whole is scan
-    assert even.scan_index.tolist() == scan.scan_index[::2].tolist()
-    assert odd.scan_index.tolist() == scan.scan_index[1::2].tolist()
+    both = np.sort(np.concatenate([one.scan_index, other.scan_index]))
+    np.testing.assert_array_equal(both, scan.scan_index)
+    # Of every two frames one is in either half, and which is by chance.
+    assert abs(len(one) - len(other)) == 1
+    places = np.searchsorted(scan.scan_index, one.scan_index[: len(other) - 1])
+    np.testing.assert_array_equal(places // 2, np.arange(len(places)))
+    assert 0 < (places % 2).mean() < 1
     np.testing.assert_array_equal(first.counts[:] + second.counts[:], scan.counts)
     np.testing.assert_allclose(first.probe, scan.probe / 2**0.5, rtol=1e-6)
+
+
+def test_no_half_of_a_raster_is_a_raster() -> None:
+    """Every other frame of even rows is one of twice the pitch: its waves are opposite in both objects."""
+    shape: dict[str, Any] = {"field_px": 75, "jitter_px": 0, "frame_side_px": 32, "defocus_um": 200}
+    there_and_back, _ = fdo.simulate(1e3, seed=1, **shape)
+    scan = there_and_back.frames(np.lexsort(there_and_back.positions_px.T[::-1]))
+    assert len(scan) == 16 * 16
+
+    def order(part: fdo.Scan) -> float:
+        """Return how far positions are in step with a wave of twice the pitch of 5 px, from 0 to 1."""
+        return float(np.abs(np.exp(2j * np.pi * part.positions_px[:, 1] / 10).mean()))
+
+    assert order(scan.frames(np.arange(0, len(scan), 2))) == pytest.approx(1)
+    for half in dict(halves(scan, 42))["frames"]:
+        assert order(half) < 0.2
 
 
 def test_no_resolution_is_given_of_frames_that_nothing_explains() -> None:
@@ -200,18 +222,18 @@ def test_it_is_said_in_one_line_and_drawn() -> None:
     assert plain.pixel_nm is None
     assert plain.cutoffs_nm["thinned"] == {"half-bit": None, "one-seventh": None}
     found = replace(plain, pixel_nm=50.0)
-    at = found.cutoffs_nyquist["even/odd"]["half-bit"]
-    assert found.cutoffs_nm["even/odd"]["half-bit"] == 50 / at
+    at = found.cutoffs_nyquist["frames"]["half-bit"]
+    assert found.cutoffs_nm["frames"]["half-bit"] == 50 / at
     for each, unit in ((plain, ""), (found, f" ({50 / at:.3g} nm)")):
         misfit = f"R-factor {each.fit.r_factor:.4f} (noise {each.fit.r_floor:.4f})"
         assert each.unseen is not None
         unseen = f"{each.unseen.deviance:.4f} (noise {each.unseen.deviance_floor:.4f})"
         misfit += f", deviance of unseen frames {unseen}"
-        line = f"ML: {misfit}, even/odd half-bit at {at:.2f}{unit}, even/odd one-seventh"
+        line = f"ML: {misfit}, frames half-bit at {at:.2f}{unit}, frames one-seventh"
         assert str(each).startswith(line)
         assert "\n" not in str(each)
     (axes,) = found.plot().axes
-    assert axes.get_legend_handles_labels()[1] == ["even/odd", "thinned", "half-bit", "one-seventh"]
+    assert axes.get_legend_handles_labels()[1] == ["frames", "thinned", "half-bit", "one-seventh"]
 
 
 def test_a_pixel_is_as_large_as_the_caller_or_the_file_says(file: Path) -> None:

@@ -265,7 +265,7 @@ def test_what_the_front_door_gives_is_shown_on_one_screen() -> None:
     curve = FrcCurve(*(np.linspace(0.01, 1, 99) for _ in range(3)))
     misfit = Fit(1e6, 1.0, 1.0, 0.1234567, 0.1, 1.0, 0.0, np.ones(500), np.ones((64, 64)))
     whole = replace(found, others={"other": found})
-    reached = Agreement(whole, misfit, 0.5, {"even/odd": curve}, None, misfit, {}, {})
+    reached = Agreement(whole, misfit, 0.5, {"frames": curve}, None, misfit, {}, {})
     scores = Scores("ML", 20.0, None, 0.5, 0.1, 0.5, 1000, {"phase": {"psnr_db": 20.0}, "curve": [0.5] * 99})
     limit = Limit({}, [1.0] * 99, {"phase": [1.0] * 99}, {}, {}, 1.0, [0.1] * 99, [], [], "hann", {}, {})
     for shown, words in [
@@ -273,7 +273,7 @@ def test_what_the_front_door_gives_is_shown_on_one_screen() -> None:
         (scan, f"side=32, photons_per_frame={scan.photons_per_frame:.6g})"),
         (found, "seconds=12.3457, settings={epochs: 500}, scan=Scan(...), others={})"),
         (curve, "FrcCurve(frequency=(99,) float64, frc=(99,) float64"),
-        (reached, "fit=Fit(...), r_empty=0.5, frc={even/odd: FrcCurve(...)}, unseen=Fit(...), halves={}"),
+        (reached, "fit=Fit(...), r_empty=0.5, frc={frames: FrcCurve(...)}, unseen=Fit(...), halves={}"),
         (misfit, "r_factor=0.123457, r_floor=0.1, chi_square=1, divergence=0, by_frame=(500,) float64"),
         (scores, "details={phase: {...}, curve: list of 99})"),
         (limit, "doses=list of 99, bayesian={phase: list of 99}"),

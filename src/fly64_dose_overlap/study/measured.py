@@ -27,6 +27,7 @@ from fly64_dose_overlap.physics.illumination import illumination
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.dispersion import dispersion
 from fly64_dose_overlap.study.gauge import gauged_truth
 from fly64_dose_overlap.study.soundness import defects, require_sound
@@ -100,12 +101,19 @@ def examined(
     return scan, [*found, *filter(None, doubts)]
 
 
-def halves(scan: Scan, rng: np.random.Generator) -> Iterator[tuple[str, tuple[Scan, Scan]]]:
-    """Yield pairs of scans that share no photon: even and odd frames, and halves of every frame's photons."""
+def halves(scan: Scan, seed: int) -> Iterator[tuple[str, tuple[Scan, Scan]]]:
+    """Yield pairs of scans that share no photon: ``frames``, and ``thinned``, halves of each one's photons.
+
+    Of every two frames in their order one goes to either half, by chance. Every other frame of a raster
+    would be a coarser raster: the pattern that its pitch leaves in an object is opposite in both halves,
+    and at that period they would seem to contradict each other.
+    """
     if scan.groups is None or scan.groups.shape[1] == 1:  # others cannot be divided
-        even, odd = (scan.frames(np.arange(first, len(scan), 2)) for first in (0, 1))
-        yield "even/odd", (even, odd)
-    yield "thinned", scan.divide(0.5, rng)
+        coins = generator(seed, "agreement", "frames").integers(2, size=(len(scan) + 1) // 2)
+        pairs = np.stack([coins, 1 - coins]) + 2 * np.arange(len(coins))
+        first, second = (scan.frames(np.sort(chosen[chosen < len(scan)])) for chosen in pairs)
+        yield "frames", (first, second)
+    yield "thinned", scan.divide(0.5, generator(seed, "agreement"))
 
 
 def orientation_doubt(scan: Scan, obj: NDArray[np.complex64], mend: MendParams = NOTHING_TO_MEND) -> str:
