@@ -215,7 +215,7 @@ def test_numbers_in_sentences_are_those_of_parameters_metrics_and_code() -> None
         ("docs/physics.md", "on the dose: # for the baseline view, # for the dense", kappa[:2]),
         ("docs/physics.md", "and at least # for the sparse one", kappa[2:]),
         ("docs/own-data.md", "strip is less than # px high", [taps]),
-        ("docs/own-data.md", "lies more than # above that of even", [SHARED_FRC]),
+        ("docs/own-data.md", "lies more than # above that of halves", [SHARED_FRC]),
         ("docs/data-contract.md", "last # epochs (the study has # and #)", [KEPT_REALISATIONS, *kept]),
         ("docs/data-contract.md", "# kB for a frame of # x #", [64 * 64 * 4 / 1024, 64, 64]),
         ("docs/reliability.md", "ends a command within # seconds", [math.ceil(_interrupts.ORDERLY_END_S)]),

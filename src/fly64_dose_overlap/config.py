@@ -58,7 +58,7 @@ TurnName = Literal[
     "conjugate_probe",
     "shift_probe",
 ]
-Number = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class MendParams(Section):
