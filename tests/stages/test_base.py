@@ -91,7 +91,7 @@ def test_what_speaks_against_a_users_file_is_warned_of(tmp_path: Path) -> None:
     shifted = np.fft.fftshift(scan.probe, axes=(1, 2))
     cases: dict[str, dict[str, Any]] = {
         "": {**good, **frames, "probeGuess": 1e-3 * scan.probe},
-        "mine.npz: its own object explains the frames better with x and y": {
+        "mine.npz: its own object explains the frames better with base.mend.turn: [swap_positions]": {
             **good,
             **frames,
             "xcoords": y,
