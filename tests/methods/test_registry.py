@@ -39,6 +39,7 @@ OWN = {
     "rpie": "iterative",
     "epie": "iterative",
     "raar": "iterative",
+    "joint": "iterative",
     "ad_poisson": "iterative",
 }
 
@@ -202,7 +203,16 @@ def test_every_method_is_found_by_the_name_of_its_file() -> None:
 
 
 def test_every_file_is_a_method_or_what_methods_share() -> None:
-    shared = {"__init__", "_torchvision", "base", "corrected", "held_out", "posterior", "ptychi"}
+    shared = {
+        "__init__",
+        "_torchvision",
+        "base",
+        "corrected",
+        "held_out",
+        "joint_posterior",
+        "posterior",
+        "ptychi",
+    }
     shared |= {"registry", "run", "state"}
     assert {file.stem for file in FOLDER.glob("*.py")} == shared | {*OWN}
     assert not shared & set(NAMES)

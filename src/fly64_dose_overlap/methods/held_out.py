@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods.state import State
@@ -103,8 +105,19 @@ def follow(states: Iterator[State], validation: Scan, *, epochs: int, patience: 
 
 
 def deviance(state: State, validation: Scan) -> float:
-    """Return the deviance that tells how well a state explains held-out photons."""
-    return scan_deviance(validation.model, validation.counts, state.obj, BACKGROUND_PHOTONS)
+    """Return the deviance that tells how well a state explains held-out photons.
+
+    A probe that it has found is brought to the power of theirs.
+    """
+    found = validation
+    if state.probe is not None:
+        own = state.probe.numpy()
+        power, given = (float((np.abs(each) ** 2).sum(dtype=np.float64)) for each in (validation.probe, own))
+        probe = own * np.float32(math.sqrt(power / given))
+        found = replace(found, probe=probe)
+    if state.positions_px is not None:
+        found = replace(found, positions_px=state.positions_px)
+    return scan_deviance(found.model, found.counts, state.obj, BACKGROUND_PHOTONS)
 
 
 class _Choice:

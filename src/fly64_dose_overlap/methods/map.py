@@ -7,13 +7,11 @@ from functools import partial
 
 from fly64_dose_overlap.methods.base import Iteration, settings_of
 from fly64_dose_overlap.methods.held_out import Course, HeldOut, follow, snapshots
-from fly64_dose_overlap.methods.posterior import Graduated, Posterior, weight_of
+from fly64_dose_overlap.methods.posterior import FIRST_WEIGHT, Graduated, Posterior, weight_of
 from fly64_dose_overlap.methods.state import Result, State
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.timing import Stopwatch
 
-FIRST_WEIGHT = 0.4
-"""Where the search for the weight of the prior begins, see `weight_of`."""
 WEIGHT_FACTOR = 2.0
 MOST_WEIGHTS = 9
 GOING_ON = 1 / 3

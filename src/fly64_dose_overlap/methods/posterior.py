@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -17,6 +17,8 @@ from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS, scan_likel
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.scan import Scan
 
+FIRST_WEIGHT = 0.4
+"""Of total variation, where a search for it begins, see `weight_of`."""
 WEAK_ILLUMINATION = 0.01
 """Part of the largest illumination below which variables are scaled no further."""
 EDGE_CONTRAST = 0.05
@@ -63,32 +65,49 @@ class Posterior:
 
     def __call__(self, scan: Scan) -> Iterator[Tensor]:
         """Yield the object after every iteration, (y, x) complex64; refuse a posterior that is not finite."""
-        objective = _Objective(self, scan)
-        variables = torch.zeros_like(torch.view_as_real(flat_object(scan))).requires_grad_()
-        optimiser = torch.optim.LBFGS(
-            [variables],
-            max_iter=1,
-            max_eval=20,
-            history_size=HISTORY,
-            tolerance_grad=0,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
-        )
+        start = flat_object(scan) if self.start is None else self.start
+        prior = Prior(scan, self.weight, start, waves=self.start is not None)
 
-        def evaluate() -> Tensor:
-            value, variables.grad = objective.value_and_gradient(variables.detach())
-            return value
+        def value_and_gradient(variables: Tensor) -> tuple[float, Tensor]:
+            obj = prior.to_object(variables)
+            return prior.added(*scan_likelihood(scan.model, scan.counts, obj, self.background), obj)
 
-        # L-BFGS divides the first step by the sum of all slopes: the larger the object, the
-        # more often its line search would have to lengthen it.
-        slopes = objective.value_and_gradient(variables.detach())[1]
-        optimiser.param_groups[0]["lr"] = max(1.0, FIRST_STEP * float(slopes.abs().sum()))
-        for epoch in count(1):
-            value = optimiser.step(evaluate)
-            optimiser.param_groups[0]["lr"] = 1.0
-            if not torch.isfinite(value):
-                raise StudyError("L-BFGS", f"what it minimises is {float(value)} in iteration {epoch}")
-            yield objective.to_object(variables.detach())
+        blank = torch.zeros_like(torch.view_as_real(start))
+        yield from map(prior.to_object, minimised(Remembered(value_and_gradient), blank))
+
+
+def minimised(
+    value_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor
+) -> Iterator[Tensor]:
+    """Yield the variables after every iteration of L-BFGS; refuse a value that is not finite.
+
+    Variables are to be scaled such that what is minimised is about equally curved along all.
+    """
+    variables = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS(
+        [variables],
+        max_iter=1,
+        max_eval=20,
+        history_size=HISTORY,
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def evaluate() -> Tensor:
+        value, variables.grad = value_and_gradient(variables.detach())
+        return value
+
+    # L-BFGS divides the first step by the sum of all slopes: the larger the object, the
+    # more often its line search would have to lengthen it.
+    slopes = value_and_gradient(variables.detach())[1]
+    optimiser.param_groups[0]["lr"] = max(1.0, FIRST_STEP * float(slopes.abs().sum()))
+    for epoch in count(1):
+        value = optimiser.step(evaluate)
+        optimiser.param_groups[0]["lr"] = 1.0
+        if not torch.isfinite(value):
+            raise StudyError("L-BFGS", f"what it minimises is {float(value)} in iteration {epoch}")
+        yield variables.detach()
 
 
 @dataclass(frozen=True)
@@ -134,23 +153,42 @@ def flat_object(scan: Scan) -> Tensor:
     return torch.ones(scan.object_shape, dtype=torch.complex64)
 
 
-class _Objective:
-    def __init__(self, settings: Posterior, scan: Scan) -> None:
-        self._settings = settings
-        self._scan = scan
+class Prior:
+    """Total variation and distance from the mean, and the variables in which a posterior with it is even.
+
+    Parameters
+    ----------
+    scan : Scan
+    weight : float
+        Of total variation, nats.
+    start : (y, x) complex64
+        What variables of zero stand for.
+    waves : bool
+        Whether waves are weighted by what frames tell of them, see `Posterior`.
+    """
+
+    def __init__(self, scan: Scan, weight: float, start: Tensor, *, waves: bool) -> None:
         illumination = torch.from_numpy(scan.illumination().astype(np.float32))
         curvature = 2 * illumination + WEAK_ILLUMINATION * illumination.max()
-        self._scale = (curvature + settings.weight / EDGE_CONTRAST).sqrt()
-        start = settings.start
-        self._filter = None if start is None else _wave_filter(scan)
-        self._start = flat_object(scan) if start is None else start
-        size = self._start.abs()
-        self._turn = torch.where(size > 0, self._start / size, 1)
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._weight, self._start = weight, start
+        self._scale = (curvature + weight / EDGE_CONTRAST).sqrt()
+        self._filter = _wave_filter(scan) if waves else None
+        size = start.abs()
+        self._turn = torch.where(size > 0, start / size, 1)
 
     def to_object(self, variables: Tensor) -> Tensor:
+        """Return the object (y, x) of variables (y, x, 2)."""
         change = torch.view_as_complex(self._filtered(variables)) / self._scale
         return self._start + self._turn * change
+
+    def added(self, value: float, gradient: Tensor, obj: Tensor) -> tuple[float, Tensor]:
+        """Return a value and its gradient by the object with the prior; the latter by the variables then."""
+        if self._weight > 0:
+            variation, slope = total_variation(obj)
+            distance, pull = distance_from_mean(obj)
+            value += self._weight * variation + distance
+            gradient = gradient + self._weight * slope + pull
+        return value, self._filtered(torch.view_as_real(gradient * self._turn.conj() / self._scale))
 
     def _filtered(self, planes: Tensor) -> Tensor:
         """Filter amplitude and phase, (y, x, 2); the filter is its own adjoint."""
@@ -159,20 +197,21 @@ class _Objective:
         waves = torch.fft.rfft2(planes, dim=(0, 1)) * self._filter
         return torch.fft.irfft2(waves, s=planes.shape[:2], dim=(0, 1)).contiguous()
 
-    def value_and_gradient(self, variables: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the negative log posterior and its gradient; a repeated question costs nothing.
 
-        L-BFGS asks for its present point again at the start of every iteration.
-        """
+class Remembered:
+    """A function of variables whose repeated question costs nothing.
+
+    L-BFGS asks for its present point again at the start of every iteration.
+    """
+
+    def __init__(self, function: Callable[[Tensor], tuple[float, Tensor]]) -> None:
+        self._function = function
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(self, variables: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value and gradient at the variables."""
         if self._last is None or not torch.equal(self._last[0], variables):
-            settings, obj = self._settings, self.to_object(variables)
-            value, gradient = scan_likelihood(self._scan.model, self._scan.counts, obj, settings.background)
-            if settings.weight > 0:
-                variation, slope = total_variation(obj)
-                distance, pull = distance_from_mean(obj)
-                value += settings.weight * variation + distance
-                gradient = gradient + settings.weight * slope + pull
-            slopes = self._filtered(torch.view_as_real(gradient * self._turn.conj() / self._scale))
+            value, slopes = self._function(variables)
             self._last = variables.clone(), torch.tensor(value, dtype=torch.float64), slopes
         return self._last[1], self._last[2].clone()
 

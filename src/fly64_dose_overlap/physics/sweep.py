@@ -45,14 +45,14 @@ def sweep(
     gradient : (y, x) complex64 or None
         The value changes by the real part of sum conj(gradient) change.
     """
-    pairs = _pairs(obj.contiguous())
+    pairs = paired(obj.contiguous())
     scale, shift = np.float32(1 / model.side**2), np.float32(background)
     dark = np.full(model.side**2, shift)
     if model.detector.background is not None:
         dark += model.detector.background.ravel()
 
     def work(frames: slice) -> tuple[NDArray[np.float64], Tensor | None]:
-        onto = _window(model, frames) if gradient else None
+        onto = window(model, frames) if gradient else None
         pixels = torch.empty(3, FRAMES_PER_BATCH, model.side**2)
         sums = np.empty(frames.stop - frames.start)
         for batch, field in _far_fields(model, pairs, frames, onto):
@@ -70,7 +70,7 @@ def sweep(
 
     found = in_parts(work, frame_parts(model.frames))
     value = float(np.concatenate([sums for sums, _ in found]).sum())
-    return value, _total(model, [onto for _, onto in found if onto is not None]) if gradient else None
+    return value, total(model, [onto for _, onto in found if onto is not None]) if gradient else None
 
 
 def information_product(
@@ -86,33 +86,33 @@ def information_product(
         u of each part of `frame_parts`.
     change : (y, x) complex64
     """
-    pairs = _pairs(change.contiguous())
+    pairs = paired(change.contiguous())
     scale = np.float32(1 / model.side**2)
 
     def work(numbered: tuple[slice, Tensor]) -> Tensor:
         part, towards = numbered
-        onto = _window(model, part)
+        onto = window(model, part)
         along = np.empty((FRAMES_PER_BATCH, model.side**2), np.float32)
         for batch, field in _far_fields(model, pairs, part, onto):
             seen = towards[batch.start - part.start : batch.stop - part.start]
-            kernels.project(field, _pairs(seen.flatten(-2)), scale, along)
+            kernels.project(field, paired(seen.flatten(-2)), scale, along)
         return onto
 
-    return _total(model, in_parts(work, list(zip(frame_parts(model.frames), directions, strict=True))))
+    return total(model, in_parts(work, list(zip(frame_parts(model.frames), directions, strict=True))))
 
 
-def _window(model: ScanModel, frames: slice) -> Tensor:
+def window(model: ScanModel, frames: slice) -> Tensor:
     """Return zeros for the part of the object that some frames see."""
     rows, columns = model.reach(frames)
     return torch.zeros(rows.stop - rows.start, columns.stop - columns.start, dtype=torch.complex64)
 
 
-def _total(model: ScanModel, windows: Sequence[Tensor]) -> Tensor:
+def total(model: ScanModel, windows: Sequence[Tensor]) -> Tensor:
     """Return the sum of the windows of all parts on the whole object."""
-    total = model.blank(torch.complex64)
+    whole = model.blank(torch.complex64)
     for frames, found in zip(frame_parts(model.frames), windows, strict=True):
-        total[model.reach(frames)] += found
-    return total
+        whole[model.reach(frames)] += found
+    return whole
 
 
 def _far_fields(
@@ -128,15 +128,15 @@ def _far_fields(
     waves = torch.empty(2, FRAMES_PER_BATCH, *model.probe.shape, dtype=torch.complex64)
     for batch in model.batches(frames):
         wave, field = waves[:, : batch.stop - batch.start]
-        corners, probes = model.corners[batch], _pairs(model.probes(batch))
-        kernels.exit_waves(obj, probes, corners, _pairs(wave))
+        corners, probes = model.corners[batch], paired(model.probes(batch))
+        kernels.exit_waves(obj, probes, corners, paired(wave))
         torch.fft.fft2(wave, out=field)
-        yield batch, _pairs(field.flatten(-2))
+        yield batch, paired(field.flatten(-2))
         if onto is not None:
             torch.fft.ifft2(field, norm="forward", out=wave)
-            kernels.place(_pairs(wave), probes, corners - low, _pairs(onto))
+            kernels.place(paired(wave), probes, corners - low, paired(onto))
 
 
-def _pairs(field: Tensor) -> NDArray[np.float32]:
+def paired(field: Tensor) -> NDArray[np.float32]:
     """Return a complex array with real and imaginary parts side by side along its last axis."""
     return torch.view_as_real(field).flatten(-2).numpy()
