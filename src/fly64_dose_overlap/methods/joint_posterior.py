@@ -73,16 +73,14 @@ class JointPosterior:
     """Iterations that the stages divide; the last goes on after them."""
 
     def __call__(self, scan: Scan) -> Iterator[State]:
-        """Yield object, probe and positions after every iteration."""
+        """Yield the object after every iteration, and probe and positions where they are found."""
         corners, shifts = whole_and_rest(scan.positions_px, scan.side)
         at = Unknowns(flat_object(scan), torch.from_numpy(scan.probe), shifts)
         whole = (corners + scan.side // 2).astype(np.float64)
         model = ScanModel(at.probe, whole, scan.object_shape, scan.detector)
         # A window reaches no further than the grid, however far its probe is shifted.
-        bounds = [
-            scan.side // 2 - JUST_HALF,
-            np.array(scan.object_shape) - scan.side + scan.side // 2 + JUST_HALF,
-        ]
+        low = scan.side // 2 - JUST_HALF
+        high = np.array(scan.object_shape) - scan.side + scan.side // 2 + JUST_HALF
         done = 0.0
         for stage in STAGES:
             first, done = round(done * self.epochs), done + stage.part
@@ -90,8 +88,10 @@ class JointPosterior:
             last = None if stage is STAGES[-1] else round(done * self.epochs) - first
             for variables in islice(minimised(Remembered(objective), objective.blank()), last):
                 at = objective.unknowns(variables)
-                yield State(at.obj, _orthogonal(at.probe), np.clip(whole + at.shifts_px, low, high))
-            at = replace(at, probe=_orthogonal(at.probe))
+                probe = _orthogonal(at.probe) if self.probe else None
+                found = None if self.position_px is None else np.clip(whole + at.shifts_px, low, high)
+                yield State(at.obj, probe, found)
+            at = replace(at, probe=_orthogonal(at.probe) if self.probe else at.probe)
 
 
 class _Objective:
