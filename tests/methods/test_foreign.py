@@ -234,7 +234,9 @@ def test_a_method_may_refine_all_in_place() -> None:
             yield State(flat(scan), probe, positions)
 
     (fixed, _), (held_out, _) = run_method(Epochs(run), small(), STOP)
-    for found, epochs in ((fixed, 3), (held_out, 1)):
+    assert (fixed.settings["epochs"], held_out.settings["stop"]) == (3, "held-out photons")
+    for found in (fixed, held_out):
+        epochs = found.settings["epochs"]
         np.testing.assert_allclose(found.probe, small().probe * 1.1**epochs, rtol=1e-5)
         np.testing.assert_allclose(found.positions_px, small().positions_px + 0.01 * epochs, rtol=1e-9)
 
