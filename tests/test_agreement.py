@@ -64,7 +64,8 @@ def test_the_true_object_leaves_the_r_factor_of_noise_alone() -> None:
 
 
 def test_a_fit_explains_its_own_noise_too_and_halves_agree_in_coarse_detail() -> None:
-    scan = two_modes()
+    # Twice the photons, since halves by chance cover the scan less evenly than every other frame of it does.
+    scan = two_modes(2)
     found = fdo.agreement(scan, epochs=10)
     assert 0.8 * r_factor_of_the_truth(scan) < found.fit.r_factor < r_factor_of_the_truth(scan)
     obj = torch.from_numpy(found.result.obj)
@@ -72,7 +73,7 @@ def test_a_fit_explains_its_own_noise_too_and_halves_agree_in_coarse_detail() ->
     assert found.fit.r_factor < found.fit.r_floor == pytest.approx(r_factor_of_the_truth(scan), rel=0.1)
     assert list(found.frc) == ["frames", "thinned"]
     for curve in found.frc.values():
-        assert curve.frc[:5].min() > 0.7
+        assert curve.frc[:6].min() > 0.7
         assert abs(curve.frc[-6:].mean()) < 0.2
 
 
