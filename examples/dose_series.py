@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import yaml
 
 import fly64_dose_overlap as fdo
 from fly64_dose_overlap.files.atomic import atomic_path, sha256_of
@@ -38,59 +41,93 @@ def main() -> None:
     parser.add_argument(
         "--pixel-nm", type=above_zero, help="side of an object pixel, unless the file says it"
     )
-    parser.add_argument("--parts", type=above_zero, nargs="+", default=[1, 0.25], help="of the photons")
-    parser.add_argument(
-        "--methods", nargs="+", default=["refined", "map", "ml", "epie"], choices=fdo.methods()
-    )
-    parser.add_argument("--epochs", type=int, help="of each method, instead of its own")
+    parser.add_argument("--parts", type=part, nargs="+", default=[1, 0.25], help="of the photons, up to 1")
+    without_truth = sorted({*fdo.methods()} - {"supervised"})
+    chosen = ["refined", "map", "ml", "epie"]
+    parser.add_argument("--methods", nargs="+", default=chosen, choices=without_truth)
+    parser.add_argument("--epochs", type=positive, help="of each method, instead of its own")
+    parser.add_argument("--mend", type=yaml.safe_load, help="as base.mend, such as '{turn: [invert_y]}'")
     parser.add_argument("--out", type=Path, default=Path("reports/dose_series"))
-    chosen = parser.parse_args()
     try:
-        compare(chosen)
-    except fdo.StudyError as error:
-        parser.exit(1, f"{error}\n")
+        compare(parser.parse_args())
+    except (fdo.StudyError, OSError) as error:
+        parser.exit(1, f"error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "stopped; what is finished is kept, and the same command goes on\n")
 
 
 def above_zero(text: str) -> float:
     """Return a positive number."""
     if (value := float(text)) > 0:
         return value
-    raise ValueError(text)
+    raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+
+
+def part(text: str) -> float:
+    """Return a part of the photons."""
+    if 0 < (value := float(text)) <= 1:
+        return value
+    raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+
+
+def positive(text: str) -> int:
+    """Return a positive whole number."""
+    if (value := int(text)) > 0:
+        return value
+    raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
 
 
 def compare(chosen: argparse.Namespace) -> None:
     """Do what the command line has chosen."""
-    scan = fdo.read_scan(chosen.file)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    scan = fdo.read_scan(chosen.file, mend=chosen.mend)
     pixel_nm = chosen.pixel_nm or (scan.optics and scan.optics.object_pixel_m * 1e9)
     settings = {} if chosen.epochs is None else {"epochs": chosen.epochs}
     code = [sha256_of(path) for path in SOURCES]
-    asked = f"{sha256_of(chosen.file)} {pixel_nm} {settings} {code}"
+    asked = f"{sha256_of(chosen.file)} {chosen.mend} {settings} {code}"
     rows, doubts, images = [HEAD], list[str](), dict[tuple[float, str], np.ndarray]()
-    for part in chosen.parts:
+    for part in dict.fromkeys(chosen.parts):
         thinned = scan if part == 1 else fdo.thin(scan, part)
-        for method in chosen.methods:
+        for method in dict.fromkeys(chosen.methods):
             name = hashlib.sha256(f"{asked} {part} {method}".encode()).hexdigest()[:12]
             kept = chosen.out / f"{method}-{part:g}-{name}.npz"
-            if not kept.is_file():
+            if (finished := read(kept)) is None:
                 say(f"{method} at {part:g} of the dose")
-                found = fdo.agreement(thinned, method, pixel_nm=pixel_nm, **settings)
-                chosen.out.mkdir(parents=True, exist_ok=True)
-                write_npz(kept, members(found, scan))
-            with np.load(kept) as file:
-                for label, figures, doubt in zip(
-                    file["labels"], file["figures"], file["doubts"], strict=True
-                ):
-                    unit = "nm" if pixel_nm else "Nyquist"
-                    reached = ["-" if np.isnan(each) else f"{each:.3g} {unit}" for each in figures[:2]]
-                    cells = (f"{part:g}", label, *reached, *(f"{each:.4f}" for each in figures[2:]))
-                    rows.append(f"| {' | '.join(cells)} |")
-                    doubts += [f"{label} at {part:g} of the dose: {doubt}"] * bool(doubt)
-                images[part, str(file["labels"][-1])] = file["phase"]
+                finished = members(fdo.agreement(thinned, method, **settings), scan)
+                write_npz(kept, finished)
+            each_result = (finished[key] for key in ("labels", "figures", "doubts"))
+            for label, figures, doubt in zip(*each_result, strict=True):
+                reached = [shown(each, pixel_nm) for each in figures[:2]]
+                cells = (f"{part:g}", label, *reached, *(f"{each:.4f}" for each in figures[2:]))
+                rows.append(f"| {' | '.join(cells)} |")
+                doubts += [f"{label} at {part:g} of the dose: {doubt}"] * bool(doubt)
+            images[part, str(finished["labels"][-1])] = finished["phase"]
     print("\n".join([*rows, *doubts]))
     picture = chosen.out / f"phases-{hashlib.sha256(f'{asked} {list(images)}'.encode()).hexdigest()[:12]}.png"
     with atomic_path(picture) as path:
         drawn(images).savefig(path)
     print(f"picture: {picture}")
+
+
+def read(kept: Path) -> Mapping[str, np.ndarray] | None:
+    """Return what was kept of a method, or None if there is nothing whole."""
+    if not kept.is_file():
+        return None
+    try:
+        with np.load(kept) as file:
+            return dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        say(f"{kept} is damaged and made again")
+        return None
+
+
+def shown(cutoff: float, pixel_nm: float | None) -> str:
+    """Return to which half period two halves agree; a cutoff of Nyquist is that of a pixel."""
+    if np.isnan(cutoff):
+        return "-"
+    if pixel_nm is None:
+        return f"{cutoff:.3g} Nyquist"
+    return f"{pixel_nm / cutoff:.3g} nm" if cutoff else "none"
 
 
 def members(found: fdo.Agreement, scan: fdo.Scan) -> dict[str, np.ndarray]:
@@ -100,10 +137,8 @@ def members(found: fdo.Agreement, scan: fdo.Scan) -> dict[str, np.ndarray]:
     others = scan.frames(np.flatnonzero(unseen))
     figures = []
     for each in results:
-        at = each.cutoffs_nm if each.pixel_nm else each.cutoffs_nyquist
         misfit = fdo.misfit(each.halves["frames"][0], others)
-        known = each.is_fit
-        reached = [value if known and value else np.nan for value in at["frames"].values()]
+        reached = [value if each.is_fit else np.nan for value in each.cutoffs_nyquist["frames"].values()]
         figures.append([*reached, misfit.deviance, misfit.deviance_floor])
     obj, light = results[-1].result.obj, scan.illumination()
     rows, columns = (np.flatnonzero((light > 0.1 * light.max()).any(axis=axis)) for axis in (1, 0))

@@ -125,4 +125,10 @@ def test_a_dose_series_goes_on_where_it_was(tmp_path: Path) -> None:
     assert second[:4] == first[:4]
     assert second[4].startswith("| 0.5 | ML | ")
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    (damaged,) = kept
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    again = run(tmp_path, tmp_path, *line, "1", "1")
+    assert f"{damaged.relative_to(tmp_path)} is damaged and made again" in again.stderr
+    assert again.stdout.splitlines()[:4] == first[:4]
+    assert again.stdout.count("| ML held-out |") == 1
     assert Path(tmp_path, second[-1].removeprefix("picture: ")).is_file()

@@ -19,9 +19,19 @@ from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
     from fly64_dose_overlap.errors import StudyError
-    from fly64_dose_overlap.front import limit, read_scan, reconstruct, score, simulate, thin, train, view
+    from fly64_dose_overlap.front import (
+        calibrate,
+        limit,
+        read_scan,
+        reconstruct,
+        score,
+        simulate,
+        thin,
+        train,
+        view,
+    )
     from fly64_dose_overlap.outcome import Result, Scores
-    from fly64_dose_overlap.scan import Optics, Scan
+    from fly64_dose_overlap.scan import Optics, Scan, Unknown
     from fly64_dose_overlap.trust import Agreement, agreement, misfit
 
     def methods() -> list[str]:
@@ -36,8 +46,10 @@ __all__ = [
     "Scan",
     "Scores",
     "StudyError",
+    "Unknown",
     "__version__",
     "agreement",
+    "calibrate",
     "limit",
     "methods",
     "misfit",
@@ -52,7 +64,7 @@ __all__ = [
 
 _ELSEWHERE = {
     "errors": ("StudyError",),
-    "scan": ("Optics", "Scan"),
+    "scan": ("Optics", "Scan", "Unknown"),
     "trust": ("Agreement", "agreement", "misfit"),
 }
 

@@ -210,6 +210,26 @@ class CalibrationParams(Section):
     """Relative error of the probe's power."""
 
 
+class RefineParams(Section):
+    """What methods find with the object, starting from what they are told."""
+
+    probe: bool
+    positions: Annotated[float, Field(ge=0, le=10)]
+    """Standard deviation of each coordinate about the given one, object pixels; 0: they are right."""
+    flux: Annotated[float, Field(ge=0, le=1)]
+    """Standard deviation of the logarithm of each frame's light; 0: all have the same."""
+
+
+NOTHING_TO_REFINE = RefineParams(probe=False, positions=0.0, flux=0.0)
+
+
+class InstrumentParams(Section):
+    """What methods are told about the instrument, and what they find of it."""
+
+    calibration: CalibrationParams
+    refine: RefineParams
+
+
 class StopParams(Section):
     """Where methods stop that would fit noise in the end."""
 
@@ -254,6 +274,7 @@ class Params(Section):
     expose: ExposeParams
     overlap: OverlapParams
     calibration: CalibrationParams
+    refine: RefineParams
     seed: Seed
     """Of the cell: of everything random in the training of its learned methods."""
     learned: list[MethodName]
@@ -280,6 +301,11 @@ class Params(Section):
                     number = whole_number(dose)
                     raise ValueError(f"{rule}; write {number}" if number else rule)
         return data
+
+    @property
+    def instrument(self) -> InstrumentParams:
+        """Both sections about the instrument."""
+        return InstrumentParams(calibration=self.calibration, refine=self.refine)
 
     @model_validator(mode="after")
     def _cell_listed(self) -> Params:

@@ -29,10 +29,11 @@ from fly64_dose_overlap.files.mapping import Fields
 from fly64_dose_overlap.files.own_npz import Modes, read_user_base
 from fly64_dose_overlap.methods.base import Learned, Training
 from fly64_dose_overlap.methods.held_out import HeldOut
+from fly64_dose_overlap.methods.joint_posterior import calibrated
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.methods.run import run_method
 from fly64_dose_overlap.outcome import EVALUATION, Result, Scores
-from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scan import Scan, Unknown
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.bound import find_limit
 from fly64_dose_overlap.scores.evaluation import warn_of_limit, warn_of_turns
@@ -275,20 +276,60 @@ def reconstructed(
     made = make_method(method, _with_defaults(method, settings))
     if model is not None and not isinstance(made, Learned):
         raise StudyError(method, "has nothing to train and takes no model", "leave model out")
+    given = scan
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(made, Learned):
-            scan = scan.grouped()
+            scan = made.taken(scan).grouped()
             if model is None:
                 model = Path(folder) / "model.safetensors"
                 made.trained(scan.cropped()[0], Training(seed, model), None)
             made.load(Path(model))
             made.require_trained_with(settings)
-        found = [
-            Result(r.method, r.label, r.obj, r.probe, r.positions_px, r.loss, t.seconds, r.settings, scan, {})
-            for r, t in run_method(made, scan, HeldOut(seed=seed))
-        ]
+        runs = list(run_method(made, scan, HeldOut(seed=seed)))
+    found = [Result.of(each, given, timing.seconds) for each, timing in runs]
     first = next((result for result in found if result.name == method), found[0])
     return replace(first, others={result.name: result for result in found if result is not first})
+
+
+@checked_call
+def calibrate(
+    scan: Scan,
+    *,
+    probe: bool = True,
+    positions_px: Annotated[float, Field(ge=0, le=10)] = 0.0,
+    flux: Annotated[float, Field(ge=0, le=1)] = 0.0,
+) -> Scan:
+    """Find probe, positions and flux of a scan together with its object: docs/unknown.md.
+
+    A method that is given ``replace(scan, unknown=Unknown(...))`` does this first, and so for each half of
+    the data where halves are compared. What a bright scan tells of a probe can be used for a dim one.
+
+    Parameters
+    ----------
+    scan : Scan
+        With a probe and positions that are about right.
+    probe : bool
+        Whether the probe is looked for.
+    positions_px : float, object pixels
+        By how much each coordinate may be off (standard deviation); 0: positions are right.
+    flux : float
+        By how much the light of frames varies (standard deviation of its logarithm); 0: not at all.
+
+    Returns
+    -------
+    Scan
+        With what was found.
+
+    Examples
+    --------
+    >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
+    >>> calibrate(scan, probe=False, flux=0.1).flux.shape == (len(scan),)
+    True
+    """
+    unknown = Unknown(probe, positions_px, flux)
+    if not unknown:
+        raise StudyError("calibrate", "nothing is unknown", "set probe, positions_px or flux")
+    return calibrated(replace(require_sound(scan), unknown=unknown), "calibrate")
 
 
 @checked_call

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.config import EvaluateParams
+from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.region import scan_region
 
@@ -42,6 +43,8 @@ class Result(Brief):
         What was reconstructed.
     others : dict of str to Result
         What else the method gave, such as the result of another stop, by name.
+    flux : (frame,) float64 or None
+        Light of each frame in that of the probe, where it was found.
     """
 
     name: str
@@ -54,6 +57,15 @@ class Result(Brief):
     settings: dict[str, Any]
     scan: Scan
     others: dict[str, Result]
+    flux: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, found: Reconstruction, scan: Scan, seconds: float) -> Result:
+        """Return what a method has found of a scan."""
+        named = {
+            name: getattr(found, name) for name in ("label", "obj", "probe", "positions_px", "loss", "flux")
+        }
+        return cls(name=found.method, seconds=seconds, settings=found.settings, scan=scan, others={}, **named)
 
     def plot(self) -> Figure:
         """Draw amplitude and phase where light falls; returns the matplotlib figure."""

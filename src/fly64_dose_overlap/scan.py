@@ -55,6 +55,33 @@ class Optics:
     distance_m: float | None = None
 
 
+@dataclass(frozen=True)
+class Unknown:
+    """What of a scan is not quite right: a method looks for it with the object, or is given what was found.
+
+    Attributes
+    ----------
+    probe : bool
+        Whether the probe is off; its power and its frame are taken for about right.
+    positions_px : float, object pixels
+        Standard deviation of each coordinate about the scan's own; 0: they are right.
+    flux : float
+        Standard deviation of the logarithm of each frame's light; 0: it is right.
+    """
+
+    probe: bool = False
+    positions_px: float = 0.0
+    flux: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("positions_px", 10), ("flux", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise StudyError("unknown", f"{name} must be from 0 to {most}, got {getattr(self, name)}")
+
+    def __bool__(self) -> bool:
+        return self != Unknown()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Scan(Brief):
     """Counted photons of a ptychographic scan, and what is known of its probe and positions.
@@ -81,6 +108,10 @@ class Scan(Brief):
         Detector pixels that count, in all frames or in each; all if not given.
     background : (y, x) float32, optional, photons
         Expected photons of each detector pixel that do not come through the object.
+    flux : (frame,) float64, optional
+        Light of each frame, in that of the probe; all have it if not given.
+    unknown : Unknown
+        What of the above is not quite right, for methods to find; nothing if not given.
     optics : Optics, optional
     record : dict
         Provenance.
@@ -100,6 +131,8 @@ class Scan(Brief):
     groups: Int[NDArray[Any], "group C"] | None = None
     mask: Bool[NDArray[np.bool_], "*frame y x"] | DiskArray | None = None
     background: Float[NDArray[np.float32], "y x"] | None = None
+    flux: Float[NDArray[np.float64], " frame"] | None = None
+    unknown: Unknown = Unknown()
     optics: Optics | None = None
     record: Record = field(default_factory=lambda: {})
 
@@ -146,6 +179,7 @@ class Scan(Brief):
         for name, found, kind, numbers, shapes in (
             ("mask", self.mask, "b", "boolean", (frames, frames[1:])),
             ("background", self.background, "f", "real", (frames[1:],)),
+            ("flux", self.flux, "f", "real", (frames[:1],)),
         ):
             if found is not None and (found.dtype.kind != kind or found.shape not in shapes):
                 problem = f"{name} is {described(found)}, frames are {frames}"
@@ -155,6 +189,8 @@ class Scan(Brief):
         if dark is not None and not (np.isfinite(dark) & (dark >= 0)).all():
             problem = "the background must be finite and not negative"
             raise StudyError("scan", problem, "give expected photons")
+        if self.flux is not None and not (np.isfinite(self.flux) & (self.flux > 0)).all():
+            raise StudyError("scan", "flux must be finite and above zero", "leave dark frames out")
         if self.mask is not None and not any(self.mask[n].any() for n in range(len(self.mask))):
             raise StudyError("scan", "the mask leaves no pixel", "True stands for pixels that count")
 
@@ -222,11 +258,12 @@ class Scan(Brief):
 
         from fly64_dose_overlap.physics.model import ScanModel
 
-        return ScanModel(torch.from_numpy(self.probe), self.positions_px, self.object_shape, self.detector)
+        probe = torch.from_numpy(self.probe)
+        return ScanModel(probe, self.positions_px, self.object_shape, self.detector, self.flux)
 
     def illumination(self) -> Float[NDArray[np.float64], "h w"]:
         """Return the photons that fall on each object pixel over the scan."""
-        return illumination(self.probe, self.positions_px, self.object_shape)
+        return illumination(self.probe, self.positions_px, self.object_shape, self.flux)
 
     def frames(self, chosen: Int[NDArray[Any], " chosen"]) -> Scan:
         """Return the scan of some frames, by their numbers; it has no groups."""
@@ -237,11 +274,12 @@ class Scan(Brief):
             scan_index=self.scan_index[chosen],
             groups=None,
             mask=self.mask if self.mask is None or self.mask.ndim == 2 else select_rows(self.mask, chosen),
+            flux=None if self.flux is None else self.flux[chosen],
         )
 
     def lent(self) -> Scan:
         """Return the scan for a method, which may overwrite all that it is given: counts are on disk."""
-        names = ("probe", "positions_px", "scan_index", "groups", "background", "record")
+        names = ("probe", "positions_px", "scan_index", "groups", "background", "flux", "record")
         own = {name: deepcopy(getattr(self, name)) for name in names}
         counts = self.counts
         if not isinstance(counts, DiskArray):

@@ -33,6 +33,8 @@ THRESHOLDS: tuple[ThresholdName, ...] = ("half-bit", "one-seventh")
 """Of the Fourier ring correlation of two noisy halves."""
 LARGE_DEVIANCE = 2.0
 """Per detector pixel, that noise alone never leaves."""
+LEAST_SIDE_PX = 4
+"""Of the region in which halves are compared."""
 SAME_PROBE = 1e-3
 """Relative difference of probes that are the same but for their power."""
 DARK = 0.01
@@ -255,6 +257,10 @@ def agreement(
         return reconstructed(part, method, None, seed, settings)
 
     scan = require_sound(scan)
+    height, width = scan_region(scan.illumination(), scan.positions_px, EVALUATION.region_threshold).shape
+    if min(height, width) < LEAST_SIDE_PX:
+        problem = f"{len(scan)} frames light {height} x {width} object pixels between their positions"
+        raise StudyError("agreement", problem, f"halves are compared on {LEAST_SIDE_PX} x {LEAST_SIDE_PX}")
     whole = found(scan)
     pixel_nm = pixel_nm or (None if scan.optics is None else scan.optics.object_pixel_m * 1e9)
     pairs = {name: (found(a), found(b)) for name, (a, b) in halves(scan, seed)}
@@ -291,7 +297,11 @@ def _misfit(result: Result, scan: Scan, seed: int) -> Fit:
     _, here, there = np.intersect1d(scan.scan_index, own.scan_index, return_indices=True)
     same = (scan.positions_px[here] == own.positions_px[there]).all(axis=1)
     positions[here[same]] = result.positions_px[there[same]]
-    moved = replace(scan, positions_px=positions)
+    flux = None
+    if result.flux is not None:
+        flux = np.ones(len(scan))
+        flux[here[same]] = result.flux[there[same]]
+    moved = replace(scan, positions_px=positions, flux=flux)
     return fit_of_others(moved, result.obj, result.probe, result.scan, generator(seed, "fit"))
 
 

@@ -101,7 +101,8 @@ def test_what_a_file_does_not_say_is_not_guessed(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file["entry_1/instrument_1/source_1/energy"]
     with pytest.raises(
-        StudyError, match=r"lengths, but the file does not say energy_ev; state them in base.fields"
+        StudyError,
+        match=r"lengths, but the file does not say energy_ev; state them, or object_pixel_m, in base.fields",
     ):
         ForeignScan(HdfFile(path))
 

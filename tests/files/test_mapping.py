@@ -80,7 +80,7 @@ def test_an_npz_with_other_names_is_mapped_too(tmp_path: Path) -> None:
         ({"energy_ev": "motors/sy"}, r"energy_ev: 'motors/sy' holds float64 \(81,\); name a dataset of one"),
         (
             {"object_pixel_m": None},
-            "positions are lengths, but the file does not say .*; state them in base.fields",
+            "positions are lengths, but the file does not say .*; state them, or object_pixel_m, in base",
         ),
         ({"probe": None}, "has no probeGuess"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ import fly64_dose_overlap as fdo
 from fly64_dose_overlap.config import NOTHING_TO_MEND, TurnName
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import mending
-from fly64_dose_overlap.files.mending import FRAME_TURNS, subsets, turn_line
+from fly64_dose_overlap.files.mending import FRAME_TURNS, rows_of, subsets, turn_line
 
 Arrays = dict[str, Any]
 FRAMES, SIDE = 30, 32
@@ -211,6 +211,30 @@ def test_turns_after_others_are_advised_as_one_line(names: tuple[TurnName, ...])
                 mending.turned(detector, cast("list[TurnName]", both)),
                 mending.turned(mending.turned(detector, first), then),
             )
+
+
+@pytest.mark.parametrize(
+    "first", [(), ("advance_frames",), ("reverse_frames",), ("delay_frames", "reverse_frames")]
+)
+@pytest.mark.parametrize("then", ["advance_frames", "delay_frames", "reverse_frames"])
+def test_orders_after_others_are_advised_as_one_line(first: tuple[TurnName, ...], then: TurnName) -> None:
+    """The pairs of places and frames are those of one order after the other, or it is said what is left."""
+
+    def pairs(turns: Collection[TurnName], frames: int = 9) -> dict[int, int]:
+        arrays: dict[str, Any] = {key: np.arange(frames) for key in ("xcoords", "ycoords")}
+        mend = NOTHING_TO_MEND.model_copy(update={"turn": list(turns)})
+        return dict(zip(*(each.tolist() for each in rows_of(arrays, mend, "here")), strict=True))
+
+    line = turn_line([then], NOTHING_TO_MEND.model_copy(update={"turn": list(first)}))
+    if then in first and then != "reverse_frames":
+        assert line.endswith("], and move frames on by 1 more in the file")
+        return
+    given = pairs(first)
+    again = pairs([then], len(given))
+    places, frames = list(given), list(given.values())
+    wanted = {places[place]: frames[frame] for place, frame in again.items()}
+    named = line.removeprefix("base.mend.turn: [").removesuffix("]")
+    assert wanted.items() <= pairs(cast("list[TurnName]", named.split(", ") if named else [])).items()
 
 
 def test_what_cannot_be_mended_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ OWN = {
     "rpie": "iterative",
     "epie": "iterative",
     "raar": "iterative",
-    "joint": "iterative",
     "ad_poisson": "iterative",
 }
 
@@ -212,6 +211,7 @@ def test_every_file_is_a_method_or_what_methods_share() -> None:
         "joint_posterior",
         "posterior",
         "ptychi",
+        "searches",
     }
     shared |= {"registry", "run", "state"}
     assert {file.stem for file in FOLDER.glob("*.py")} == shared | {*OWN}

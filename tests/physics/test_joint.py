@@ -1,4 +1,4 @@
-"""Gradients of the likelihood by object, probe and positions, against those of others and differences."""
+"""Gradients of the likelihood by all that is unknown, against those of others and differences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def case() -> tuple[fdo.Scan, Unknowns]:
     scan = replace(scan, probe=probe, mask=mask, background=dark, counts=counts)
     shifts = whole_and_rest(scan.positions_px, scan.side)[1]
     obj = torch.from_numpy((0.6 * truth**0.5).astype(np.complex64))
-    return scan, Unknowns(obj, torch.from_numpy(probe), shifts)
+    flux = 0.1 * np.random.default_rng(3).normal(size=len(scan))
+    scan = replace(scan, flux=np.exp(flux))
+    return scan, Unknowns(obj, torch.from_numpy(probe), shifts, flux)
 
 
 def value(at: Unknowns) -> float:
@@ -45,15 +47,15 @@ def test_value_and_gradient_by_the_object_are_those_of_the_likelihood() -> None:
     torch.testing.assert_close(gradient.obj, slope, rtol=0, atol=1e-5 * float(slope.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["obj", "probe", "shifts_px"])
+@pytest.mark.parametrize("name", ["obj", "probe", "shifts_px", "log_flux"])
 def test_the_gradient_is_what_the_value_changes_by(name: str) -> None:
     scan, at = case()
     gradient = joint_likelihood(scan.model, scan.counts, at, BACKGROUND)[1]
     own = getattr(at, name)
     rng = np.random.default_rng(2)
-    if name == "shifts_px":
+    if name in ("shifts_px", "log_flux"):
         step = 0.02 * rng.normal(size=own.shape)
-        change = float((gradient.shifts_px * step).sum())
+        change = float((getattr(gradient, name) * step).sum())
     else:
         noise = rng.normal(size=own.shape) + 1j * rng.normal(size=own.shape)
         step = torch.from_numpy((1e-3 * float(own.abs().max()) * noise).astype(np.complex64))
@@ -70,5 +72,5 @@ def test_one_thread_and_two_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch)
         found.append(joint_likelihood(scan.model, scan.counts, at, BACKGROUND))
     (first, one), (second, other) = found
     assert first == second
-    for name in ("obj", "probe", "shifts_px"):
+    for name in ("obj", "probe", "shifts_px", "log_flux"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))

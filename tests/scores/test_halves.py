@@ -37,8 +37,8 @@ def made(name: str, **settings: Any) -> list[list[Reconstruction]]:
         method = make_method(name)
         return make_method(name, {**method.settings.model_dump(), **settings})
 
-    stops, calibration = PARAMS.stops, PARAMS.calibration
-    reconstruct_halves(make, Path("scan.npz"), Path("halves"), stops=stops, calibration=calibration, seed=1)
+    stops, instrument = PARAMS.stops, PARAMS.instrument
+    reconstruct_halves(make, Path("scan.npz"), Path("halves"), stops=stops, instrument=instrument, seed=1)
     return [list(read_reconstructions(Path("halves") / part)) for part in PARTS]
 
 

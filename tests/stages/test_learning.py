@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tiny_scan
-from fly64_dose_overlap.config import CalibrationParams
+from fly64_dose_overlap.config import NOTHING_TO_REFINE, CalibrationParams, InstrumentParams, RefineParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import write_scan
@@ -29,6 +29,7 @@ from tiny_study import write_params
 
 DATA = Path("data/views/10000/dense")
 NO_ERRORS = CalibrationParams(seed=1, defocus_error_um=0.0, position_error_px=0.0, photon_scale_error=0.0)
+KNOWN = InstrumentParams(calibration=NO_ERRORS, refine=NOTHING_TO_REFINE)
 LEARNED = ("network", "refined", "supervised")
 
 
@@ -109,6 +110,19 @@ def test_methods_are_told_the_scan_with_its_calibration_errors() -> None:
     assert power == pytest.approx(1.1, rel=1e-5)
 
 
+@pytest.mark.usefixtures("_with_data")
+def test_methods_find_what_is_to_be_refined() -> None:
+    write_tiny_params(refine={"probe": True, "positions": 0.5, "flux": 0.02})
+    assert run_stage(reconstruct, "ml").exit_code == 0
+    found, _ = read_reconstructions(Path("reconstructions/ml"))
+    given = tiny_scan.scan()
+    assert found.flux is not None
+    assert found.flux.shape == (len(given),)
+    assert not np.array_equal(found.probe, given.probe)
+    apart = np.abs(found.positions_px - given.positions_px)
+    assert 0 < apart.mean() < 1
+
+
 @pytest.mark.parametrize(
     ("stage", "method", "message"),
     [
@@ -162,7 +176,7 @@ def train_tiny(name: str = "supervised", **changes: Any) -> dict[str, Any]:
 
 
 def training_of(
-    name: str, *, seed: int = 1, calibration: CalibrationParams = NO_ERRORS, **changes: Any
+    name: str, *, seed: int = 1, instrument: InstrumentParams = KNOWN, **changes: Any
 ) -> AbstractContextManager[dict[str, Any]]:
     made = tiny_scan.method(name, **{"epochs": 1, "steps_per_epoch": 1, **changes})
     return train_method(
@@ -171,7 +185,7 @@ def training_of(
         Path("model"),
         None,
         seed=seed,
-        calibration=calibration,
+        instrument=instrument,
         gridsize=2,
         neighbor_count=7,
     )
@@ -190,16 +204,19 @@ def test_the_folder_of_checkpoints_depends_on_all_that_a_training_does(
     assert len(folders()) == 1
     interrupted(monkeypatch, seed=2)
     interrupted(monkeypatch, frames_per_step=7)
-    interrupted(monkeypatch, calibration=NO_ERRORS.model_copy(update={"photon_scale_error": 0.1}))
+    wrong = NO_ERRORS.model_copy(update={"photon_scale_error": 0.1})
+    interrupted(monkeypatch, instrument=KNOWN.model_copy(update={"calibration": wrong}))
+    blind = RefineParams(probe=True, positions=0.0, flux=0.0)
+    interrupted(monkeypatch, instrument=KNOWN.model_copy(update={"refine": blind}))
     interrupted(monkeypatch, name="refined")
-    assert len(folders()) == 5
+    assert len(folders()) == 6
     with monkeypatch.context() as patch:
         patch.setattr(training, "code_of_method", lambda _: {"changed": "code"})
         interrupted(patch)
     other = replace(tiny_scan.scan(), scan_index=tiny_scan.scan().scan_index + 1)
     write_scan(DATA / "train.npz", other, tiny_scan.truth())
     interrupted(monkeypatch)
-    assert len(folders()) == 7
+    assert len(folders()) == 8
 
 
 @pytest.mark.usefixtures("_with_data")
@@ -240,6 +257,6 @@ def test_only_a_learned_method_is_trained() -> None:
     method = tiny_scan.method("ml")
     assert not isinstance(method, Learned)
     where = (DATA / "train.npz", Path("model"), None)
-    told: dict[str, Any] = {"seed": 1, "calibration": NO_ERRORS, "gridsize": 2, "neighbor_count": 7}
+    told: dict[str, Any] = {"seed": 1, "instrument": KNOWN, "gridsize": 2, "neighbor_count": 7}
     with pytest.raises(StudyError, match=r"^ml: has nothing to train"), train_method(method, *where, **told):
         pass

@@ -65,6 +65,10 @@ TURNED: dict[str, tuple[Callable[[Case], Case], str]] = {
         lambda case: (replace(case[0], probe=case[0].probe.conj()), case[1]),
         TOLD + "conjugate_probe",
     ),
+    "object conjugated": (
+        lambda case: (case[0], case[1].conj()),
+        "its own object is the conjugate",
+    ),
     "frames shuffled": (frames(lambda n: np.random.default_rng(1).permutation(n)), WORSE),
     "positions in half pixels": (positions(lambda at: at.mean(axis=0) / 2 + at / 2), WORSE),
     "object of another scan": (lambda case: (case[0], np.roll(case[1], 20, axis=1)), WORSE),

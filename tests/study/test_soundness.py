@@ -100,6 +100,7 @@ def test_a_gap_that_is_filled_with_one_value_is_refused(value: float) -> None:
         fdo.reconstruct(gap, "ml", epochs=1)
 
 
+SOME = np.arange(1000)[:, None, None] % 7
 DEFECTS: dict[str, tuple[Callable[[Scan], Scan], str]] = {
     "a hot pixel": (
         lambda scan: changed(scan, lambda n: n[:, 3, 4].__iadd__(1000 + np.arange(len(n)) % 7)),
@@ -120,6 +121,14 @@ DEFECTS: dict[str, tuple[Callable[[Scan], Scan], str]] = {
     "a probe in the corners": (
         lambda scan: replace(scan, probe=np.fft.fftshift(scan.probe, axes=(1, 2))),
         r"the probe's power lies at the edge .* along y and x: state base\.mend\.turn: \[shift_probe\]",
+    ),
+    "a mask that is inverted": (
+        lambda scan: replace(scan, mask=np.arange(scan.side)[:, None] + 0 * np.arange(scan.side) < 4),
+        r"88% of the pixels do not count: a mask is true where a pixel counts; is it inverted\?",
+    ),
+    "a detector that saturates": (
+        lambda scan: changed(scan, lambda n: np.minimum(20 * n + SOME[: len(n)], 400, out=n)),
+        r"\d+ counts are 400, and none is more: the detector saturates there",
     ),
     "a mode without power": (
         lambda scan: replace(scan, probe=np.concatenate([scan.probe, 0 * scan.probe])),
@@ -270,7 +279,8 @@ def test_what_a_mask_leaves_out_is_neither_dead_nor_hot_nor_dark() -> None:
     assert defects(replace(scan, counts=scan.counts[:] * mask, mask=mask)) == []
     few = np.zeros((32, 32), bool)
     few[10:14, 10:14] = True
-    assert defects(replace(scan, counts=scan.counts[:] * few, mask=few)) == []
+    (found,) = defects(replace(scan, counts=scan.counts[:] * few, mask=few))
+    assert found.startswith("98% of the pixels do not count")
 
 
 def test_a_background_that_exceeds_the_counts_is_named() -> None:

@@ -121,7 +121,8 @@ def in_pixels(found: Found, file: HdfFile | NpzReader) -> tuple[dict[str, AnyArr
             names = ("energy_ev", "distance_m", "detector_pixel_m")
             missing = [name for name in names if not getattr(found, name)]
             problem = f"positions are lengths, but the file does not say {', '.join(missing)}"
-            raise StudyError(file.where, problem, "state them in base.fields (fields= in Python)")
+            hint = "state them, or object_pixel_m, in base.fields (fields= in Python)"
+            raise StudyError(file.where, problem, hint)
         positions = found.positions_m / pixel
     if positions is None:
         hint = "name frames, y, x and their unit in base.fields (fields= in Python)"

@@ -20,6 +20,7 @@ from fly64_dose_overlap.files import rules
 POSITION_TURNS: tuple[TurnName, ...] = ("swap_positions", "invert_y", "invert_x")
 FRAME_TURNS: tuple[TurnName, ...] = ("transpose_frames", "flip_frames_y", "flip_frames_x", "shift_frames")
 ORDER_TURNS: tuple[TurnName, ...] = ("advance_frames", "delay_frames", "reverse_frames")
+MOVES: dict[TurnName, int] = {"advance_frames": 1, "delay_frames": -1}
 PROBE_TURNS: tuple[TurnName, ...] = ("conjugate_probe", "shift_probe")
 MOST_NAMED = 12
 """Pixels or frames that a message names one by one."""
@@ -45,12 +46,12 @@ def rows_of(
     """
     count = min(arrays[key].size for key in (rules.XCOORDS, rules.YCOORDS))
     places = frames = np.arange(count)
+    if "reverse_frames" in mend.turn:
+        frames = frames[::-1]
     if "advance_frames" in mend.turn:
         places, frames = places[:-1], frames[1:]
     if "delay_frames" in mend.turn:
         places, frames = places[1:], frames[:-1]
-    if "reverse_frames" in mend.turn:
-        frames = frames[::-1]
     numbers = arrays.get(rules.SCAN_INDEX, np.arange(count))
     if unknown := sorted({*mend.leave_out} - {*numbers.tolist()}):
         hint = f"they go from {numbers.min()} to {numbers.max()}" if numbers.size else ""
@@ -162,8 +163,25 @@ def turn_line(changes: Collection[TurnName], mend: MendParams = NOTHING_TO_MEND)
     frames = next(each for each in subsets(FRAME_TURNS) if np.array_equal(turned(detector, each), wanted))
     positions = {each: _turned_corners([each]) for each in subsets(POSITION_TURNS)}
     both = _turned_corners([mend.turn, changes])
-    others = [name for name in (*ORDER_TURNS, *PROBE_TURNS) if (name in mend.turn) != (name in changes)]
-    return _line("turn", [*next(each for each, at in positions.items() if at == both), *frames, *others])
+    order, more = _order(mend.turn, changes)
+    probe = [name for name in PROBE_TURNS if (name in mend.turn) != (name in changes)]
+    corners = next(each for each, at in positions.items() if at == both)
+    return f"{_line('turn', [*corners, *frames, *order, *probe])}{more}"
+
+
+def _order(given: Collection[TurnName], changes: Collection[TurnName]) -> tuple[list[TurnName], str]:
+    """Return what two lists of turns, one after the other, make of the frames' order, and what else to say.
+
+    Frames are reversed first and then moved by one. Reversed once more, those that were moved meet their
+    positions as if none had been.
+    """
+    lists = (changes,) if "reverse_frames" in changes else (given, changes)
+    moved = sum(step * (name in turns) for turns in lists for name, step in MOVES.items())
+    steps: list[TurnName] = [name for name, step in MOVES.items() if step * moved > 0]
+    if ("reverse_frames" in given) != ("reverse_frames" in changes):
+        steps.append("reverse_frames")
+    more = "" if abs(moved) < 2 else f", and move frames on by {abs(moved) - 1} more in the file"
+    return steps, more
 
 
 def _turned_corners(turns: Collection[Collection[TurnName]]) -> list[list[float]]:

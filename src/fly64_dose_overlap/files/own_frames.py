@@ -174,6 +174,8 @@ def _amplitudes(
                 number = _number(work, done + frame)
                 found = f"{photons[frame, y, x]:.6g} in frame {number} at [{y}, {x}]"
                 among = f"one of {bad.any(axis=0).sum()} pixels"
+                if bad is checks[0][0] and intensity and bad[frame].all():
+                    hint = f"leave the frame out: base.mend.leave_out: [{number}]"
                 raise StudyError(work.where, f"'{source}' {problem}: {found}, {among}", hint)
         yield amplitude
 
@@ -224,5 +226,6 @@ def _frame_axis(work: Import, source: str, shape: tuple[int, ...]) -> int:
         problem = (
             f"'{source}' is {shape} and its frame axis ambiguous: axes {matching} have length {positions}"
         )
-        raise StudyError(work.where, problem, "leave one frame out")
+        hint = "name frames, y and x in base.fields, for which the first axis is that of the frames"
+        raise StudyError(work.where, problem, hint)
     return matching[0]

@@ -87,6 +87,8 @@ def read_user_base(
         _check_physics(work)
         _number(work)
         source = next((key for key in FRAME_KEYS if frames and key in reader), None)
+        if others := [key for key in FRAME_KEYS if key in reader and key != source and source]:
+            warnings.warn(f"{where}: '{source}' is studied, and {others[0]!r} left out", stacklevel=3)
         if source is not None:
             work.arrays |= {key: load(work, key, axes=2) for key in rules.OF_FRAMES if key in reader}
         amplitudes = None if source is None else load_frames(work, source)
@@ -172,7 +174,7 @@ def _start(reader: NpzReader | ForeignScan, path: Path) -> Import:
         reader,
         where=str(path),
         record=record or provenance.new_record("base", source_file=path.name),
-        frames_first=TOOL in provenance.steps(record),
+        frames_first=isinstance(reader, ForeignScan) or TOOL in provenance.steps(record),
     )
     work.note("read", source_file=path.name, source_sha256=sha256_of(path))
     if pickled:

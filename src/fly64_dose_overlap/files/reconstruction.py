@@ -31,6 +31,7 @@ RECONSTRUCTED_OBJECT = "reconstructed_object"
 RECONSTRUCTED_PROBE = "reconstructed_probe"
 ALGORITHM = "algorithm"
 LOSS = "loss"
+FLUX = "flux"
 RECONSTRUCTION_KEYS = (
     RECONSTRUCTED_OBJECT,
     RECONSTRUCTED_PROBE,
@@ -67,6 +68,8 @@ class Reconstruction:
         N x N incoherent modes that the object belongs to.
     positions_px : (frame, 2) float64, object pixels
         (y, x) of the object pixel under patch pixel [N/2, N/2], in the dataset's order.
+    flux : (frame,) float64 or None
+        Light of each frame in that of the probe, where the method found it.
     loss : (iteration,) float64
         Whatever the method minimised, per iteration; empty if it minimised nothing.
     settings : dict
@@ -84,6 +87,7 @@ class Reconstruction:
     loss: NDArray[np.float64]
     settings: dict[str, Any]
     record: Record
+    flux: NDArray[np.float64] | None = None
 
     def metadata(self) -> str:
         """Return provenance, method, kind and settings as JSON text, equal for equal ones."""
@@ -109,7 +113,7 @@ def write_reconstruction(path: Path | str, reconstruction: Reconstruction) -> No
         ALGORITHM: np.array(r.label),
         rules.METADATA: np.array(r.metadata()),
     }
-    write_npz(path, members)
+    write_npz(path, members if r.flux is None else {**members, FLUX: r.flux})
 
 
 def read_reconstruction(path: Path | str) -> Reconstruction:
@@ -129,6 +133,7 @@ def read_reconstruction(path: Path | str) -> Reconstruction:
             held = ", ".join(reader) or "nothing"
             raise StudyError(where, f"lacks {', '.join(map(repr, missing))}", f"the file holds {held}")
         entries = {key: reader.load(key) for key in RECONSTRUCTION_KEYS if key != rules.METADATA}
+        flux = rules.check_reals(where, FLUX, reader.load(FLUX)) if FLUX in reader else None
         record = read_record(reader)
     heading = record.pop(HEADING, None)
     if not isinstance(heading, dict):
@@ -146,6 +151,7 @@ def read_reconstruction(path: Path | str) -> Reconstruction:
         loss=entries[LOSS],
         settings=fields.get("settings", {}),
         record=record,
+        flux=flux,
     )
     return checked(found, where=where)
 
@@ -284,6 +290,10 @@ def checked(reconstruction: Reconstruction, *, where: str) -> Reconstruction:
     if r.loss.size > MAX_ITERATIONS:
         raise StudyError(where, f"'{LOSS}' has {r.loss.size} entries, at most {MAX_ITERATIONS} are read")
     loss = rules.check_reals(where, LOSS, r.loss)
+    if r.flux is not None and (r.flux.shape != (len(positions_px),) or not (r.flux > 0).all()):
+        raise StudyError(
+            where, f"'{FLUX}' must hold a number above zero for each of {len(positions_px)} frames"
+        )
     return replace(r, obj=obj, probe=probe, positions_px=positions_px, loss=loss)
 
 

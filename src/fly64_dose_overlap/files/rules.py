@@ -149,7 +149,8 @@ def checked_frames(where: str, blocks: Iterable[AnyArray]) -> Iterator[AnyArray]
         bad = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
         if bad.size:
             first = f"first in frame {done + bad[0]}"
-            raise StudyError(where, f"'{DIFFRACTION}' has NaN or infinite values, {first}")
+            hint = "a bad frame is left out by base.mend.leave_out, a bad pixel by base.mend.bad_pixels"
+            raise StudyError(where, f"'{DIFFRACTION}' has NaN or infinite values, {first}", hint)
         bad = np.flatnonzero(low < 0)
         if bad.size:
             first = f"first in frame {done + bad[0]} ({low[bad[0]]:g})"

@@ -103,6 +103,6 @@ def grouped_scan(scan: Scan, device: torch.device, support_side: int | None = No
     model = scan.model
     if device.type != "cpu":
         probe = torch.from_numpy(scan.probe).to(device)
-        model = ScanModel(probe, scan.positions_px, scan.object_shape, scan.detector)
+        model = ScanModel(probe, scan.positions_px, scan.object_shape, scan.detector, scan.flux)
     geometry = group_geometry(scan.positions_px, groups, support_side)
     return GroupedScan(scan, model, groups, geometry, scan.illumination())

@@ -7,11 +7,15 @@ from fly64_dose_overlap.methods.ptychi import PtychiIteration
 
 
 class AdPoisson(PtychiIteration):
-    """Automatic differentiation of pty-chi: Adam on the Poisson likelihood."""
+    """Automatic differentiation of pty-chi: Adam on the Poisson likelihood.
+
+    Its own corrections of probe and positions diverge in a few epochs: it is given what joint MAP finds.
+    """
 
     name = "ad_poisson"
     label = "AD Poisson"
     algorithm = "autodiff"
+    refines = False
     batch_frames = 25
     step = 0.04
     background_photons = 0.125

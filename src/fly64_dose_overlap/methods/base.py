@@ -27,6 +27,7 @@ from fly64_dose_overlap.methods.held_out import (
     last_state,
     snapshots,
 )
+from fly64_dose_overlap.methods.joint_posterior import calibrated, started
 from fly64_dose_overlap.methods.state import Result, State, fitting
 from fly64_dose_overlap.parallel import beside, can_fork, one_torch_thread
 from fly64_dose_overlap.physics.modes import strongest_mode
@@ -65,6 +66,9 @@ class Method(ABC):
         A `Section` of its own; defaults serve in Python, ``params.yaml`` must give every value.
     single_mode : bool
         Whether it takes one mode of a probe: of several it is given the strongest, see `taken`.
+    refines : bool
+        Whether it looks itself for what is `Unknown` of a scan: else it is given what joint MAP finds, see
+        `taken`.
     """
 
     name: ClassVar[str]
@@ -72,6 +76,7 @@ class Method(ABC):
     kind: ClassVar[Kind]
     Settings: ClassVar[type[Section]] = Section
     single_mode: ClassVar[bool] = False
+    refines: ClassVar[bool] = False
 
     def __init__(self, settings: Section | None = None) -> None:
         self.settings: Any = self.Settings() if settings is None else settings
@@ -82,11 +87,14 @@ class Method(ABC):
         return {cls.name: cls.label}
 
     def taken(self, scan: Scan) -> Scan:
-        """Return the scan that the method works on.
+        """Return the scan that the method works on; of one that it has returned the very same.
 
-        One that takes a single mode is given the strongest with the power of all, and what that
-        ignores is said in a warning.
+        What is unknown of a scan is found before, unless the method finds it itself. One that takes a
+        single mode is given the strongest with the power of all, and what that ignores is said in a warning.
         """
+        if scan.unknown:
+            label = f"{self.label}, what is unknown"
+            scan = started(scan) if self.refines else calibrated(scan, label)
         if not self.single_mode or len(scan.probe) == 1:
             return scan
         mode, part = strongest_mode(scan.probe)

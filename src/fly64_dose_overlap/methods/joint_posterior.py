@@ -1,8 +1,9 @@
-"""Maximum a posteriori reconstruction where the probe and the positions are found with the object."""
+"""Maximum a posteriori of object, probe, positions and flux: what is not known of a scan is found."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,122 +11,151 @@ from itertools import islice
 import numpy as np
 import torch
 from jaxtyping import Complex, Float
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fly64_dose_overlap.methods.posterior import Prior, Remembered, flat_object, minimised, weight_of
-from fly64_dose_overlap.methods.state import State
+from fly64_dose_overlap.methods.posterior import (
+    FIRST_WEIGHT,
+    Prior,
+    Remembered,
+    flat_object,
+    minimised,
+    weight_of,
+)
+from fly64_dose_overlap.methods.searches import focused, with_outliers_found
+from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.joint import Unknowns, joint_likelihood
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.propagation import intensity
-from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.progress import track
+from fly64_dose_overlap.scan import Scan, Unknown
 
 DIM_PROBE = 0.05
 """Part of the largest curvature below which pixels of the probe are scaled no further."""
-
-JUST_HALF = 0.499
-"""Of a pixel, which is rounded off."""
+ENVELOPE_FLOOR, ENVELOPE_BLUR_PX = 1e-3, 2.0
+"""Of the probe's prior: least variance of a pixel, in the largest, and the blur of the power that it is."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the way: what is free, for which part of the iterations, and over which background.
+    """A part of the way: its iterations, what is free beside the object, and over which background.
 
     The object is found first, since from an empty one the probe and positions learn nothing; a
     large background finds the shape, see `Graduated`.
     """
 
-    part: float
+    iterations: int
     background: float
     probe: bool = True
-    positions: bool = True
-    waves: bool = True
+    others: bool = True
+    """Positions and flux."""
+    outliers: bool = False
+    """Whether positions of the frames that are explained worst are searched before it."""
 
 
 STAGES = (
-    Stage(0.08, 1.0, probe=False, positions=False, waves=False),
-    Stage(0.22, 1.0, positions=False),
-    Stage(0.22, 1.0),
-    Stage(0.16, 0.3),
-    Stage(0.32, BACKGROUND_PHOTONS),
+    Stage(15, 1.0, probe=False, others=False),
+    Stage(40, 1.0, others=False),
+    Stage(40, 1.0),
+    Stage(30, 1.0, outliers=True),
+    Stage(30, 1.0, outliers=True),
+    Stage(40, 0.3),
+    Stage(20, 0.3, outliers=True),
+    Stage(60, BACKGROUND_PHOTONS),
 )
 
 
-@dataclass(frozen=True)
-class JointPosterior:
-    """L-BFGS on the negative log posterior of object, probe and positions, in `STAGES`.
+def calibrated(scan: Scan, label: str) -> Scan:
+    """Return a scan with what was `Unknown` of it found.
 
-    Likelihood and prior of the object are those of `Posterior`. The prior of a position is a normal
-    distribution about the one that was given. What frames cannot tell is held: the power of the
-    probe, against which the object could be scaled, and the mean of the positions. Modes are
-    orthogonal, the strongest first.
+    L-BFGS on the negative log posterior of all together, in `STAGES`. Likelihood and prior of the object are
+    those of `Posterior`, with the first weight of its search. Positions and the logarithms of flux are
+    normal about what was given. Pixels of the probe are normal about zero, with the probe's own blurred
+    power for their variance. What frames cannot tell is held: the power of the probe, against which the
+    object could be scaled and which is that of the photons, the mean of the positions and that of the
+    logarithms of flux. Modes are orthogonal, the strongest first.
+
+    Parameters
+    ----------
+    label : str
+        Names the work in the progress line.
     """
+    unknown = scan.unknown
+    margin = math.ceil(3 * unknown.positions_px)
+    reached, window = scan.cropped()
+    # A position may go on beyond the grid that the given ones reach, until all are found.
+    rows, columns = (size + 2 * margin for size in reached.object_shape)
+    reached = replace(reached, positions_px=reached.positions_px + margin, object_shape=(rows, columns))
+    total = sum(stage.iterations for stage in STAGES)
+    with one_torch_thread():
+        states = track(_states(reached), total=total, label=label, unit="iteration")
+        here = deque(states, maxlen=1).pop()
+    low = np.array([window[0].start, window[1].start]) - margin
+    corner = scan.side // 2
+    # A window reaches no further than the grid; half a pixel is rounded off.
+    least, most = corner - 0.499, np.array(scan.object_shape) - scan.side + corner + 0.499
+    positions = np.clip(here.positions_px + low, least, most)
+    return replace(scan, probe=here.probe, positions_px=positions, flux=here.flux, unknown=Unknown())
 
-    weight: float
-    """Of total variation, see `weight_of`."""
-    probe: bool
-    """Whether the probe is found."""
-    position_px: float | None
-    """Standard deviation of each coordinate about the given one, object pixels; None: they are right."""
-    epochs: int
-    """Iterations that the stages divide; the last goes on after them."""
 
-    def __call__(self, scan: Scan) -> Iterator[State]:
-        """Yield the object after every iteration, and probe and positions where they are found."""
-        corners, shifts = whole_and_rest(scan.positions_px, scan.side)
-        at = Unknowns(flat_object(scan), torch.from_numpy(scan.probe), shifts)
-        whole = (corners + scan.side // 2).astype(np.float64)
-        model = ScanModel(at.probe, whole, scan.object_shape, scan.detector)
-        # A window reaches no further than the grid, however far its probe is shifted.
-        low = scan.side // 2 - JUST_HALF
-        high = np.array(scan.object_shape) - scan.side + scan.side // 2 + JUST_HALF
-        done = 0.0
-        for stage in STAGES:
-            first, done = round(done * self.epochs), done + stage.part
-            objective = _Objective(self, stage, scan, model, at, shifts)
-            last = None if stage is STAGES[-1] else round(done * self.epochs) - first
-            for variables in islice(minimised(Remembered(objective), objective.blank()), last):
-                at = objective.unknowns(variables)
-                probe = _orthogonal(at.probe) if self.probe else None
-                found = None if self.position_px is None else np.clip(whole + at.shifts_px, low, high)
-                yield State(at.obj, probe, found)
-            at = replace(at, probe=_orthogonal(at.probe) if self.probe else at.probe)
+def started(scan: Scan) -> Scan:
+    """Return the scan with a probe to start from if it is unknown: in focus, with the photons' power."""
+    if not scan.unknown.probe:
+        return scan
+    scan = focused(scan)
+    blank = flat_object(scan)
+    light = sum(float(scan.model.expected(blank, frames).sum()) for frames in scan.model.batches())
+    gain = math.sqrt(scan.photons_per_frame * len(scan) / light)
+    return replace(scan, probe=scan.probe * np.float32(gain))
+
+
+def _states(scan: Scan) -> Iterator[Scan]:
+    """Yield the scan after every iteration of `STAGES`."""
+    given, unknown, scan = scan, scan.unknown, started(scan)
+    obj = flat_object(scan)
+    for stage in STAGES:
+        if stage.outliers and unknown.positions_px:
+            scan = with_outliers_found(scan, given.positions_px, obj, stage.background)
+        objective = _Objective(stage, scan, given, obj)
+        for variables in islice(minimised(Remembered(objective), objective.blank()), stage.iterations):
+            found = objective.unknowns(variables)
+            scan, obj = objective.told(found), found.obj
+            yield scan
 
 
 class _Objective:
     """What is minimised in a stage, by variables along which it is about equally curved."""
 
-    def __init__(
-        self,
-        solver: JointPosterior,
-        stage: Stage,
-        scan: Scan,
-        model: ScanModel,
-        start: Unknowns,
-        given_px: Float[NDArray[np.float64], "frame 2"],
-    ) -> None:
-        self._stage, self._scan, self._model = stage, scan, model
-        self._start, self._given = start, given_px
-        here = replace(scan, probe=start.probe.numpy())
-        self._prior = Prior(here, weight_of(solver.weight, here), start.obj, waves=stage.waves)
-        self._shapes = [torch.view_as_real(start.obj).shape]
-        self._power = float(intensity(start.probe).sum(dtype=torch.float64))
-        self._probe_scale = self._shift_scale = None
-        if solver.probe and stage.probe:
+    def __init__(self, stage: Stage, scan: Scan, given: Scan, obj: Tensor) -> None:
+        unknown = scan.unknown
+        self._stage, self._scan, self._given = stage, scan, given
+        corners, shifts = whole_and_rest(scan.positions_px, scan.side)
+        self._whole = (corners + scan.side // 2).astype(np.float64)
+        log_flux = np.zeros(len(scan)) if scan.flux is None else np.log(scan.flux)
+        self._start = Unknowns(obj, torch.from_numpy(scan.probe), shifts, log_flux)
+        probe = self._start.probe
+        self._model = model = ScanModel(probe, self._whole, scan.object_shape, scan.detector)
+        self._prior = Prior(scan, weight_of(FIRST_WEIGHT, scan), obj, waves=stage.probe)
+        self._shapes = [torch.view_as_real(obj).shape]
+        self._power = float(intensity(probe).sum(dtype=torch.float64))
+        self._probe_scale = self._shift_scale = self._flux_scale = None
+        if unknown.probe and stage.probe:
             seen = torch.zeros(model.side, model.side)
             for frames in model.batches():
-                seen += 2 * intensity(model.patches(start.obj, frames)).sum(dim=0)
-            self._probe_scale = (seen + DIM_PROBE * seen.max()).sqrt()
-            self._shapes.append(torch.view_as_real(start.probe).shape)
-        self._tolerance = solver.position_px
-        if solver.position_px is not None and stage.positions:
+                seen += 2 * intensity(model.patches(obj, frames)).sum(dim=0)
+            self._envelope = 1 / _envelope(probe)
+            self._probe_scale = (seen + DIM_PROBE * seen.max() + 2 * self._envelope).sqrt()
+            self._shapes.append(torch.view_as_real(probe).shape)
+        if unknown.positions_px and stage.others:
             waves = 2 * torch.pi * torch.fft.fftfreq(model.side, dtype=torch.float64)
-            power = intensity(torch.fft.fft2(start.probe, norm="ortho")).sum(dim=0, dtype=torch.float64)
+            power = intensity(torch.fft.fft2(probe, norm="ortho")).sum(dim=0, dtype=torch.float64)
             curvature = [2 * float(waves.square() @ power.sum(dim=axis)) for axis in (1, 0)]
-            self._shift_scale = np.sqrt(np.array(curvature) + 1 / solver.position_px**2)
-            self._shapes.append(torch.Size(given_px.shape))
+            self._shift_scale = np.sqrt(np.array(curvature) + 1 / unknown.positions_px**2)
+            self._shapes.append(torch.Size(shifts.shape))
+        if unknown.flux and stage.others:
+            self._flux_scale = math.sqrt(scan.photons_per_frame + 1 / unknown.flux**2)
+            self._shapes.append(torch.Size(log_flux.shape))
 
     def blank(self) -> Tensor:
         """Return the variables (number,) of the start."""
@@ -135,15 +165,19 @@ class _Objective:
         """Return what variables stand for."""
         return self._unknowns(variables)[0]
 
+    def told(self, found: Unknowns) -> Scan:
+        """Return the scan with what was found, its modes orthogonal."""
+        unknown = self._scan.unknown
+        probe = _orthogonal(found.probe).numpy() if unknown.probe else self._scan.probe
+        positions = self._whole + found.shifts_px if unknown.positions_px else self._scan.positions_px
+        flux = np.exp(found.log_flux) if unknown.flux else self._scan.flux
+        return replace(self._scan, probe=probe, positions_px=positions, flux=flux)
+
     def _unknowns(self, variables: Tensor) -> tuple[Unknowns, float]:
         """Return what variables stand for, and by what its probe was scaled to the power of the first."""
-        parts = self._parted(variables)
-        obj, probe, shifts, gain = (
-            self._prior.to_object(next(parts)),
-            self._start.probe,
-            self._start.shifts_px,
-            1.0,
-        )
+        parts, start, gain = self._parted(variables), self._start, 1.0
+        obj = self._prior.to_object(next(parts))
+        probe, shifts, log_flux = start.probe, start.shifts_px, start.log_flux
         if self._probe_scale is not None:
             changed = probe + torch.view_as_complex(next(parts)) / self._probe_scale
             gain = math.sqrt(self._power / float(intensity(changed).sum(dtype=torch.float64)))
@@ -151,29 +185,48 @@ class _Objective:
         if self._shift_scale is not None:
             change = next(parts).double().numpy() / self._shift_scale
             shifts = shifts + change - change.mean(axis=0)
-        return Unknowns(obj, probe, shifts), gain
+        if self._flux_scale is not None:
+            change = next(parts).double().numpy() / self._flux_scale
+            log_flux = log_flux + change - change.mean()
+        return Unknowns(obj, probe, shifts, log_flux), gain
 
     def __call__(self, variables: Tensor) -> tuple[float, Tensor]:
         """Return the negative log posterior, nats, and its gradient by the variables."""
         at, gain = self._unknowns(variables)
         value, slope = joint_likelihood(self._model, self._scan.counts, at, self._stage.background)
         value, of_object = self._prior.added(value, slope.obj, at.obj)
-        found = [of_object]
+        found, unknown = [of_object], self._scan.unknown
         if self._probe_scale is not None:
-            along = float((slope.probe.conj() * at.probe).real.sum(dtype=torch.float64)) / self._power
-            found.append(torch.view_as_real((slope.probe - along * at.probe) * (gain / self._probe_scale)))
+            pull = self._envelope * at.probe
+            value += float((pull.conj() * at.probe).real.sum(dtype=torch.float64))
+            of_probe = slope.probe + 2 * pull
+            along = float((of_probe.conj() * at.probe).real.sum(dtype=torch.float64)) / self._power
+            found.append(torch.view_as_real((of_probe - along * at.probe) * (gain / self._probe_scale)))
         if self._shift_scale is not None:
-            assert self._tolerance is not None
-            away = (at.shifts_px - self._given) / self._tolerance**2
-            value += float((away * (at.shifts_px - self._given)).sum()) / 2
-            of_shifts = slope.shifts_px + away
+            away = self._whole + at.shifts_px - self._given.positions_px
+            value += float((away**2).sum()) / (2 * unknown.positions_px**2)
+            of_shifts = slope.shifts_px + away / unknown.positions_px**2
             found.append(torch.from_numpy((of_shifts - of_shifts.mean(axis=0)) / self._shift_scale).float())
+        if self._flux_scale is not None:
+            away = at.log_flux if self._given.flux is None else at.log_flux - np.log(self._given.flux)
+            value += float((away**2).sum()) / (2 * unknown.flux**2)
+            of_flux = slope.log_flux + away / unknown.flux**2
+            found.append(torch.from_numpy((of_flux - of_flux.mean()) / self._flux_scale).float())
         return value, torch.cat([each.flatten() for each in found])
 
     def _parted(self, variables: Tensor) -> Iterator[Tensor]:
         sizes = [math.prod(shape) for shape in self._shapes]
         for part, shape in zip(variables.split(sizes), self._shapes, strict=True):
             yield part.view(shape)
+
+
+def _envelope(probe: Complex[Tensor, "mode y x"]) -> Float[Tensor, "y x"]:
+    """Return the variance of the probe's pixels in its prior: the power of all modes, blurred."""
+    power = intensity(probe).sum(dim=0)
+    waves = torch.fft.fftfreq(probe.shape[-1])
+    blur = torch.exp(-2 * (torch.pi * ENVELOPE_BLUR_PX) ** 2 * (waves[:, None] ** 2 + waves**2))
+    smooth = torch.fft.ifft2(torch.fft.fft2(power) * blur).real.clamp_min(0)
+    return smooth + ENVELOPE_FLOOR * smooth.max()
 
 
 def _orthogonal(probe: Complex[Tensor, "mode y x"]) -> Complex[Tensor, "mode y x"]:

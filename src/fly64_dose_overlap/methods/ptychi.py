@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fly64_dose_overlap.errors import StudyError
@@ -38,15 +39,22 @@ Algorithm = Literal["lsqml", "rpie", "epie", "autodiff"]
 _NEVER = 2**31
 _OWN_SHIFT = ForwardModel.shift_unique_probes
 
+PROBE_FROM, POSITIONS_FROM = 0.1, 0.3
+"""Part of its epochs from which on pty-chi corrects a probe and positions, if they are unknown."""
 LEAST_LOST, MOST_LOST = 0.01, 0.9
 """Part of the photons that a mask of all frames leaves out: from the first on it is said, from the second
 on nothing is reconstructed."""
 
 
 class PtychiIteration(Iteration):
-    """One setting of pty-chi. Probe and positions are fixed, and the forward model is its own."""
+    """One setting of pty-chi, whose forward model is its own.
+
+    Probe and positions are fixed, unless the scan says that they are unknown: then it corrects them by
+    its own means. It takes the light of all frames for the same.
+    """
 
     threaded = False
+    refines = True
     algorithm: ClassVar[Algorithm]
     """``lsqml`` (Odstrcil et al., Opt. Express 26, 3108, 2018) with its Gaussian noise model; ``rpie``
     and ``epie`` (Maiden et al., Optica 4, 736, 2017); ``autodiff``, gradient descent on the Poisson
@@ -94,6 +102,8 @@ class PtychiIteration(Iteration):
         if scan.background is not None:
             problem = "pty-chi knows no background, and takes it for light that the object scattered"
             warnings.warn(f"{self.label}: {problem}", stacklevel=2)
+        if scan.unknown.flux:
+            warnings.warn(f"{self.label} takes the light of all frames for the same", stacklevel=2)
         self._require_light(scan)
         task_seed = torch_seed(seed, "ptychi", self.name)
         state = _GlobalState(task_seed)
@@ -103,11 +113,12 @@ class PtychiIteration(Iteration):
             with state.swapped_in():
                 task.run(1)
                 obj: Tensor = task.get_data("object")[0]
+                found = State(obj, *_found(task, scan))
             if not bool(torch.isfinite(torch.view_as_real(obj)).all()):
                 problem = f"the object is not finite after epoch {epoch}"
                 hint = "do probe and counts belong together? with rPIE and ePIE, take fewer frames per batch"
                 raise StudyError(f"pty-chi {self.name}", problem, hint)
-            yield State(obj)
+            yield found
 
 
 class _GlobalState:
@@ -217,7 +228,7 @@ def build_task(method: PtychiIteration, scan: Scan, seed: int) -> Any:
     if (valid := _valid_pixels(scan)) is not None:
         counts *= valid  # LSQML's step lengths heed the counts of all pixels
     task: Any = _Task(
-        _options(method, scan.side, method.step / overlap(scan) ** 0.5),
+        _options(method, scan, method.step / overlap(scan) ** 0.5),
         diffraction_data=counts,
         object_data=flat_object(scan)[None],
         probe_data=(torch.from_numpy(scan.probe) / scan.side)[None],
@@ -240,8 +251,20 @@ def overlap(scan: Scan) -> float:
     return float(scan.illumination().max() / power.max())
 
 
-def _options(method: PtychiIteration, side: int, step: float) -> Any:
-    """Switch off all that would change the probe, the positions or the scale of the object."""
+def _found(task: Any, scan: Scan) -> tuple[Tensor | None, NDArray[np.float64] | None]:
+    """Return the probe and the positions of a task where it looks for them; a window stays on the grid."""
+    probe = positions = None
+    if scan.unknown.probe:
+        probe = (task.get_data("probe")[0] * scan.side).to(torch.complex64)
+    if scan.unknown.positions_px:
+        corner = scan.side // 2
+        most = np.array(scan.object_shape) - scan.side + corner + 0.499
+        positions = np.clip(task.get_data("probe_positions").double().numpy(), corner - 0.499, most)
+    return probe, positions
+
+
+def _options(method: PtychiIteration, scan: Scan, step: float) -> Any:
+    """Switch off all that would change the scale of the object, or what is known."""
     classes = {
         "lsqml": api.LSQMLOptions,
         "rpie": api.RPIEOptions,
@@ -249,6 +272,7 @@ def _options(method: PtychiIteration, side: int, step: float) -> Any:
         "autodiff": api.AutodiffPtychographyOptions,
     }
     options: Any = classes[method.algorithm]()
+    side, unknown, epochs = scan.side, scan.unknown, method.settings.epochs
     options.data_options.fft_shift = False
     obj, probe, solver = options.object_options, options.probe_options, options.reconstructor_options
     # A position names the pixel under [N/2, N/2], for pty-chi the middle of the patch.
@@ -256,11 +280,20 @@ def _options(method: PtychiIteration, side: int, step: float) -> Any:
     obj.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
     obj.remove_object_probe_ambiguity.enabled = False
     obj.build_preconditioner_with_all_modes = True
-    probe.optimizable = False
-    probe.orthogonalize_incoherent_modes.enabled = False
+    probe.optimizable = unknown.probe
+    probe.orthogonalize_incoherent_modes.enabled = unknown.probe and len(scan.probe) > 1
     probe.orthogonalize_opr_modes.enabled = False
-    # The illumination is mapped anew in epochs after this one, as if the probe had changed.
-    probe.optimization_plan.start = _NEVER
+    if unknown.probe:
+        probe.optimization_plan.start = round(PROBE_FROM * epochs)
+        probe.power_constraint.enabled = True
+        probe.power_constraint.probe_power = float((np.abs(scan.probe) ** 2).sum(dtype=np.float64)) / side**2
+    else:
+        # The illumination is mapped anew in epochs after this one, as if the probe had changed.
+        probe.optimization_plan.start = _NEVER
+    if unknown.positions_px:
+        position = options.probe_position_options
+        position.optimizable = True
+        position.optimization_plan.start = round(POSITIONS_FROM * epochs)
     solver.batch_size = method.batch_frames
     solver.default_device = api.Devices.CPU
     solver.allow_nondeterministic_algorithms = False

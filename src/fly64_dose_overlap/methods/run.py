@@ -32,10 +32,10 @@ def run_method(method: Method, scan: Scan, stop: HeldOut) -> Iterator[tuple[Reco
     StudyError
         If the method gives no result, or one that does not fit the scan or is not finite.
     """
-    scan = method.taken(scan)
-    reached, window = scan.cropped()
     result: Any = None
     with one_torch_thread():
+        scan = method.taken(scan)
+        reached, window = scan.cropped()
         for result in method.results(reached.lent(), stop):
             if not isinstance(result, Result):
                 raise StudyError(method.label, f"results must yield Result, got {described(result)}")
@@ -57,6 +57,7 @@ def _reconstruction(result: Result, scan: Scan, window: tuple[slice, slice]) -> 
         obj=embedded(result.state.obj.cpu().numpy(), window, scan.object_shape),
         probe=scan.probe if probe is None else probe.cpu().numpy(),
         positions_px=scan.positions_px if positions is None else positions,
+        flux=scan.flux,
         loss=check_reals(result.label, LOSS, np.array(result.loss)),
         settings=result.settings,
         record=with_step(scan.record, "reconstruct", result.label, **result.settings),

@@ -85,6 +85,7 @@ def illumination(
     probe: Complex[NDArray[np.complexfloating], "mode y x"],
     positions_px: Float[NDArray[np.float64], "frame 2"],
     object_shape: tuple[int, int],
+    flux: Float[NDArray[np.float64], " frame"] | None = None,
 ) -> Float[NDArray[np.float64], "h w"]:
     """Return the photons that fall on each object pixel: n(r) = sum_j abs(P(r - r_j))^2.
 
@@ -95,6 +96,8 @@ def illumination(
     positions_px : (frame, 2) float64, object pixels
     object_shape : (int, int)
         Rows and columns of the object.
+    flux : (frame,) float64, optional
+        Light of each frame, in that of the probe; all have it if not given.
 
     Returns
     -------
@@ -118,6 +121,8 @@ def illumination(
         block = slice(first, first + FRAMES_PER_BLOCK)
         moved = shifted_probes(probe, shifts[block])
         power = (moved.real**2 + moved.imag**2).sum(axis=1, dtype=np.float64)
+        if flux is not None:
+            power *= flux[block, None, None]
         for (top, left), each in zip((corners[block] + side).tolist(), power, strict=True):
             total[top : top + side, left : left + side] += each
     return total[side:-side, side:-side].copy()

@@ -1,7 +1,7 @@
-"""Poisson deviance of all frames of a scan and its gradient by object, probe and positions.
+"""Poisson deviance of all frames of a scan and its gradient by object, probe, positions and flux.
 
-A frame's own probe is the shared one, shifted by what its position leaves of a whole pixel: a
-product in Fourier space. So one gradient by each frame's own probe gives those by both.
+A frame's own probe is the shared one in the frame's light, shifted by what its position leaves of a
+whole pixel: a product in Fourier space. So one gradient by each frame's own probe gives those by all three.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ class Unknowns:
     probe : (mode, y, x) complex64, sqrt(photons)
     shifts_px : (frame, 2) float64, object pixels
         Of each frame's probe along (y, x), from the whole position of its window.
+    log_flux : (frame,) float64
+        Logarithm of each frame's light, in that of the probe.
     """
 
     obj: Complex[Tensor, "h w"]
     probe: Complex[Tensor, "mode y x"]
     shifts_px: Float[NDArray[np.float64], "frame 2"]
+    log_flux: Float[NDArray[np.float64], " frame"]
 
 
 def joint_likelihood(
@@ -46,7 +49,7 @@ def joint_likelihood(
     Parameters
     ----------
     model : ScanModel
-        On the processor; of it the windows and the detector are used, and neither probe nor shifts.
+        On the processor; of it the windows and the detector are used, and neither probe, shifts nor flux.
     counts : (frame, y, x), photons
     at : Unknowns
     background : float, photons per detector pixel, > 0
@@ -66,12 +69,16 @@ def joint_likelihood(
     if model.detector.background is not None:
         dark += model.detector.background.ravel()
 
-    def work(frames: slice) -> tuple[NDArray[np.float64], Tensor, Tensor, NDArray[np.float64]]:
+    amplitudes = torch.from_numpy(np.exp(at.log_flux / 2).astype(np.float32))
+
+    def work(
+        frames: slice,
+    ) -> tuple[NDArray[np.float64], Tensor, Tensor, NDArray[np.float64], NDArray[np.float64]]:
         onto, of_probe = window(model, frames), torch.zeros_like(spectrum)
         rows, columns = model.reach(frames)
         low = np.array([rows.start, columns.start])
         count = frames.stop - frames.start
-        sums, of_shifts = np.empty(count), np.empty((count, 2))
+        sums, of_shifts, of_flux = np.empty(count), np.empty((count, 2)), np.empty(count)
         # Written over and over: memory taken anew for every batch would cost more than the work.
         space = torch.empty(2, FRAMES_PER_BATCH, *at.probe.shape, dtype=at.probe.dtype)
         pixels = torch.empty(3, FRAMES_PER_BATCH, side**2)
@@ -84,6 +91,7 @@ def joint_likelihood(
                 )
                 for axis in (0, 1)
             )
+            y *= amplitudes[batch, None]
             ramps = (y[:, :, None] * x[:, None, :])[:, None]
             probes = torch.fft.ifft2(spectrum * ramps).mul_(centre)
             wave, field = space[:, :size]
@@ -108,10 +116,11 @@ def joint_likelihood(
             along = (field.conj() * spectrum).sum(dim=1)
             for axis, waves in enumerate((slope[:, None], slope)):
                 of_shifts[here, axis] = (along * waves).real.sum(dim=(1, 2), dtype=torch.float64) * scale
-        return sums, onto, of_probe, of_shifts
+            of_flux[here] = along.real.sum(dim=(1, 2), dtype=torch.float64) * (scale / 2)
+        return sums, onto, of_probe, of_shifts, of_flux
 
     found = in_parts(work, frame_parts(model.frames))
-    sums, windows, of_probe, of_shifts = zip(*found, strict=True)
+    sums, windows, of_probe, of_shifts, of_flux = zip(*found, strict=True)
     probe = torch.fft.ifft2(torch.stack(of_probe).sum(dim=0))
-    gradient = Unknowns(total(model, windows), probe, np.concatenate(of_shifts))
+    gradient = Unknowns(total(model, windows), probe, np.concatenate(of_shifts), np.concatenate(of_flux))
     return float(np.concatenate(sums).sum()), gradient

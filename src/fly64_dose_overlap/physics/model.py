@@ -45,6 +45,8 @@ class ScanModel:
     object_shape : (int, int)
         Rows and columns.
     detector : Detector, optional
+    flux : (frame,) float64, optional
+        Light of each frame, in that of the probe; all have it if not given.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class ScanModel:
         positions_px: Float[NDArray[np.float64], "frame 2"],
         object_shape: tuple[int, int],
         detector: Detector | None = None,
+        flux: Float[NDArray[np.float64], " frame"] | None = None,
     ) -> None:
         self.probe = probe
         self.detector = Detector() if detector is None else detector
@@ -68,7 +71,7 @@ class ScanModel:
         if np.any(self.corners < 0) or np.any(self.corners + self.side > np.array(object_shape)):
             raise ValueError(f"a {self.side} px window lies outside the object {object_shape}")
         self._places = torch.from_numpy(np.insert(self.corners, 0, 0, axis=1).T).to(probe.device)
-        self._probe = probe.cpu().numpy()
+        self._probe, self._flux = probe.cpu().numpy(), flux
         self._centring = centring(self.side, probe).cpu().numpy()
         needed = self.frames * probe.numel() * probe.element_size()
         self._kept = self._shifted(slice(None)) if needed <= KEPT_PROBES_BYTES else None
@@ -81,7 +84,7 @@ class ScanModel:
             yield slice(first, min(first + size, stop))
 
     def probes(self, frames: slice | Int[NDArray[np.int64], " frame"]) -> Complex[Tensor, "frame mode y x"]:
-        """Return the probe of some frames, shifted, and with the phases that centre its far field."""
+        """Return the probe of some frames, shifted, in their light, with phases that centre its far field."""
         if self._kept is None:
             return self._shifted(frames)
         return self._kept[frames if isinstance(frames, slice) else torch.from_numpy(frames)]
@@ -90,6 +93,8 @@ class ScanModel:
         # Centred only then: the ramp of a shift needs the probe's own frequencies.
         shifted = shifted_probes(self._probe, self._shifts[frames])
         shifted *= self._centring
+        if self._flux is not None:
+            shifted *= np.sqrt(self._flux[frames]).astype(np.float32)[:, None, None, None]
         return torch.from_numpy(shifted).to(self.probe.device)
 
     def pixels(self, frames: slice | Int[NDArray[np.int64], " frame"], fraction: float = 1.0) -> Pixels:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 
@@ -17,10 +18,11 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.mending import FRAME_TURNS, subsets, turn_line, turned
 from fly64_dose_overlap.methods.posterior import Posterior
 from fly64_dose_overlap.parallel import one_torch_thread
-from fly64_dose_overlap.physics.likelihood import scan_deviance
+from fly64_dose_overlap.physics.likelihood import poisson_deviance
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.report.drawing import figure, write_png
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scores.fit import fit
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.dispersion import dispersion
 from fly64_dose_overlap.study.geometry import resolve_diameter
@@ -33,6 +35,9 @@ FRAMES_TRIED = 300
 EPOCHS_TRIED = 20
 LEAST_MARGIN = 3e-3
 """Of the deviance of the next orientation, for one to be called the best."""
+LEAST_TOLD, MOST_LEFT = 0.1, 0.3
+"""By what part the deviance of the mean frame must exceed that of noise for it to tell whether an orientation
+fits, and what part of this one that fits may leave."""
 HELD_OUT = 0.1
 """Part of their photons that judges."""
 
@@ -69,7 +74,8 @@ def described(scan: Scan) -> Iterator[str]:
     if optics is not None:
         yield f"wavelength: {optics.wavelength_m * 1e9:.4g} nm"
     blind = int((~scan.always_counting).sum())
-    yield f"mask: {blind} of {scan.side**2} pixels do not count in every frame"
+    each = "" if scan.mask is None or scan.mask.ndim == 2 else " in some frame or other"
+    yield f"mask: {blind} of {scan.side**2} pixels do not count{each}"
     if scan.background is not None:
         yield f"background: {float(scan.background.sum()):.4g} photons per frame"
     unknown = [name for name, value in (("optics", optics), ("mask", scan.mask)) if value is None]
@@ -109,6 +115,8 @@ class Turn:
     """What is turned; empty for the file as it is."""
     deviance: float
     """Mean Poisson deviance per detector pixel."""
+    floor: float
+    """What noise alone leaves of it."""
 
 
 TRIED: tuple[TurnName, ...] = (*FRAME_TURNS[:3], "conjugate_probe")
@@ -133,24 +141,35 @@ def judged(scan: Scan, obj: NDArray[np.complex64], mend: MendParams = NOTHING_TO
             yield f"misfit {each.misfit:.4g}: {_in_words(each.changes, mend)}{marks}"
         yield "a misfit of 1 is that of the mean frame"
         return
-    found = sorted(turns(scan), key=lambda each: each.deviance)
-    margin = found[1].deviance / found[0].deviance - 1
+    ways, mean = turns(scan)
+    found = sorted(ways, key=lambda each: each.deviance)
+    best, margin = found[0], found[1].deviance / found[0].deviance - 1
+    left, told = best.deviance - best.floor, mean - best.floor
+    fits = told < LEAST_TOLD * best.floor or left < MOST_LEFT * told
     for each in found[:5]:
-        best = " (best)" if each is found[0] and margin > LEAST_MARGIN else ""
-        marks = f"{best}{'' if each.changes else ' (the file)'}"
+        first = " (best)" if each is best and fits and margin > LEAST_MARGIN else ""
+        marks = f"{first}{'' if each.changes else ' (the file)'}"
         yield f"deviance {each.deviance:.5f}: {_in_words(each.changes, mend)}{marks}"
     yield (
         f"of photons held out, after {EPOCHS_TRIED} epochs of ML; the next is {margin:.2%} worse"
         f"{'' if margin > LEAST_MARGIN else ', which is too little to tell one'}"
     )
+    if not fits:
+        yield (
+            f"none of these fits: the mean of all frames has {mean:.5f}, noise alone {best.floor:.5f}. Not "
+            "tried are the order of frames (advance_frames, delay_frames, reverse_frames), the place of the "
+            "zero frequency (shift_frames), the probe, and unit and scale of positions"
+        )
 
 
 def _in_words(changes: tuple[TurnName, ...], mend: MendParams) -> str:
     return turn_line(changes, mend) if changes else "as it is"
 
 
-def turns(scan: Scan) -> list[Turn]:
+def turns(scan: Scan) -> tuple[list[Turn], float]:
     """Reconstruct the middle of a scan in each orientation of its frames, and compare held-out photons.
+
+    Beside them stands the deviance of the frames' own mean, which needs no orientation.
 
     No object is needed. Tried are the eight ways to turn and flip the frames against the positions. The
     conjugate probe with frames turned by half a turn gives the conjugate object and the same frames: of
@@ -174,8 +193,13 @@ def turns(scan: Scan) -> list[Turn]:
         for changes in track(iter(ways), total=len(ways), label="orientations", unit="orientation"):
             first, second = (_turned(each, changes) for each in (fitted, held))
             *_, obj = islice(Posterior()(first), EPOCHS_TRIED)
-            found.append(Turn(changes, scan_deviance(second.model, second.counts, obj)))
-    return found
+            left = fit(second.model, second.counts, obj, generator(0, "inspect", "floor"))
+            found.append(Turn(changes, left.deviance, left.deviance_floor))
+    fitted_mean = np.asarray(fitted.counts[:]).mean(axis=0) * np.float32(HELD_OUT / (1 - HELD_OUT))
+    expected, seen = torch.from_numpy(fitted_mean), torch.from_numpy(np.asarray(held.counts[:]))
+    seen = held.model.pixels(slice(0, len(held))).filled(seen, expected.expand_as(seen))
+    part = seen.numel() / held.detector.counting(len(held), held.side)
+    return found, float(poisson_deviance(expected.expand_as(seen), seen)) * part
 
 
 def _turned(scan: Scan, changes: tuple[TurnName, ...]) -> Scan:

@@ -248,7 +248,7 @@ def one(
     params = load_params(params_file)
     made = method_of(method, params.methods, params_file)
     known = model if isinstance(made, Learned) and model is not None and model.is_file() else None
-    settings = [params.calibration.model_dump(), params.stops.model_dump(), params.seed, gridsize]
+    settings = [params.instrument.model_dump(), params.stops.model_dump(), params.seed, gridsize]
     digests = [sha256_of(data), known and sha256_of(known), code_of_method(method)]
     key = work_key(task, made.settings.model_dump(), *settings, *digests)
     result_file = folder / "result.json"
@@ -266,14 +266,14 @@ def one(
             folder / BUNDLE,
             folder / "curves",
             seed=params.seed,
-            calibration=params.calibration,
+            instrument=params.instrument,
             gridsize=gridsize,
             neighbor_count=params.overlap.neighbor_count,
         ) as outcome:
             result = {"key": key, "bundle": BUNDLE, **outcome, "files": _files_made(folder)}
             write_json_atomic(result_file, result)
     else:
-        reconstruct_by(made, data, folder, stops=params.stops, calibration=params.calibration, bundle=model)
+        reconstruct_by(made, data, folder, stops=params.stops, instrument=params.instrument, bundle=model)
         write_json_atomic(result_file, {"key": key, "files": _files_made(folder)})
 
 

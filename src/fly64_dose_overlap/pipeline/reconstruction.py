@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fly64_dose_overlap.config import CalibrationParams, StopParams
+from fly64_dose_overlap.config import InstrumentParams, StopParams
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_scan
 from fly64_dose_overlap.files.product import write_products
@@ -15,7 +15,7 @@ from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.run import run_method
 from fly64_dose_overlap.pipeline.repository import repository_root
 from fly64_dose_overlap.pipeline.timings import record_timing
-from fly64_dose_overlap.study.calibration import with_calibration_errors
+from fly64_dose_overlap.study.calibration import as_told
 from fly64_dose_overlap.timing import Timing
 
 
@@ -25,15 +25,15 @@ def reconstruct_by(
     folder: Path,
     *,
     stops: StopParams,
-    calibration: CalibrationParams,
+    instrument: InstrumentParams,
     bundle: Path | None = None,
 ) -> None:
     """Write everything that a method makes of a dataset to a folder, as NPZ files and as products.
 
-    The method sees no object of the dataset, and is told the scan with its errors of
-    ``calibration``. ``bundle`` is the model of a learned method.
+    The method sees no object of the dataset, and is told the scan as ``instrument`` has
+    it. ``bundle`` is the model of a learned method.
     """
-    scan = with_calibration_errors(read_scan(data), calibration, where=str(data))
+    scan = as_told(read_scan(data), instrument, where=str(data))
     if isinstance(method, Learned) and bundle is not None:
         method.load(bundle)
     stop = HeldOut(stops.held_out_fraction, stops.patience, stops.seed)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.config import ReferenceParams
+from fly64_dose_overlap.config import NOTHING_TO_REFINE, ReferenceParams, RefineParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
+from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.map import MaximumAPosteriori
 from fly64_dose_overlap.methods.run import run_method
@@ -25,10 +25,11 @@ from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.provenance import MEASURED, with_step
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
-from fly64_dose_overlap.scores.fit import Fit, fit
+from fly64_dose_overlap.scores.fit import fit_of_others
 from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.region import scan_region
 from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.study.calibration import unknown
 from fly64_dose_overlap.study.dose import require_measured
 from fly64_dose_overlap.study.gauge import in_standard_gauge
 from fly64_dose_overlap.study.measured import scan_of
@@ -54,12 +55,18 @@ class Reference:
     halves agree."""
 
 
-def make_reference(base: BaseSet, params: ReferenceParams, doses: Sequence[int] = ()) -> Reference:
+def make_reference(
+    base: BaseSet,
+    params: ReferenceParams,
+    doses: Sequence[int] = (),
+    refine: RefineParams = NOTHING_TO_REFINE,
+) -> Reference:
     """Divide the photons of measured frames, and reconstruct their object from the first part.
 
-    The weight of the prior is found by held-out photons, in each half anew: halves share nothing
-    but probe and positions. The power of the probe is set to the photons that were counted, and the gauge
-    is that of `in_standard_gauge`.
+    The weight of the prior is found by held-out photons, in each half anew, and so is what ``refine``
+    says is to be found: halves share nothing but the probe and positions that they begin with. The
+    power of the probe is set to the photons that were counted, and the gauge is that of
+    `in_standard_gauge`.
 
     Raises
     ------
@@ -78,6 +85,7 @@ def make_reference(base: BaseSet, params: ReferenceParams, doses: Sequence[int] 
         )
         raise StudyError("reference", problem, f"it takes {LEAST_PHOTONS}: measure longer, or more frames")
     first, rest = scan.divide(params.fraction, generator(params.seed, "reference", "divide"))
+    first = replace(first, unknown=unknown(refine))
     require_measured(max(doses, default=0), rest.photons_per_frame)
     region = scan_region(first.illumination(), first.positions_px, EVALUATION.region_threshold)
     upsampling, inside = EVALUATION.registration_upsampling, region.rectangle
@@ -86,9 +94,11 @@ def make_reference(base: BaseSet, params: ReferenceParams, doses: Sequence[int] 
         problem = f"{len(scan)} frames light {height} x {width} object pixels evenly"
         hint = f"halves are compared on {LEAST_SIDE_PX} x {LEAST_SIDE_PX} at least"
         raise StudyError("reference", problem, hint)
-    obj, settings = _reconstructed(first, params, "reference")
+    whole = _reconstructed(first, params, "reference")
     halves = first.divide(0.5, generator(params.seed, "reference", "halves"))
-    pair = [_reconstructed(half, params, f"half {n} of the reference")[0] for n, half in enumerate(halves, 1)]
+    pair = [
+        _reconstructed(half, params, f"half {n} of the reference").obj for n, half in enumerate(halves, 1)
+    ]
     aligned = align_to(pair[0], pair[1], region, upsampling=upsampling).field
     curve = fourier_ring_correlation(pair[0][inside], aligned[inside])
     figures = {
@@ -98,17 +108,16 @@ def make_reference(base: BaseSet, params: ReferenceParams, doses: Sequence[int] 
         "frames": len(scan),
         "modes": len(probe),
         "method": MaximumAPosteriori.name,
-        "settings": settings,
-        "fit": _summary(fit(first.model, first.counts, torch.from_numpy(obj), generator(params.seed, "fit"))),
-        "fit_of_other_photons": _summary(
-            fit(rest.model, rest.counts, torch.from_numpy(obj), generator(params.seed, "fit"))
-        ),
+        "settings": whole.settings,
+        "refine": refine.model_dump(),
+        "fit": _fit(whole, first, first, params.seed),
+        "fit_of_other_photons": _fit(whole, rest, first, params.seed),
         "frc_of_halves_nyquist": {name: cutoff(curve, name) for name in ("half-bit", "one-seventh")},
     }
     photons = {key: figures[key] for key in ("photons_per_frame", "study_photons_per_frame")}
     what = "reconstruct the object from a part of the photons"
     record = with_step(base.record, MEASURED, what, **params.model_dump(), **photons)
-    gauged = in_standard_gauge(replace(base, obj=obj, record=record))
+    gauged = in_standard_gauge(replace(base, obj=whole.obj, record=record))
     study, held = (
         _with_part(gauged, part, share)
         for part, share in ((rest, 1 - params.fraction), (first, params.fraction))
@@ -128,15 +137,16 @@ def _with_part(gauged: BaseSet, part: Scan, share: float) -> Scan:
     return replace(part, probe=probe, record=gauged.record)
 
 
-def _reconstructed(
-    scan: Scan, params: ReferenceParams, what: str
-) -> tuple[NDArray[np.complex64], dict[str, Any]]:
+def _reconstructed(scan: Scan, params: ReferenceParams, what: str) -> Reconstruction:
     say(f"reference: {what} from {scan.photons_per_frame:.4g} photons per frame")
     method = MaximumAPosteriori(MaximumAPosteriori.Settings.model_validate({"epochs": params.epochs}))
     ((found, _),) = run_method(method, scan, HeldOut(seed=params.seed))
-    return found.obj, found.settings
+    return found
 
 
-def _summary(found: Fit) -> dict[str, float]:
+def _fit(found: Reconstruction, scan: Scan, own: Scan, seed: int) -> dict[str, float]:
+    """Return how well what was found in its ``own`` photons explains those of a scan of the same frames."""
+    moved = replace(scan, positions_px=found.positions_px, flux=found.flux)
+    fit = fit_of_others(moved, found.obj, found.probe, own, generator(seed, "fit"))
     names = ("deviance", "deviance_floor", "r_factor", "r_floor", "chi_square", "divergence")
-    return {name: getattr(found, name) for name in names}
+    return {name: getattr(fit, name) for name in names}

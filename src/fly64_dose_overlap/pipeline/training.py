@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fly64_dose_overlap.config import CalibrationParams
+from fly64_dose_overlap.config import InstrumentParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_scan, read_truth
@@ -18,7 +18,7 @@ from fly64_dose_overlap.pipeline.repository import CHECKPOINTS, repository_root,
 from fly64_dose_overlap.pipeline.timings import record_timing
 from fly64_dose_overlap.provenance import MEASURED, steps
 from fly64_dose_overlap.scores.monitor import TruthMonitor
-from fly64_dose_overlap.study.calibration import with_calibration_errors
+from fly64_dose_overlap.study.calibration import as_told
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def train_method(
     curves: Path | None,
     *,
     seed: int,
-    calibration: CalibrationParams,
+    instrument: InstrumentParams,
     gridsize: int,
     neighbor_count: int,
 ) -> Generator[dict[str, Any]]:
@@ -39,8 +39,8 @@ def train_method(
     The name of their folder depends on everything that the training does: none leaks into
     another cell, and a copy of the repository that DVC's queue works in finds its own again.
 
-    The dataset must have groups of ``gridsize`` and ``neighbor_count``; ``calibration`` are the
-    errors of what the method is told, ``bundle`` is the file of the model and ``curves`` the
+    The dataset must have groups of ``gridsize`` and ``neighbor_count``; ``instrument`` is
+    what the method is told of it and may find, ``bundle`` is the file of the model and ``curves`` the
     folder of the curves.
     """
     if not isinstance(method, Learned):
@@ -49,8 +49,8 @@ def train_method(
     if method.needs_truth and MEASURED in steps(scan.record):
         problem = "learns from the true object, and nobody knows that of measured frames"
         raise StudyError(method.name, problem, "take it out of learned")
-    told, window = with_calibration_errors(scan, calibration, where=str(data)).cropped()
-    settings = [method.name, method.settings.model_dump(), calibration.model_dump(), seed]
+    told, window = as_told(scan, instrument, where=str(data)).cropped()
+    settings = [method.name, method.settings.model_dump(), instrument.model_dump(), seed]
     key = work_key(*settings, sha256_of(data), code_of_method(method.name))
     root = repository_root(Path.cwd())
     checkpoints = root / CHECKPOINTS / key

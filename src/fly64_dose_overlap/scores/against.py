@@ -51,7 +51,7 @@ class Against:
 
     def fit(self, found: Reconstruction, scan: Scan) -> dict[str, float]:
         """Return how well a reconstruction of the scan explains photons that no method saw."""
-        held = replace(self.held, positions_px=found.positions_px)
+        held = replace(self.held, positions_px=found.positions_px, flux=found.flux)
         misfit = fit_of_others(held, found.obj, found.probe, scan, generator(0, "fit"))
         return {
             "deviance": misfit.deviance,

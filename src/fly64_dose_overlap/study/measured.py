@@ -122,6 +122,14 @@ def orientation_doubt(scan: Scan, obj: NDArray[np.complex64], mend: MendParams =
         return ""
     found = orientations(scan, obj)
     given, best = found[0], best_of(found)
+    if best is given and given.misfit <= 1:
+        return ""
+    mirrored = orientations(scan, obj.conj())[0].misfit
+    if mirrored < min(best.misfit, 1):
+        return (
+            "its own object is the conjugate of what probe, positions and frames say, "
+            f"misfit {mirrored:.3g} instead of {given.misfit:.3g}: conjugate the object in the file"
+        )
     if best is not given and best.misfit < 1:
         return (
             f"its own object explains the frames better with {turn_line(best.changes, mend)}, "

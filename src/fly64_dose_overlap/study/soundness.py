@@ -37,6 +37,11 @@ FEW_PHOTONS = 50
 """What a count may exceed by chance."""
 SURE_PHOTONS = 300
 """Where the bare probe sends so many, an object leaves some."""
+MOST_BLIND = 0.5
+"""Part of the pixels that a mask may leave out before it is taken for one that is inverted."""
+MOST_AT_TOP, NEAR_TOP = 10, 0.9
+"""Counts that may be the largest of all, and from which part of it on a count is near it: of those there are
+more, unless the detector saturates."""
 CHANCE = 1e-6
 """That a scan of Poisson counts is refused since a pixel counted the same in every frame."""
 MOST_COUNTS = 2.0**53
@@ -52,6 +57,10 @@ class _Photons(NamedTuple):
     high: Float[NDArray[np.float32], "y x"]
     divisor: int
     """Greatest common divisor of all counts."""
+    at_top: int
+    """Counts that are the largest of all."""
+    near_top: int
+    """Counts below that by no more than a tenth."""
 
 
 def require_sound(scan: Scan, *, stacklevel: int = 4) -> Scan:
@@ -104,12 +113,26 @@ def defects(scan: Scan, *, probe_in_photons: bool = True, mend: MendParams = NOT
         example = f"such as [{y}, {x}] with {photons.low[y, x]:.10g}: a mask?"
         hint = _masked(stuck, "these", scan, mend)
         raise StudyError("counts", f"{problem}, {example}", hint)
-    bright = photons.by_frame > OUTLIER * np.quantile(photons.by_frame, 0.9) + FEW_PHOTONS
+    usual = np.quantile(photons.by_frame, 0.9)
+    bright = (photons.by_frame > OUTLIER * usual + FEW_PHOTONS) & (usual > 0)
     # Of a frame that is too bright, single pixels outshine all others.
     found = [
         *(() if bright.any() else _odd_pixels(scan, photons.by_pixel, mend)),
         *off_centre(scan.probe, mend),
     ]
+    blind = 1 - float(_seen(scan).mean())
+    if blind > MOST_BLIND:
+        found.append(
+            f"{blind:.0%} of the pixels do not count: a mask is true where a pixel counts; is it inverted? "
+            "base.fields takes one that is true where none does under the name bad"
+        )
+    top = float(photons.high.max())
+    saturated = photons.at_top > max(MOST_AT_TOP, photons.near_top) and top > FEW_PHOTONS
+    if saturated and photons.divisor < 2:
+        found.append(
+            f"{photons.at_top} counts are {top:.10g}, and none is more: the detector saturates there, and "
+            "what it lacks is taken for the object's; measure with less light"
+        )
     powers = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
     if not powers.all():
         found.append(f"probe mode {int(np.argmin(powers))} is zero everywhere: leave it out")
@@ -195,8 +218,8 @@ def _add_up(scan: Scan) -> _Photons:
     by_frame: list[NDArray[np.float64]] = []
     by_pixel = np.zeros((scan.side, scan.side))
     low, high = np.full(by_pixel.shape, np.inf, np.float32), np.zeros(by_pixel.shape, np.float32)
-    divisor = 0
-    first = 0
+    divisor = first = at_top = near_top = 0
+    top = np.float32(0)
     for counts in scan.blocks():
         block = counts.astype(np.result_type(counts, np.float32), copy=False)
         for rule, bad in (
@@ -214,9 +237,16 @@ def _add_up(scan: Scan) -> _Photons:
         by_frame.append(block.sum(axis=(1, 2), dtype=np.float64))
         by_pixel += block.sum(axis=0, dtype=np.float64)
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+        largest = block.max(initial=0)
+        if largest > top:
+            # Of a block whose largest count is far below that of another nothing is near.
+            near_top = at_top = 0
+            top = largest
+        at_top += int(np.count_nonzero(block == top))
+        near_top += int(np.count_nonzero((block >= NEAR_TOP * top) & (block < top)))
         if divisor != 1:
             divisor = int(np.gcd.reduce(block.astype(np.int64), axis=None, initial=divisor))
-    return _Photons(np.concatenate(by_frame), by_pixel, low, high, divisor)
+    return _Photons(np.concatenate(by_frame), by_pixel, low, high, divisor, at_top, near_top)
 
 
 def _odd_pixels(scan: Scan, photons: NDArray[np.float64], mend: MendParams) -> Iterator[str]:

@@ -22,7 +22,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
         cells.view_file(params.dose, params.view, "test"),
         cells.halves_folder(method),
         stops=params.stops,
-        calibration=params.calibration,
+        instrument=params.instrument,
         seed=params.seed,
     )
 

@@ -32,7 +32,7 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         say("reference: frames are simulated from an object, which is the truth")
     else:
         with one_torch_thread():
-            found = make_reference(base, settings, params.doses)
+            found = make_reference(base, settings, params.doses, params.refine)
         figures = found.figures
         write_base(cells.MEASURED_FILE, found.study)
         write_scan(cells.HELD_FILE, found.held, found.study.obj)

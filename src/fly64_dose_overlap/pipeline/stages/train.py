@@ -26,7 +26,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
         bundle,
         cells.curves_folder(method),
         seed=params.seed,
-        calibration=params.calibration,
+        instrument=params.instrument,
         gridsize=params.overlap.views[params.view].gridsize,
         neighbor_count=params.overlap.neighbor_count,
     ) as outcome:

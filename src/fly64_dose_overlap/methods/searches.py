@@ -1,0 +1,122 @@
+"""What is found by trying: a defocus of the probe, and positions that lie far from where they should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fly64_dose_overlap.methods.posterior import FIRST_WEIGHT, Posterior, weight_of
+from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.scan import Scan
+
+SEARCHED_FRAMES = 256
+"""About the middle of a scan, by which a defocus is found."""
+OBJECT_ITERATIONS = 15
+"""On the object, with the probe at one defocus."""
+CURVATURE = 1.0
+"""Step of the search for a defocus: phase at the root mean square frequency of the probe, rad."""
+STEPS = 5
+"""Tried to either side, and further where the best one is the last."""
+MOST_STEPS = 12
+OUTLIERS = 0.25
+"""Part of the frames, those that are explained worst, whose positions are searched."""
+REACH = 2.5
+"""To which a position is searched, in standard deviations."""
+
+
+def focused(scan: Scan) -> Scan:
+    """Return the scan with its probe propagated to where an object of few iterations explains frames best.
+
+    Along the axis the likelihood has valleys that no descent leaves.
+    """
+    middle = scan.positions_px.mean(axis=0)
+    nearest = np.argsort(((scan.positions_px - middle) ** 2).sum(axis=1), kind="stable")[:SEARCHED_FRAMES]
+    part = scan.frames(np.sort(nearest)).cropped()[0]
+    step = CURVATURE / (np.pi * _mean_square_frequency(scan.probe))
+    found: dict[int, float] = {}
+
+    def attempt(index: int) -> float:
+        if index not in found:
+            probe = defocused(scan.probe, index * step)
+            here = replace(part, probe=probe)
+            solver = Posterior(weight_of(FIRST_WEIGHT, here), background=1.0)
+            obj = next(islice(solver(here), OBJECT_ITERATIONS - 1, None))
+            found[index] = _values(here, obj, 1.0).sum()
+        return found[index]
+
+    for index in range(-STEPS, STEPS + 1):
+        attempt(index)
+    best = min(found, key=found.__getitem__)
+    while abs(best) < MOST_STEPS and best in (min(found), max(found)):
+        attempt(best + (1 if best > 0 else -1))
+        best = min(found, key=found.__getitem__)
+    at = float(best)
+    if best and best - 1 in found and best + 1 in found:
+        left, middle_value, right = (found[best + offset] for offset in (-1, 0, 1))
+        at += 0.5 * (left - right) / (left - 2 * middle_value + right)
+    return replace(scan, probe=defocused(scan.probe, at * step))
+
+
+def defocused(probe: Complex[NDArray[np.complex64], "mode y x"], curvature: float) -> NDArray[np.complex64]:
+    """Return a probe propagated on: exp(-i pi c u^2) at frequency u, cycles per pixel.
+
+    The curvature c is wavelength times distance over the square of the pixel.
+    """
+    waves = np.fft.fftfreq(probe.shape[-1]) ** 2
+    phase = np.exp(-1j * np.pi * curvature * (waves[:, None] + waves))
+    return np.fft.ifft2(np.fft.fft2(probe.astype(np.complex128)) * phase).astype(np.complex64)
+
+
+def _mean_square_frequency(probe: NDArray[np.complex64]) -> float:
+    power = (np.abs(np.fft.fft2(probe.astype(np.complex128))) ** 2).sum(axis=0)
+    waves = np.fft.fftfreq(probe.shape[-1]) ** 2
+    return float((power * (waves[:, None] + waves)).sum() / power.sum())
+
+
+def with_outliers_found(
+    scan: Scan, given_px: Float[NDArray[np.float64], "frame 2"], obj: Tensor, background: float
+) -> Scan:
+    """Return the scan with the positions of frames that are explained worst searched about the given ones."""
+    spread = scan.unknown.positions_px
+    photons = np.array([float(each.sum()) for block in scan.blocks() for each in block])
+    worst = np.argsort(-_values(scan, obj, background) / np.maximum(photons, 1), kind="stable")
+    chosen = np.sort(worst[: max(1, round(OUTLIERS * len(scan)))])
+    part, given = scan.frames(chosen), given_px[chosen]
+    low = np.full(2, scan.side // 2)
+    high = np.array(scan.object_shape) - scan.side + scan.side // 2
+
+    def value(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        away = ((positions - given) ** 2).sum(axis=1) / (2 * spread**2)
+        return _values(replace(part, positions_px=positions), obj, background) + away
+
+    where, best = part.positions_px.copy(), value(part.positions_px)
+    step = max(0.5, spread / 3)
+    offsets = step * np.arange(-np.ceil(REACH * spread / step), np.ceil(REACH * spread / step) + 1)
+    for y in offsets:
+        for x in offsets:
+            there = np.clip(given + np.array([y, x]), low, high)
+            better = (found := value(there)) < best
+            where[better], best[better] = there[better], found[better]
+    moved = int((np.hypot(*(where - part.positions_px).T) > 0.5).sum())
+    say(f"positions: {moved} of {len(scan)} frames are explained better elsewhere")
+    positions = scan.positions_px.copy()
+    positions[chosen] = where
+    return replace(scan, positions_px=positions)
+
+
+def _values(scan: Scan, obj: Tensor, background: float) -> Float[NDArray[np.float64], " frame"]:
+    """Return half the deviance of each frame, nats."""
+    model, found = scan.model, []
+    for frames in model.batches():
+        expected = model.expected(obj, frames)
+        seen = torch.from_numpy(np.asarray(scan.counts[frames], np.float32))
+        seen = model.pixels(frames).filled(seen, expected) + background
+        rate = expected + background
+        found.append((rate - seen + seen * (seen / rate).log()).sum(dim=(1, 2), dtype=torch.float64).numpy())
+    return np.concatenate(found)

@@ -1,0 +1,178 @@
+"""What is not right of a probe, of positions and of the light of frames is found with the object."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import fly64_dose_overlap as fdo
+from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.methods.registry import make_method
+from fly64_dose_overlap.methods.searches import defocused, focused
+
+SMALL: dict[str, Any] = {"seed": 1, "field_px": 80}
+QUICK: dict[str, Any] = {"seed": 1, "field_px": 30, "frame_side_px": 32, "defocus_um": 200}
+TOO_FAR: dict[str, Any] = {**QUICK, "defocus_um": 360}
+
+
+@cache
+def case(size: str = "quick") -> tuple[fdo.Scan, NDArray[np.complex64]]:
+    return fdo.simulate(1e4, **(QUICK if size == "quick" else SMALL))
+
+
+@cache
+def other_probe() -> NDArray[np.complex64]:
+    """Return the probe as it would be 80 % further from the focus."""
+    return fdo.simulate(1e4, **TOO_FAR)[0].probe
+
+
+def phase_db(result: fdo.Result, scan: fdo.Scan, truth: NDArray[np.complex64]) -> float:
+    """Return the score against the truth of the right scan."""
+    found = fdo.score(replace(result, scan=scan), truth).phase_psnr_db
+    assert found is not None
+    return found
+
+
+def alike(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> float:
+    """Return the overlap of two probes, 1 if they are the same but for a factor."""
+    return float(np.abs(np.vdot(first, second)) / np.linalg.norm(first) / np.linalg.norm(second))
+
+
+def flickering(spread: float) -> tuple[fdo.Scan, NDArray[np.float64]]:
+    """Return the scan with frames of more and less light, and that light."""
+    scan, truth = case()
+    rng = np.random.default_rng(3)
+    flux = np.exp(spread * rng.normal(size=len(scan)))
+    model, obj = replace(scan, flux=flux).model, torch.from_numpy(truth)
+    expected = torch.cat([model.expected(obj, frames) for frames in model.batches()]).numpy()
+    return replace(scan, counts=rng.poisson(expected).astype(np.float32)), flux
+
+
+def test_a_scan_of_which_all_is_known_is_given_as_it_is() -> None:
+    assert make_method("map").taken(case()[0]) is case()[0]
+
+
+def test_a_probe_out_of_focus_is_found() -> None:
+    scan, truth = case()
+    wrong = replace(scan, probe=other_probe())
+    blind = fdo.reconstruct(replace(wrong, unknown=fdo.Unknown(probe=True)), "map")
+    known, told = (phase_db(fdo.reconstruct(each, "map"), scan, truth) for each in (scan, wrong))
+    found = phase_db(blind, scan, truth)
+    assert found > known - 1
+    assert found > told + 2
+    power = (np.abs(blind.probe) ** 2).sum(), (np.abs(scan.probe) ** 2).sum()
+    assert power[0] == pytest.approx(power[1], rel=0.05)
+
+
+@pytest.mark.slow
+def test_positions_that_are_wrong_are_found() -> None:
+    scan, truth = case("small")
+    error = np.random.default_rng(0).normal(size=scan.positions_px.shape)
+    low, high = scan.positions_px.min(axis=0), scan.positions_px.max(axis=0)
+    wrong = replace(scan, positions_px=np.clip(scan.positions_px + error, low, high))
+    found = fdo.reconstruct(replace(wrong, unknown=fdo.Unknown(positions_px=1.0)), "map")
+    left = found.positions_px - scan.positions_px
+    assert (left - left.mean(axis=0)).std() < 0.2
+    assert phase_db(found, scan, truth) > phase_db(fdo.reconstruct(wrong, "map"), scan, truth) + 5
+    np.testing.assert_array_equal(found.probe, scan.probe)
+
+
+def test_the_light_of_each_frame_is_found() -> None:
+    scan, flux = flickering(0.1)
+    found = fdo.reconstruct(replace(scan, unknown=fdo.Unknown(flux=0.1)), "map")
+    assert found.flux is not None
+    assert np.log(found.flux).mean() == pytest.approx(0, abs=1e-6)
+    assert np.corrcoef(np.log(found.flux), np.log(flux))[0, 1] > 0.9
+    given = fdo.reconstruct(scan, "map")
+    assert given.flux is None
+    right, truth = case()
+    errors = [fdo.score(replace(each, scan=right), truth).complex_nrmse for each in (found, given)]
+    assert errors[0] < 0.6 * errors[1]
+    np.testing.assert_array_equal(found.probe, scan.probe)
+    np.testing.assert_array_equal(found.positions_px, scan.positions_px)
+
+
+def test_what_was_found_can_be_used_for_other_frames_of_the_object() -> None:
+    """A calibrated scan is known: no method looks again, and none of what it is given changes."""
+    scan, _ = case()
+    found = fdo.calibrate(replace(scan, probe=other_probe()), probe=True, positions_px=0.3, flux=0.02)
+    assert not found.unknown
+    assert make_method("map").taken(found) is found
+    dim = replace(fdo.thin(scan, 0.2), probe=found.probe * np.float32(0.2**0.5))
+    np.testing.assert_array_equal(fdo.reconstruct(dim, "ml", epochs=2).probe, dim.probe)
+
+
+def test_modes_are_orthogonal_and_the_strongest_first() -> None:
+    scan, _ = case()
+    second = 0.3 * np.roll(scan.probe, 3, axis=1)
+    modes = np.concatenate([second, scan.probe]).astype(np.complex64)
+    found = fdo.calibrate(replace(scan, probe=modes)).probe
+    powers = (np.abs(found) ** 2).sum(axis=(1, 2))
+    assert powers[0] > powers[1]
+    assert abs((found[0].conj() * found[1]).sum()) < 1e-3 * np.sqrt(powers.prod())
+
+
+def test_a_network_is_given_what_was_found() -> None:
+    wrong = replace(case()[0], probe=other_probe(), unknown=fdo.Unknown(probe=True))
+    found = fdo.reconstruct(wrong, "refined", epochs=1, steps_per_epoch=2, iterations=3, width=4, crop_px=32)
+    assert alike(found.probe, case()[0].probe) > alike(found.probe, other_probe())
+
+
+def test_halves_of_the_data_find_probes_of_their_own() -> None:
+    scan = replace(case()[0], probe=other_probe(), unknown=fdo.Unknown(probe=True))
+    with pytest.warns(UserWarning, match="halves of the frames only to"):
+        found = fdo.agreement(scan, "ml", epochs=5)
+    first, second = (each.probe for each in found.halves["thinned"])
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["lsqml", "rpie", "epie"])
+def test_pty_chi_looks_for_what_is_unknown_by_itself(name: str) -> None:
+    scan, _ = case()
+    wrong = replace(scan, positions_px=scan.positions_px.round())
+    found = fdo.reconstruct(replace(wrong, unknown=fdo.Unknown(positions_px=0.3)), name, epochs=20)
+    assert not np.array_equal(found.positions_px, wrong.positions_px)
+    np.testing.assert_array_equal(found.probe, scan.probe)
+    blind = replace(scan, probe=other_probe(), unknown=fdo.Unknown(probe=True))
+    found = fdo.reconstruct(blind, name, epochs=20)
+    assert alike(found.probe, scan.probe) > alike(other_probe(), scan.probe)
+    np.testing.assert_array_equal(found.positions_px, scan.positions_px)
+
+
+def test_a_focus_that_is_about_right_stays_so() -> None:
+    scan = replace(case()[0], unknown=fdo.Unknown(probe=True))
+    found = focused(scan).probe
+    assert alike(found, scan.probe) > 0.98
+    assert alike(found, scan.probe) > alike(other_probe(), scan.probe)
+
+
+def test_a_probe_propagated_there_and_back_is_the_same() -> None:
+    probe = case()[0].probe
+    there = defocused(probe, 5.0)
+    assert np.abs(there - probe).max() > 0.1 * np.abs(probe).max()
+    np.testing.assert_allclose(defocused(there, -5.0), probe, atol=1e-5 * np.abs(probe).max())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"positions_px": -1.0}, {"positions_px": 11.0}, {"flux": 1.5}, {"flux": np.nan}]
+)
+def test_spreads_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(StudyError, match=f"{next(iter(wrong))} must be from 0"):
+        fdo.Unknown(**wrong)
+
+
+def test_a_search_for_nothing_is_refused() -> None:
+    with pytest.raises(StudyError, match="nothing is unknown; set probe"):
+        fdo.calibrate(case()[0], probe=False)
+
+
+@pytest.mark.parametrize("flux", [np.zeros(49), np.full(49, np.nan)])
+def test_light_that_is_none_is_refused(flux: NDArray[np.float64]) -> None:
+    with pytest.raises(StudyError, match="flux"):
+        replace(case()[0], flux=flux)
