@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,6 +37,8 @@ from fly64_dose_overlap.learning.estimate import GroupedScan, Start, grouped_sca
 from fly64_dose_overlap.learning.examples import CropSampler, realise
 from fly64_dose_overlap.learning.mosaic import GroupStart
 from fly64_dose_overlap.learning.trainer import resolve_precision
+from fly64_dose_overlap.methods.joint_posterior import Stage, continued
+from fly64_dose_overlap.methods.posterior import FIRST_WEIGHT, Posterior, flat_object, weight_of
 from fly64_dose_overlap.methods.refined import JointStart
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.physics.fisher import FisherInformation
@@ -44,7 +47,7 @@ from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS, poisson_de
 from fly64_dose_overlap.physics.model import FRAMES_PER_BATCH
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.physics.sweep import sweep
-from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scan import Scan, Unknown
 from fly64_dose_overlap.seeding import generator
 
 FIELD_PX = 240.0
@@ -135,6 +138,17 @@ def iterations(scan: Scan) -> None:
         list(islice(states, epochs))
         us = (time.process_time() - started) / epochs / len(scan) * 1e6
         show(f"an epoch of {name}", us, "two bare transforms", 2 * transform)
+    unsure = replace(scan, unknown=Unknown(probe=True, positions_px=1.0, flux=0.03))
+    obj, count, took = flat_object(scan), 20, list[float]()
+    solver = Posterior(weight_of(FIRST_WEIGHT, scan), obj)
+    for work in (
+        lambda: list(islice(solver(scan), count)),
+        lambda: continued(unsure, obj, Stage(count, BACKGROUND_PHOTONS)),
+    ):
+        started = time.process_time()
+        work()
+        took.append((time.process_time() - started) / count / len(scan) * 1e6)
+    show("an iteration of joint MAP, all free", took[1], "one of map", took[0])
 
 
 def reference_network() -> nn.Module:

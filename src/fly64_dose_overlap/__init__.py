@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
+    from fly64_dose_overlap.diagnosis import Diagnosis, diagnose
     from fly64_dose_overlap.errors import StudyError
     from fly64_dose_overlap.front import (
         calibrate,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agreement",
+    "Diagnosis",
     "Optics",
     "Result",
     "Scan",
@@ -50,6 +52,7 @@ __all__ = [
     "__version__",
     "agreement",
     "calibrate",
+    "diagnose",
     "limit",
     "methods",
     "misfit",
@@ -63,6 +66,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "diagnosis": ("Diagnosis", "diagnose"),
     "errors": ("StudyError",),
     "scan": ("Optics", "Scan", "Unknown"),
     "trust": ("Agreement", "agreement", "misfit"),

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.section import Section, first_problem
 from fly64_dose_overlap.yaml_text import parse_yaml, shown
 
 PARAMS_FILE = Path("params.yaml")
@@ -36,12 +37,6 @@ Neighbors = Annotated[int, Field(ge=1, le=1000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Gridsize = Literal[1, 2]
 FrameSide = Annotated[int, Field(ge=8, le=1024)]
-
-
-class Section(BaseModel):
-    """A part of ``params.yaml``: unknown keys are refused and values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 TurnName = Literal[
@@ -210,24 +205,26 @@ class CalibrationParams(Section):
     """Relative error of the probe's power."""
 
 
+class ProbeParams(Section):
+    """The probe that methods are told."""
+
+    file: str = Field(alias="from", min_length=1, max_length=4096)
+    """A reconstruction, or a file with a probe; by default the base set, whose probe views have."""
+
+
 class RefineParams(Section):
     """What methods find with the object, starting from what they are told."""
 
     probe: bool
+    modes: Annotated[int, Field(ge=1, le=8)] | Literal["auto"] | None
+    """Of a probe that is found; auto: as many as held-out photons tell of; null: those of the given one."""
     positions: Annotated[float, Field(ge=0, le=10)]
     """Standard deviation of each coordinate about the given one, object pixels; 0: they are right."""
     flux: Annotated[float, Field(ge=0, le=1)]
     """Standard deviation of the logarithm of each frame's light; 0: all have the same."""
 
 
-NOTHING_TO_REFINE = RefineParams(probe=False, positions=0.0, flux=0.0)
-
-
-class InstrumentParams(Section):
-    """What methods are told about the instrument, and what they find of it."""
-
-    calibration: CalibrationParams
-    refine: RefineParams
+NOTHING_TO_REFINE = RefineParams(probe=False, modes=None, positions=0.0, flux=0.0)
 
 
 class StopParams(Section):
@@ -273,6 +270,7 @@ class Params(Section):
     reference: ReferenceParams
     expose: ExposeParams
     overlap: OverlapParams
+    probe: ProbeParams
     calibration: CalibrationParams
     refine: RefineParams
     seed: Seed
@@ -301,11 +299,6 @@ class Params(Section):
                     number = whole_number(dose)
                     raise ValueError(f"{rule}; write {number}" if number else rule)
         return data
-
-    @property
-    def instrument(self) -> InstrumentParams:
-        """Both sections about the instrument."""
-        return InstrumentParams(calibration=self.calibration, refine=self.refine)
 
     @model_validator(mode="after")
     def _cell_listed(self) -> Params:
@@ -374,26 +367,3 @@ def parse_params(content: Any, *, where: str = str(PARAMS_FILE)) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         raise StudyError(where, first_problem(error)) from None
-
-
-def at(content: Any, dotted: str) -> Any:
-    """Return what stands at a dotted name, ``overlap.views``, in nested mappings; None if nothing does."""
-    for key in dotted.split("."):
-        content = content.get(key) if isinstance(content, dict) else None
-    return content
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return the first thing that pydantic found wrong: the key, the rule and the value."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) if len(str(part)) < 60 else shown(part) for part in first["loc"])
-    prefix = f"{key}: " if key else ""
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{prefix}unknown key{more}"
-    if first["type"] == "missing":
-        return f"{prefix}key is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    found = first["input"]
-    value = "" if isinstance(found, dict) else f", got {shown(found)}"
-    return f"{prefix}{message[0].lower()}{message[1:]}{value}{more}"

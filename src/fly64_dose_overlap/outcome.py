@@ -67,6 +67,36 @@ class Result(Brief):
         }
         return cls(name=found.method, seconds=seconds, settings=found.settings, scan=scan, others={}, **named)
 
+    def plot_instrument(self) -> Figure:
+        """Draw what was found of the instrument; returns the matplotlib figure.
+
+        Modes of the probe with their part of its power, how far positions have moved (arrows ten times as
+        long), and the light of each frame.
+        """
+        import matplotlib.pyplot as plt
+
+        modes = np.concatenate(list(np.abs(self.probe)), axis=1)
+        powers = (np.abs(self.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
+        away = self.positions_px - self.scan.positions_px
+        away -= away.mean(axis=0)
+        figure, (probe, positions, flux) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+        probe.imshow(modes, cmap="viridis")
+        shares = ", ".join(f"{power:.1%}" for power in powers / powers.sum())
+        probe.set(title=f"modes of the probe, {shares}", xticks=[], yticks=[])
+        (y, x), (dy, dx) = self.scan.positions_px.T, away.T
+        positions.quiver(x, y, dx, dy, angles="xy", scale_units="xy", scale=0.1, width=0.003)
+        rms = np.sqrt((away**2).mean())
+        positions.set(
+            title=f"positions moved by {rms:.2g} px rms", xlabel="x (object pixels)", aspect="equal"
+        )
+        positions.set_ylabel("y (object pixels)")
+        positions.invert_yaxis()
+        light = np.ones(len(self.scan)) if self.flux is None else self.flux
+        flux.plot(self.scan.scan_index, light, ".", markersize=3)
+        flux.set(title="light of each frame", xlabel="frame", ylabel="in that of the probe")
+        figure.suptitle(self.label)
+        return figure
+
     def plot(self) -> Figure:
         """Draw amplitude and phase where light falls; returns the matplotlib figure."""
         import matplotlib.pyplot as plt

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
@@ -55,6 +55,10 @@ class Optics:
     distance_m: float | None = None
 
 
+MOST_MODES = 8
+"""Of a probe that is looked for."""
+
+
 @dataclass(frozen=True)
 class Unknown:
     """What of a scan is not quite right: a method looks for it with the object, or is given what was found.
@@ -63,6 +67,9 @@ class Unknown:
     ----------
     probe : bool
         Whether the probe is off; its power and its frame are taken for about right.
+    modes : int or "auto", optional
+        Of a probe that is off: how many it has, up to 8; "auto": as many as held-out photons tell of;
+        if not given, those that it is given with.
     positions_px : float, object pixels
         Standard deviation of each coordinate about the scan's own; 0: they are right.
     flux : float
@@ -72,8 +79,14 @@ class Unknown:
     probe: bool = False
     positions_px: float = 0.0
     flux: float = 0.0
+    modes: int | Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
+        if self.modes not in (None, "auto", *range(1, MOST_MODES + 1)):
+            problem = f"modes must be auto or from 1 to {MOST_MODES}, got {self.modes}"
+            raise StudyError("unknown", problem)
+        if self.modes is not None and not self.probe:
+            raise StudyError("unknown", "modes are of a probe that is looked for", "set probe, or no modes")
         for name, most in (("positions_px", 10), ("flux", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise StudyError("unknown", f"{name} must be from 0 to {most}, got {getattr(self, name)}")

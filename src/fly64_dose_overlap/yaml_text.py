@@ -93,3 +93,10 @@ def parse_yaml(text: str, *, where: str) -> Any:
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # PyYAML meets values that do not fit their tag with whatever its parsing ends in.
         raise StudyError(where, f"is not valid YAML ({type(error).__name__}: {error})") from None
+
+
+def at(content: Any, dotted: str) -> Any:
+    """Return what stands at a dotted name, ``overlap.views``, in nested mappings; None if nothing does."""
+    for key in dotted.split("."):
+        content = content.get(key) if isinstance(content, dict) else None
+    return content

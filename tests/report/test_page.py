@@ -102,6 +102,22 @@ def test_trials_are_rows_of_one_table() -> None:
     assert "## Trials" in markdown_text(studies, {})
 
 
+def test_runs_with_errors_of_the_instrument_are_drawn_with_and_without_refinement() -> None:
+    def run(error: float, probe: bool) -> Study:
+        there = new_run(1000, "dense")
+        told = {"calibration": {"defocus_error_um": error}, "refine": {"probe": probe}}
+        changed = ("calibration.defocus_error_um: 0.0 → 273.0",) if error else ()
+        return study_of(
+            replace(there, params=there.params | told), variant=f"{error}{probe}", changes=changed
+        )
+
+    html = page([small_study(1000), run(273.0, False), run(273.0, True)], {})
+    section = html[html.index('<section id="trials">') :]
+    assert "Robustness against errors of the instrument" in section
+    assert "defocus error (um)" in section
+    assert "Robustness" not in page([small_study(1000), run(0.0, True)], {})
+
+
 def test_trials_alone_have_a_report_too() -> None:
     nothing = study_of(new_run(1000, "dense", state="failed"))
     trial = study_of(new_run(1000, "sparse"), variant="ef34ab")

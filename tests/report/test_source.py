@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from fly64_dose_overlap.config import at
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.source import NO_RESULT, STALE, Source, data_of, state_of
+from fly64_dose_overlap.yaml_text import at
 from report_sources import SCORES, md5_of, source_of, texts_of
 from study_copy import ROOT
 

@@ -17,6 +17,7 @@ from fly64_dose_overlap.files.reconstruction import Reconstruction, read_reconst
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.pipeline.cells import PARTS
 from fly64_dose_overlap.pipeline.halves import reconstruct_halves
+from fly64_dose_overlap.pipeline.instrument import Instrument
 from fly64_dose_overlap.scores.halves import agreement_of_halves
 from fly64_dose_overlap.scores.region import scan_region
 
@@ -37,7 +38,8 @@ def made(name: str, **settings: Any) -> list[list[Reconstruction]]:
         method = make_method(name)
         return make_method(name, {**method.settings.model_dump(), **settings})
 
-    stops, instrument = PARAMS.stops, PARAMS.instrument
+    stops = PARAMS.stops
+    instrument = Instrument(PARAMS.probe, PARAMS.calibration, PARAMS.refine)
     reconstruct_halves(make, Path("scan.npz"), Path("halves"), stops=stops, instrument=instrument, seed=1)
     return [list(read_reconstructions(Path("halves") / part)) for part in PARTS]
 

@@ -13,7 +13,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tiny_scan
-from fly64_dose_overlap.config import NOTHING_TO_REFINE, CalibrationParams, InstrumentParams, RefineParams
+from fly64_dose_overlap.config import (
+    NOTHING_TO_REFINE,
+    CalibrationParams,
+    ProbeParams,
+    RefineParams,
+)
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import write_scan
@@ -21,6 +26,7 @@ from fly64_dose_overlap.files.reconstruction import read_reconstructions
 from fly64_dose_overlap.learning import trainer
 from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.pipeline import training
+from fly64_dose_overlap.pipeline.instrument import Instrument
 from fly64_dose_overlap.pipeline.stages import reconstruct, train
 from fly64_dose_overlap.pipeline.stages._cli import command
 from fly64_dose_overlap.pipeline.timings import read_timing
@@ -29,7 +35,8 @@ from tiny_study import write_params
 
 DATA = Path("data/views/10000/dense")
 NO_ERRORS = CalibrationParams(seed=1, defocus_error_um=0.0, position_error_px=0.0, photon_scale_error=0.0)
-KNOWN = InstrumentParams(calibration=NO_ERRORS, refine=NOTHING_TO_REFINE)
+BASE_PROBE = ProbeParams.model_validate({"from": "data/base/base.npz"})
+KNOWN = Instrument(probe=BASE_PROBE, calibration=NO_ERRORS, refine=NOTHING_TO_REFINE)
 LEARNED = ("network", "refined", "supervised")
 
 
@@ -112,7 +119,7 @@ def test_methods_are_told_the_scan_with_its_calibration_errors() -> None:
 
 @pytest.mark.usefixtures("_with_data")
 def test_methods_find_what_is_to_be_refined() -> None:
-    write_tiny_params(refine={"probe": True, "positions": 0.5, "flux": 0.02})
+    write_tiny_params(refine={"probe": True, "modes": None, "positions": 0.5, "flux": 0.02})
     assert run_stage(reconstruct, "ml").exit_code == 0
     found, _ = read_reconstructions(Path("reconstructions/ml"))
     given = tiny_scan.scan()
@@ -176,7 +183,7 @@ def train_tiny(name: str = "supervised", **changes: Any) -> dict[str, Any]:
 
 
 def training_of(
-    name: str, *, seed: int = 1, instrument: InstrumentParams = KNOWN, **changes: Any
+    name: str, *, seed: int = 1, instrument: Instrument = KNOWN, **changes: Any
 ) -> AbstractContextManager[dict[str, Any]]:
     made = tiny_scan.method(name, **{"epochs": 1, "steps_per_epoch": 1, **changes})
     return train_method(
@@ -205,9 +212,9 @@ def test_the_folder_of_checkpoints_depends_on_all_that_a_training_does(
     interrupted(monkeypatch, seed=2)
     interrupted(monkeypatch, frames_per_step=7)
     wrong = NO_ERRORS.model_copy(update={"photon_scale_error": 0.1})
-    interrupted(monkeypatch, instrument=KNOWN.model_copy(update={"calibration": wrong}))
-    blind = RefineParams(probe=True, positions=0.0, flux=0.0)
-    interrupted(monkeypatch, instrument=KNOWN.model_copy(update={"refine": blind}))
+    interrupted(monkeypatch, instrument=replace(KNOWN, calibration=wrong))
+    blind = RefineParams(probe=True, modes=None, positions=0.0, flux=0.0)
+    interrupted(monkeypatch, instrument=replace(KNOWN, refine=blind))
     interrupted(monkeypatch, name="refined")
     assert len(folders()) == 6
     with monkeypatch.context() as patch:

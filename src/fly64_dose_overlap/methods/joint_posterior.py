@@ -21,20 +21,28 @@ from fly64_dose_overlap.methods.posterior import (
     minimised,
     weight_of,
 )
-from fly64_dose_overlap.methods.searches import focused, with_outliers_found
+from fly64_dose_overlap.methods.searches import focused, frame_values, with_modes, with_outliers_found
 from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.joint import Unknowns, joint_likelihood
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.propagation import intensity
-from fly64_dose_overlap.progress import track
-from fly64_dose_overlap.scan import Scan, Unknown
+from fly64_dose_overlap.progress import say, track
+from fly64_dose_overlap.scan import MOST_MODES, Scan, Unknown
+from fly64_dose_overlap.seeding import generator
+from fly64_dose_overlap.study.measured import expected_photons
 
 DIM_PROBE = 0.05
 """Part of the largest curvature below which pixels of the probe are scaled no further."""
 ENVELOPE_FLOOR, ENVELOPE_BLUR_PX = 1e-3, 2.0
 """Of the probe's prior: least variance of a pixel, in the largest, and the blur of the power that it is."""
+
+
+HELD_OUT = 0.1
+"""Part of the photons that chooses the number of modes."""
+SURE = 3.0
+"""Standard errors by which one more must be better."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Stage:
     probe: bool = True
     others: bool = True
     """Positions and flux."""
+    modes: bool = False
+    """Whether modes that the probe lacks are added before it."""
     outliers: bool = False
     """Whether positions of the frames that are explained worst are searched before it."""
 
@@ -57,13 +67,17 @@ class Stage:
 STAGES = (
     Stage(15, 1.0, probe=False, others=False),
     Stage(40, 1.0, others=False),
-    Stage(40, 1.0),
+    Stage(40, 1.0, modes=True),
     Stage(30, 1.0, outliers=True),
     Stage(30, 1.0, outliers=True),
     Stage(40, 0.3),
     Stage(20, 0.3, outliers=True),
     Stage(60, BACKGROUND_PHOTONS),
 )
+
+
+MODES_TRIED = Stage(30, 0.3, others=False)
+"""For each number of modes."""
 
 
 def calibrated(scan: Scan, label: str) -> Scan:
@@ -89,8 +103,8 @@ def calibrated(scan: Scan, label: str) -> Scan:
     reached = replace(reached, positions_px=reached.positions_px + margin, object_shape=(rows, columns))
     total = sum(stage.iterations for stage in STAGES)
     with one_torch_thread():
-        states = track(_states(reached), total=total, label=label, unit="iteration")
-        here = deque(states, maxlen=1).pop()
+        states = track(_states(_begun(reached), reached), total=total, label=label, unit="iteration")
+        here, _ = deque(states, maxlen=1).pop()
     low = np.array([window[0].start, window[1].start]) - margin
     corner = scan.side // 2
     # A window reaches no further than the grid; half a pixel is rounded off.
@@ -100,28 +114,78 @@ def calibrated(scan: Scan, label: str) -> Scan:
 
 
 def started(scan: Scan) -> Scan:
-    """Return the scan with a probe to start from if it is unknown: in focus, with the photons' power."""
+    """Return the scan with the probe that a method may begin with which looks for it by its own means.
+
+    It is that which joint MAP begins with, and as many modes.
+    """
+    unknown, begun = scan.unknown, _begun(scan)
+    if unknown.modes == "auto":
+        *_, (there, obj) = islice(_states(begun, begun), sum(stage.iterations for stage in STAGES[:2]))
+        return with_modes(begun, _told_modes(there, obj))
+    return with_modes(begun, unknown.modes) if unknown.modes else begun
+
+
+def _begun(scan: Scan) -> Scan:
+    """Return the scan with a probe to begin with if it is unknown: in focus, with the photons' power."""
     if not scan.unknown.probe:
         return scan
-    scan = focused(scan)
-    blank = flat_object(scan)
-    light = sum(float(scan.model.expected(blank, frames).sum()) for frames in scan.model.batches())
-    gain = math.sqrt(scan.photons_per_frame * len(scan) / light)
+    return powered(focused(scan))
+
+
+def powered(scan: Scan) -> Scan:
+    """Return the scan with its probe at the power of the photons that are counted, of an empty object."""
+    blank = np.ones(scan.object_shape, np.complex64)
+    light = expected_photons(replace(scan, background=None), blank)
+    dark = expected_photons(scan, blank) - light
+    gain = math.sqrt(max(scan.photons_per_frame * len(scan) - dark, 1.0) / light)
     return replace(scan, probe=scan.probe * np.float32(gain))
 
 
-def _states(scan: Scan) -> Iterator[Scan]:
-    """Yield the scan after every iteration of `STAGES`."""
-    given, unknown, scan = scan, scan.unknown, started(scan)
-    obj = flat_object(scan)
+def _states(scan: Scan, given: Scan) -> Iterator[tuple[Scan, Tensor]]:
+    """Yield scan and object after every iteration of `STAGES`, from a scan that was begun."""
+    unknown, obj = scan.unknown, flat_object(scan)
     for stage in STAGES:
+        if stage.modes and unknown.modes:
+            scan = with_modes(scan, unknown.modes if unknown.modes != "auto" else _told_modes(scan, obj))
         if stage.outliers and unknown.positions_px:
             scan = with_outliers_found(scan, given.positions_px, obj, stage.background)
-        objective = _Objective(stage, scan, given, obj)
-        for variables in islice(minimised(Remembered(objective), objective.blank()), stage.iterations):
-            found = objective.unknowns(variables)
-            scan, obj = objective.told(found), found.obj
-            yield scan
+        for found in _iterations(scan, given, obj, stage):
+            scan, obj = found
+            yield found
+
+
+def _iterations(scan: Scan, given: Scan, obj: Tensor, stage: Stage) -> Iterator[tuple[Scan, Tensor]]:
+    """Yield scan and object after every iteration of a stage, priors about what was ``given``."""
+    objective = _Objective(stage, scan, given, obj)
+    for variables in islice(minimised(Remembered(objective), objective.blank()), stage.iterations):
+        found = objective.unknowns(variables)
+        yield objective.told(found), found.obj
+
+
+def continued(scan: Scan, obj: Tensor, stage: Stage) -> tuple[Scan, Tensor]:
+    """Return scan and object after a stage on from some object, with what is unknown of the scan free."""
+    return deque(_iterations(scan, scan, obj, stage), maxlen=1).pop()
+
+
+def _told_modes(scan: Scan, obj: Tensor) -> int:
+    """Return the number of modes from which on one more does not explain held-out photons better.
+
+    Each number is given some iterations on the other photons, on from what the one before has reached.
+    """
+    fit, held = scan.divide(1 - HELD_OUT, generator(0, "modes", "held-out"))
+    fit, before = replace(fit, unknown=Unknown(probe=True)), None
+    for modes in range(1, MOST_MODES + 1):
+        fit, obj = continued(with_modes(fit, modes), obj, MODES_TRIED)
+        probe = fit.probe * np.float32((HELD_OUT / (1 - HELD_OUT)) ** 0.5)
+        values = frame_values(replace(held, probe=probe), obj, BACKGROUND_PHOTONS)
+        if before is not None:
+            gain = before - values
+            surely = gain.mean() > SURE * gain.std(ddof=1) / len(gain) ** 0.5
+            say(f"modes: {modes} explain held-out photons by {gain.mean():.4g} nats per frame better")
+            if not surely:
+                return modes - 1
+        before = values
+    return MOST_MODES
 
 
 class _Objective:

@@ -24,6 +24,8 @@ CURVATURE = 1.0
 STEPS = 5
 """Tried to either side, and further where the best one is the last."""
 MOST_STEPS = 12
+PART_OF_NEW = 0.1
+"""Part of the power that a mode which is added begins with."""
 OUTLIERS = 0.25
 """Part of the frames, those that are explained worst, whose positions are searched."""
 REACH = 2.5
@@ -47,7 +49,7 @@ def focused(scan: Scan) -> Scan:
             here = replace(part, probe=probe)
             solver = Posterior(weight_of(FIRST_WEIGHT, here), background=1.0)
             obj = next(islice(solver(here), OBJECT_ITERATIONS - 1, None))
-            found[index] = _values(here, obj, 1.0).sum()
+            found[index] = frame_values(here, obj, 1.0).sum()
         return found[index]
 
     for index in range(-STEPS, STEPS + 1):
@@ -61,6 +63,33 @@ def focused(scan: Scan) -> Scan:
         left, middle_value, right = (found[best + offset] for offset in (-1, 0, 1))
         at += 0.5 * (left - right) / (left - 2 * middle_value + right)
     return replace(scan, probe=defocused(scan.probe, at * step))
+
+
+def with_modes(scan: Scan, modes: int) -> Scan:
+    """Return the scan with a probe of some modes, orthogonal and of the power of the given one.
+
+    Modes that lack are the strongest one times polynomials about its middle, as a source of some extent or a
+    vibration has them; of too many the weakest are left out.
+    """
+    given = scan.probe.astype(np.complex128)
+    power = (np.abs(given) ** 2).sum(axis=(1, 2))
+    order = np.argsort(-power, kind="stable")[:modes]
+    found = list(given[order])
+    light = np.abs(found[0]) ** 2 / power[order[0]]
+    grid = np.arange(scan.side, dtype=np.float64)
+    y = (grid - (light.sum(axis=1) @ grid))[:, None]
+    x = grid - (light.sum(axis=0) @ grid)
+    for factor in (x, y, x * y, x**2 - y**2, x**2 + y**2, x**3, y**3, x**2 * y, x * y**2):
+        if len(found) >= modes:
+            break
+        more = found[0] * factor
+        for each in found:
+            more = more - each * (np.vdot(each, more) / np.vdot(each, each))
+        share = PART_OF_NEW * power.sum() / (np.abs(more) ** 2).sum()
+        found.append(more * np.sqrt(share))
+    probe = np.stack(found)
+    probe *= np.sqrt(power.sum() / (np.abs(probe) ** 2).sum())
+    return replace(scan, probe=probe.astype(np.complex64))
 
 
 def defocused(probe: Complex[NDArray[np.complex64], "mode y x"], curvature: float) -> NDArray[np.complex64]:
@@ -85,7 +114,7 @@ def with_outliers_found(
     """Return the scan with the positions of frames that are explained worst searched about the given ones."""
     spread = scan.unknown.positions_px
     photons = np.array([float(each.sum()) for block in scan.blocks() for each in block])
-    worst = np.argsort(-_values(scan, obj, background) / np.maximum(photons, 1), kind="stable")
+    worst = np.argsort(-frame_values(scan, obj, background) / np.maximum(photons, 1), kind="stable")
     chosen = np.sort(worst[: max(1, round(OUTLIERS * len(scan)))])
     part, given = scan.frames(chosen), given_px[chosen]
     low = np.full(2, scan.side // 2)
@@ -93,7 +122,7 @@ def with_outliers_found(
 
     def value(positions: NDArray[np.float64]) -> NDArray[np.float64]:
         away = ((positions - given) ** 2).sum(axis=1) / (2 * spread**2)
-        return _values(replace(part, positions_px=positions), obj, background) + away
+        return frame_values(replace(part, positions_px=positions), obj, background) + away
 
     where, best = part.positions_px.copy(), value(part.positions_px)
     step = max(0.5, spread / 3)
@@ -110,7 +139,7 @@ def with_outliers_found(
     return replace(scan, positions_px=positions)
 
 
-def _values(scan: Scan, obj: Tensor, background: float) -> Float[NDArray[np.float64], " frame"]:
+def frame_values(scan: Scan, obj: Tensor, background: float) -> Float[NDArray[np.float64], " frame"]:
     """Return half the deviance of each frame, nats."""
     model, found = scan.model, []
     for frames in model.batches():

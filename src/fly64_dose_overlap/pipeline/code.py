@@ -16,7 +16,9 @@ from fly64_dose_overlap.methods.registry import method_class
 
 PACKAGE = "fly64_dose_overlap"
 ROOT = Path(fly64_dose_overlap.__file__).parent
-LEFT_OUT = frozenset(f"{PACKAGE}.{name}" for name in ("errors", "progress", "timing", "config", "yaml_text"))
+LEFT_OUT = frozenset(
+    f"{PACKAGE}.{name}" for name in ("errors", "progress", "timing", "config", "section", "yaml_text")
+)
 """Modules that decide what a user reads, and no result.
 
 Of ``config`` a method has the types that its settings are checked against. The values

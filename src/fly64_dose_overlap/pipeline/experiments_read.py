@@ -22,7 +22,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import PARAMS_FILE, at, first_problem
+from fly64_dose_overlap.config import PARAMS_FILE, first_problem
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.lock import LOCK_NAME, object_path
@@ -40,6 +40,7 @@ from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.report.study import FAILED, SUCCESS, Bounds, Curve, Run, Study, make_study
 from fly64_dose_overlap.scores.evaluation import limit_at
 from fly64_dose_overlap.scores.limit import read_limit
+from fly64_dose_overlap.yaml_text import at
 
 COMMIT, TREE = "commit", "working tree"
 """Names of the runs that are no experiments."""

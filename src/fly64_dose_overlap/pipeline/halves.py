@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fly64_dose_overlap.config import InstrumentParams, StopParams
+from fly64_dose_overlap.config import StopParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_scan
@@ -20,10 +20,10 @@ from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.run import run_method
 from fly64_dose_overlap.pipeline.cells import PARTS
 from fly64_dose_overlap.pipeline.code import code_of_method
+from fly64_dose_overlap.pipeline.instrument import Instrument, as_told, described
 from fly64_dose_overlap.pipeline.repository import CHECKPOINTS, repository_root, work_key
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.seeding import generator
-from fly64_dose_overlap.study.calibration import as_told
 
 
 def reconstruct_halves(
@@ -32,7 +32,7 @@ def reconstruct_halves(
     folder: Path,
     *,
     stops: StopParams,
-    instrument: InstrumentParams,
+    instrument: Instrument,
     seed: int,
 ) -> None:
     """Write what a method makes of either half of the photons to ``folder/first`` and ``folder/second``.
@@ -65,7 +65,7 @@ def reconstruct_halves(
                     "learns from the true object, which halves would share",
                     "take it out of halves",
                 )
-            settings = [method.name, method.settings.model_dump(), instrument.model_dump(), stops.seed, seed]
+            settings = [method.name, method.settings.model_dump(), described(instrument), stops.seed, seed]
             key = work_key("halves", name, *settings, sha256_of(data), code_of_method(method.name))
             store = CheckpointStore(repository_root(Path.cwd()) / CHECKPOINTS / key)
             finished.append(store)

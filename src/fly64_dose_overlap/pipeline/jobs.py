@@ -241,6 +241,7 @@ def one(
     end_with_parent(int(os.environ.get(PARENT, os.getppid())))
     from fly64_dose_overlap.methods.base import Learned
     from fly64_dose_overlap.pipeline.code import code_of_method
+    from fly64_dose_overlap.pipeline.instrument import Instrument, described
     from fly64_dose_overlap.pipeline.reconstruction import reconstruct_by
     from fly64_dose_overlap.pipeline.repository import work_key
     from fly64_dose_overlap.pipeline.training import train_method
@@ -248,7 +249,8 @@ def one(
     params = load_params(params_file)
     made = method_of(method, params.methods, params_file)
     known = model if isinstance(made, Learned) and model is not None and model.is_file() else None
-    settings = [params.instrument.model_dump(), params.stops.model_dump(), params.seed, gridsize]
+    instrument = Instrument(params.probe, params.calibration, params.refine)
+    settings = [described(instrument), params.stops.model_dump(), params.seed, gridsize]
     digests = [sha256_of(data), known and sha256_of(known), code_of_method(method)]
     key = work_key(task, made.settings.model_dump(), *settings, *digests)
     result_file = folder / "result.json"
@@ -266,14 +268,14 @@ def one(
             folder / BUNDLE,
             folder / "curves",
             seed=params.seed,
-            instrument=params.instrument,
+            instrument=instrument,
             gridsize=gridsize,
             neighbor_count=params.overlap.neighbor_count,
         ) as outcome:
             result = {"key": key, "bundle": BUNDLE, **outcome, "files": _files_made(folder)}
             write_json_atomic(result_file, result)
     else:
-        reconstruct_by(made, data, folder, stops=params.stops, instrument=params.instrument, bundle=model)
+        reconstruct_by(made, data, folder, stops=params.stops, instrument=instrument, bundle=model)
         write_json_atomic(result_file, {"key": key, "files": _files_made(folder)})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fly64_dose_overlap.config import InstrumentParams, StopParams
+from fly64_dose_overlap.config import StopParams
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_scan
 from fly64_dose_overlap.files.product import write_products
@@ -13,9 +13,9 @@ from fly64_dose_overlap.files.reconstruction import Reconstruction, write_recons
 from fly64_dose_overlap.methods.base import Learned, Method
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.run import run_method
+from fly64_dose_overlap.pipeline.instrument import Instrument, as_told
 from fly64_dose_overlap.pipeline.repository import repository_root
 from fly64_dose_overlap.pipeline.timings import record_timing
-from fly64_dose_overlap.study.calibration import as_told
 from fly64_dose_overlap.timing import Timing
 
 
@@ -25,7 +25,7 @@ def reconstruct_by(
     folder: Path,
     *,
     stops: StopParams,
-    instrument: InstrumentParams,
+    instrument: Instrument,
     bundle: Path | None = None,
 ) -> None:
     """Write everything that a method makes of a dataset to a folder, as NPZ files and as products.

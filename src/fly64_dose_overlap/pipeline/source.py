@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StrictInt, ValidationError
 
-from fly64_dose_overlap.config import PARAMS_FILE, at, first_problem
+from fly64_dose_overlap.config import PARAMS_FILE, first_problem
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.lock import LOCK_NAME, LockedStage, parse_lock
 from fly64_dose_overlap.pipeline.matrix.plan import TARGET
 from fly64_dose_overlap.report.study import SUCCESS
-from fly64_dose_overlap.yaml_text import parse_yaml
+from fly64_dose_overlap.yaml_text import at, parse_yaml
 
 NO_RESULT = "without result"
 STALE = "result of other parameters"

@@ -7,18 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fly64_dose_overlap.config import InstrumentParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
 from fly64_dose_overlap.files.dataset import read_scan, read_truth
 from fly64_dose_overlap.learning.checkpoint import CheckpointStore
 from fly64_dose_overlap.methods.base import Learned, Method, Training
 from fly64_dose_overlap.pipeline.code import code_of_method
+from fly64_dose_overlap.pipeline.instrument import Instrument, as_told, described
 from fly64_dose_overlap.pipeline.repository import CHECKPOINTS, repository_root, work_key
 from fly64_dose_overlap.pipeline.timings import record_timing
 from fly64_dose_overlap.provenance import MEASURED, steps
 from fly64_dose_overlap.scores.monitor import TruthMonitor
-from fly64_dose_overlap.study.calibration import as_told
 
 
 @contextmanager
@@ -29,7 +28,7 @@ def train_method(
     curves: Path | None,
     *,
     seed: int,
-    instrument: InstrumentParams,
+    instrument: Instrument,
     gridsize: int,
     neighbor_count: int,
 ) -> Generator[dict[str, Any]]:
@@ -49,15 +48,15 @@ def train_method(
     if method.needs_truth and MEASURED in steps(scan.record):
         problem = "learns from the true object, and nobody knows that of measured frames"
         raise StudyError(method.name, problem, "take it out of learned")
-    told, window = as_told(scan, instrument, where=str(data)).cropped()
-    settings = [method.name, method.settings.model_dump(), instrument.model_dump(), seed]
+    known, window = as_told(scan, instrument, where=str(data)).cropped()
+    settings = [method.name, method.settings.model_dump(), described(instrument), seed]
     key = work_key(*settings, sha256_of(data), code_of_method(method.name))
     root = repository_root(Path.cwd())
     checkpoints = root / CHECKPOINTS / key
-    monitor = TruthMonitor(data, told, window)
+    monitor = TruthMonitor(data, known, window)
     training = Training(seed=seed, bundle=bundle, curves=curves, checkpoints=checkpoints, monitor=monitor)
     truth = read_truth(data)[window] if method.needs_truth else None
-    outcome, timing = method.trained(told, training, truth)
+    outcome, timing = method.trained(known, training, truth)
     record_timing(root, outcome["sha256"], timing)
     yield outcome
     CheckpointStore(checkpoints).clear()

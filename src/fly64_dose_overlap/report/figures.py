@@ -169,7 +169,7 @@ def _response(
     known = [panel for panel in panels if any(cell.bounds or cell.runs for _, cell in panel.points)]
     drawn: list[str] = []
     for panel in known:
-        with _panel(drawn, study.title, x_label, score.key, panel.title) as axis:
+        with drawn_panel(drawn, study.title, x_label, score.key, panel.title) as axis:
             axis.set(xlabel=x_label, ylabel=score.label, xscale=xscale)
             _draw(axis, panel, known, lines, score)
     signs = {LIMIT: "dashed", BAYESIAN_LIMIT: "dotted"}
@@ -243,7 +243,7 @@ def frc_chart(study: Study) -> Chart:
     for cell in study.done:
         frc = cell.first.frc
         x = frc.get("nyquist_fraction", [])
-        with _panel(panels, study.title, cell.title) as axis:
+        with drawn_panel(panels, study.title, cell.title) as axis:
             for line in lines:
                 key = LIMIT if line.name == LIMIT else cell.first.key(line.name)
                 if key in frc:
@@ -270,7 +270,7 @@ def training_charts(study: Study) -> list[Chart]:
     strokes = dict(zip(study.views, cycle(("-", "--", ":", "-.")), strict=False))
     panels: list[str] = []
     for name in dict.fromkeys(name for run in runs for name in run.curves):
-        with _panel(panels, study.title, name) as axis:
+        with drawn_panel(panels, study.title, name) as axis:
             for run in runs:
                 steps, values = np.reshape(run.curves.get(name, []), (-1, 2)).T
                 axis.plot(steps, values, strokes[run.view], color=colours[run.dose], linewidth=1.0)
@@ -281,7 +281,7 @@ def training_charts(study: Study) -> list[Chart]:
 
 
 @contextmanager
-def _panel(panels: list[str], *names: str) -> Generator[Any]:
+def drawn_panel(panels: list[str], *names: str) -> Generator[Any]:
     """Yield the axis of a panel to be drawn, then add its SVG; its names give its parts ids of their own."""
     settings: dict[str, Any] = {
         # By hand: there are dozens of panels, and finding margins takes longer than drawing.

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fly64_dose_overlap.files.atomic import write_text_atomic
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.report import figures, findings, tables
+from fly64_dose_overlap.report.robustness import robustness_charts
 from fly64_dose_overlap.report.study import Cell, Study
 from fly64_dose_overlap.report.viewer import Viewer, viewer_of
 from fly64_dose_overlap.scores.catalogue import printed
@@ -57,6 +58,7 @@ def page(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
             _content(each, seconds) for each in track(shown, total=len(shown), label="draw", unit="part")
         ],
         trials=tables.trials_table(trials, _plain(shown)) if trials else None,
+        robustness=robustness_charts(studies),
         versions={"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     )
 

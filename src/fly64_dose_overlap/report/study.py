@@ -11,9 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fly64_dose_overlap.config import at
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.scores.catalogue import PHASE_PSNR, SCORES, Score
+from fly64_dose_overlap.yaml_text import at
 
 LIMIT = "limit"
 BAYESIAN_LIMIT = "limit with prior"

@@ -123,6 +123,10 @@ HALVES_HALF_BIT = Score(
 HALVES_ONE_SEVENTH = Score(
     "halves_frc_one_seventh_nyquist", "halves, 1/7", "Nyquist", ("halves", "frc_one_seventh"), ".3f", True
 )
+POSITIONS_OFF = Score(
+    "position_rms_px", "positions moved", "px", ("instrument", "position_rms_px"), ".3f", False
+)
+FLUX_SPREAD = Score("flux_spread", "flux spread", "", ("instrument", "flux_spread"), ".4f", False)
 
 SCORES = (
     PHASE_PSNR, AMPLITUDE_PSNR, PHASE_SSIM, AMPLITUDE_SSIM, PHASE_MS_SSIM, AMPLITUDE_MS_SSIM,
@@ -130,7 +134,7 @@ SCORES = (
     FRC50, FRC50_NM, FRC_HALF_BIT, FRC_HALF_BIT_NM, FRC_ONE_SEVENTH, FRC_ONE_SEVENTH_NM,
     DOSE_EFFICIENCY,
     PHASE_PSNR_BEYOND, COMPLEX_NRMSE_BEYOND, R_OVER_FLOOR, CHI_SQUARE, DIVERGENCE,
-    HALVES_HALF_BIT, HALVES_ONE_SEVENTH,
+    HALVES_HALF_BIT, HALVES_ONE_SEVENTH, POSITIONS_OFF, FLUX_SPREAD,
 )  # fmt: skip
 """Every score, in the order of tables: phase before amplitude."""
 

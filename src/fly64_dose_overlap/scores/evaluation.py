@@ -135,6 +135,8 @@ def evaluate(
             "settings": result.settings,
             "sha256": (digests or {}).get(result.method),
         }
+        if instrument := _instrument(result, scan):
+            methods[result.label]["instrument"] = instrument
         if against is not None and noise is not None:
             methods[result.label]["fit"] = against.fit(result, scan)
             methods[result.label]["beyond_noise"] = beyond_noise(scores, noise)
@@ -154,6 +156,22 @@ def evaluate(
     if against is not None:
         metrics["reference"] = {**against.figures, "noise": noise}
     return Evaluation(metrics, aligned, curves, region)
+
+
+def _instrument(found: Reconstruction, scan: Scan) -> dict[str, Any]:
+    """Return what a method says of probe, positions and light of frames, if it is not what the scan says."""
+    away = found.positions_px - scan.positions_px
+    away -= away.mean(axis=0)
+    same = found.probe.shape == scan.probe.shape and np.array_equal(found.probe, scan.probe)
+    if same and found.flux is None and not away.any():
+        return {}
+    powers = (np.abs(found.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
+    spread = 0.0 if found.flux is None else float(np.log(found.flux).std())
+    return {
+        "mode_powers": (powers / powers.sum()).tolist(),
+        "position_rms_px": float(np.sqrt((away**2).mean())),
+        "flux_spread": spread,
+    }
 
 
 def _headline(methods: dict[str, Any]) -> dict[str, Any]:

@@ -13,22 +13,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.config import CalibrationParams, InstrumentParams, RefineParams
+from fly64_dose_overlap.config import CalibrationParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.provenance import with_step
-from fly64_dose_overlap.scan import Scan, Unknown
+from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.seeding import generator
-
-
-def as_told(scan: Scan, params: InstrumentParams, *, where: str) -> Scan:
-    """Return the scan as methods are told it, see `with_calibration_errors`, with what they may find."""
-    scan = with_calibration_errors(scan, params.calibration, where=where)
-    return replace(scan, unknown=unknown(params.refine))
-
-
-def unknown(params: RefineParams) -> Unknown:
-    """Return what is to be found of a scan."""
-    return Unknown(params.probe, params.positions, params.flux)
 
 
 def with_calibration_errors(scan: Scan, params: CalibrationParams, *, where: str) -> Scan:

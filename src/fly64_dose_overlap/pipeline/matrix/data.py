@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fly64_dose_overlap.commands import run_command
-from fly64_dose_overlap.config import Params, at
+from fly64_dose_overlap.config import Params
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.pipeline.cells import HALVES, REFERENCE, reconstruction_folder
 from fly64_dose_overlap.pipeline.matrix.plan import Experiment
 from fly64_dose_overlap.pipeline.study import is_measured
+from fly64_dose_overlap.yaml_text import at
 
 
 def restore(experiments: Sequence[Experiment], tree: Params) -> None:

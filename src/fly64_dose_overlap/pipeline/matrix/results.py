@@ -11,13 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fly64_dose_overlap.config import at
 from fly64_dose_overlap.files.atomic import write_json_atomic
 from fly64_dose_overlap.pipeline.cells import EVALUATION
 from fly64_dose_overlap.pipeline.matrix.dvc_queue import stages_run
 from fly64_dose_overlap.pipeline.matrix.history import result_of
 from fly64_dose_overlap.pipeline.matrix.plan import Experiment
 from fly64_dose_overlap.pipeline.matrix.watch import FAILED, KEPT, Line
+from fly64_dose_overlap.yaml_text import at
 
 RECORD = Path(".dvc/tmp/matrix.json")
 """Cells of the last matrix with their states and the stages that DVC executed for each."""

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fly64_dose_overlap.config import at
 from fly64_dose_overlap.pipeline.cells import curves_folder
 from fly64_dose_overlap.pipeline.matrix.dvc_queue import Job
 from fly64_dose_overlap.progress import State, read_state, say
+from fly64_dose_overlap.yaml_text import at
 
 DONE, KEPT, FAILED, RUNNING, QUEUED = "done", "done before", "failed", "running", "queued"
 SETTLED = (DONE, KEPT, FAILED)

@@ -15,6 +15,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     last finished epoch.
     """
     from fly64_dose_overlap.pipeline.halves import reconstruct_halves
+    from fly64_dose_overlap.pipeline.instrument import Instrument
 
     params = load_params(params_file)
     reconstruct_halves(
@@ -22,7 +23,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
         cells.view_file(params.dose, params.view, "test"),
         cells.halves_folder(method),
         stops=params.stops,
-        instrument=params.instrument,
+        instrument=Instrument(params.probe, params.calibration, params.refine),
         seed=params.seed,
     )
 

@@ -14,6 +14,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     An iterative method starts from an empty object; a learned one takes up models/METHOD,
     trained on the other half.
     """
+    from fly64_dose_overlap.pipeline.instrument import Instrument
     from fly64_dose_overlap.pipeline.reconstruction import reconstruct_by
 
     params = load_params(params_file)
@@ -22,7 +23,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
         cells.view_file(params.dose, params.view, "test"),
         cells.reconstruction_folder(method),
         stops=params.stops,
-        instrument=params.instrument,
+        instrument=Instrument(params.probe, params.calibration, params.refine),
         bundle=cells.model_file(method),
     )
 

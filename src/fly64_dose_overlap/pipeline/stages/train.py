@@ -14,6 +14,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     Repeated after an interruption, it goes on from the last finished epoch.
     """
     from fly64_dose_overlap.files.atomic import write_json_atomic
+    from fly64_dose_overlap.pipeline.instrument import Instrument
     from fly64_dose_overlap.pipeline.training import train_method
 
     params = load_params(params_file)
@@ -26,7 +27,7 @@ def main(method: MethodOption, params_file: ParamsOption = PARAMS_FILE) -> None:
         bundle,
         cells.curves_folder(method),
         seed=params.seed,
-        instrument=params.instrument,
+        instrument=Instrument(params.probe, params.calibration, params.refine),
         gridsize=params.overlap.views[params.view].gridsize,
         neighbor_count=params.overlap.neighbor_count,
     ) as outcome:

@@ -1,0 +1,85 @@
+"""Methods are told the scan with the probe that `probe.from` names, and with what they may find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tiny_scan
+from fly64_dose_overlap.config import CalibrationParams, ProbeParams, RefineParams
+from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.files.dataset import write_scan
+from fly64_dose_overlap.files.reconstruction import Reconstruction, write_reconstruction
+from fly64_dose_overlap.pipeline.instrument import Instrument, as_told, described
+from fly64_dose_overlap.scan import Scan, Unknown
+
+BASE = "data/base/base.npz"
+
+
+def params(file: str = BASE, **refine: float) -> Instrument:
+    return Instrument(
+        probe=ProbeParams.model_validate({"from": file}),
+        calibration=CalibrationParams(
+            seed=1, defocus_error_um=0.0, position_error_px=0.0, photon_scale_error=0.0
+        ),
+        refine=RefineParams.model_validate(
+            {"probe": False, "modes": None, "positions": 0.0, "flux": 0.0, **refine}
+        ),
+    )
+
+
+def brighter() -> Scan:
+    """Return the scan with a probe that is shifted and a thousand times as bright."""
+    scan = tiny_scan.scan()
+    return replace(scan, probe=(30 * np.roll(scan.probe, 2, axis=1)).astype(np.complex64))
+
+
+def test_by_default_a_scan_is_told_as_it_is() -> None:
+    scan = tiny_scan.scan()
+    found = as_told(scan, params(), where="here")
+    assert found.probe is scan.probe
+    assert not found.unknown
+    assert described(params())["sha256"] is None
+
+
+def test_what_is_to_be_found_is_said() -> None:
+    found = as_told(tiny_scan.scan(), params(probe=True, positions=0.5, flux=0.1), where="here")
+    assert found.unknown == Unknown(True, 0.5, 0.1)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "reconstruction"])
+def test_the_probe_of_a_file_is_taken_at_the_power_of_the_scan(kind: str, tmp_path: Path) -> None:
+    scan, other, path = tiny_scan.scan(), brighter(), tmp_path / "bright.npz"
+    if kind == "dataset":
+        write_scan(path, other, tiny_scan.truth())
+    else:
+        image = np.ones(scan.object_shape, np.complex64)
+        made = Reconstruction(
+            "map", "MAP", "iterative", image, other.probe, scan.positions_px, np.zeros(0), {}, scan.record
+        )
+        write_reconstruction(path, made)
+    found = as_told(scan, params(str(path)), where="here")
+    wanted = np.roll(scan.probe, 2, axis=1)
+    np.testing.assert_allclose(found.probe, wanted, atol=1e-5 * np.abs(wanted).max())
+    assert found.counts is scan.counts
+    assert "probe" in str(found.record)
+    assert described(params(str(path)))["sha256"] is not None
+
+
+def test_a_file_without_a_probe_that_fits_is_refused(tmp_path: Path) -> None:
+    path, scan = tmp_path / "other.npz", tiny_scan.scan()
+    with pytest.raises(MissingFileError):
+        as_told(scan, params(str(path)), where="here")
+    files: list[tuple[dict[str, Any], str]] = [
+        ({"x": np.ones(3)}, "has neither reconstructed_probe nor probeGuess"),
+        ({"probeGuess": np.ones((6, 6), np.complex64)}, "its probe has 6 x 6 pixels, frames have"),
+        ({"probeGuess": np.zeros(scan.probe.shape, np.complex64)}, "its probe is zero everywhere"),
+    ]
+    for arrays, message in files:
+        np.savez(path, **arrays)
+        with pytest.raises(StudyError, match=message):
+            as_told(scan, params(str(path)), where="here")
