@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -296,8 +296,9 @@ def calibrate(
     scan: Scan,
     *,
     probe: bool = True,
-    positions_px: Annotated[float, Field(ge=0, le=10)] = 0.0,
-    flux: Annotated[float, Field(ge=0, le=1)] = 0.0,
+    modes: int | Literal["auto"] | None = None,
+    positions_px: float = 0.0,
+    flux: float = 0.0,
 ) -> Scan:
     """Find probe, positions and flux of a scan together with its object: docs/unknown.md.
 
@@ -310,6 +311,8 @@ def calibrate(
         With a probe and positions that are about right.
     probe : bool
         Whether the probe is looked for.
+    modes : int or "auto", optional
+        Of that probe; "auto": as many as held-out photons tell of.
     positions_px : float, object pixels
         By how much each coordinate may be off (standard deviation); 0: positions are right.
     flux : float
@@ -326,7 +329,7 @@ def calibrate(
     >>> calibrate(scan, probe=False, flux=0.1).flux.shape == (len(scan),)
     True
     """
-    unknown = Unknown(probe, positions_px, flux)
+    unknown = Unknown(probe, positions_px, flux, modes)
     if not unknown:
         raise StudyError("calibrate", "nothing is unknown", "set probe, positions_px or flux")
     return calibrated(replace(require_sound(scan), unknown=unknown), "calibrate")

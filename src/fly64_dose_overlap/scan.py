@@ -20,6 +20,7 @@ from fly64_dose_overlap.physics.thinning import FRAMES_PER_BLOCK, divide
 from fly64_dose_overlap.provenance import Record
 
 if TYPE_CHECKING:
+    from fly64_dose_overlap.config import RefineParams
     from fly64_dose_overlap.physics.detector import Detector
     from fly64_dose_overlap.physics.model import ScanModel
 
@@ -93,6 +94,11 @@ class Unknown:
 
     def __bool__(self) -> bool:
         return self != Unknown()
+
+    @classmethod
+    def of(cls, params: RefineParams) -> Unknown:
+        """Return what section ``refine`` says is to be found."""
+        return cls(params.probe, params.positions, params.flux, params.modes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -176,3 +176,35 @@ def test_a_search_for_nothing_is_refused() -> None:
 def test_light_that_is_none_is_refused(flux: NDArray[np.float64]) -> None:
     with pytest.raises(StudyError, match="flux"):
         replace(case()[0], flux=flux)
+
+
+def test_a_probe_at_the_edge_of_its_frame_is_moved_to_the_middle(capsys: pytest.CaptureFixture[str]) -> None:
+    scan, truth = case()
+    turned = replace(scan, probe=np.fft.fftshift(scan.probe, axes=(1, 2)))
+    with pytest.warns(UserWarning, match="lies at the edge"):
+        found = fdo.calibrate(turned)
+    assert "is moved to the middle" in capsys.readouterr().err
+    assert alike(found.probe, scan.probe) > 0.95
+    image = fdo.reconstruct(replace(scan, probe=found.probe), "map")
+    assert phase_db(image, scan, truth) > 28
+
+
+def test_modes_that_are_one_become_several(capsys: pytest.CaptureFixture[str]) -> None:
+    scan, _ = case()
+    found = fdo.calibrate(replace(scan, probe=np.concatenate([scan.probe, scan.probe])))
+    assert "1 of its modes are none of their own" in capsys.readouterr().err
+    assert ((np.abs(found.probe) ** 2).sum(axis=(1, 2)) > 0).all()
+
+
+def test_positions_of_other_frames_are_warned_of() -> None:
+    """No start leads from there: what is found would look like an object and be none."""
+    scan, _ = fdo.simulate(1e6, **QUICK)
+    order = np.random.default_rng(0).permutation(len(scan))
+    with pytest.warns(UserWarning, match="explains the frames little better than their own mean"):
+        fdo.calibrate(replace(scan, positions_px=scan.positions_px[order]), positions_px=1.0)
+
+
+def test_modes_are_as_many_as_are_asked_for() -> None:
+    scan, _ = case()
+    assert fdo.calibrate(scan, modes=3).probe.shape[0] == 3
+    assert fdo.calibrate(scan, modes="auto").probe.shape[0] == 1

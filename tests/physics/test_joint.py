@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import fly64_dose_overlap as fdo
+from fly64_dose_overlap.physics.fisher import FisherInformation
 from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.joint import Unknowns, joint_likelihood
+from fly64_dose_overlap.physics.joint_fisher import JointInformation
 from fly64_dose_overlap.physics.likelihood import scan_likelihood
 
 BACKGROUND = 0.1
@@ -74,3 +76,56 @@ def test_one_thread_and_two_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch)
     assert first == second
     for name in ("obj", "probe", "shifts_px", "log_flux"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def changes(at: Unknowns) -> Unknowns:
+    """Return a small change of everything."""
+    rng = np.random.default_rng(4)
+
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        values = rng.normal(size=like.shape) + 1j * rng.normal(size=like.shape)
+        return torch.from_numpy((1e-3 * float(like.abs().max()) * values).astype(np.complex64))
+
+    shifts, light = (1e-3 * rng.normal(size=each.shape) for each in (at.shifts_px, at.log_flux))
+    return Unknowns(noise(at.obj), noise(at.probe), shifts, light)
+
+
+@pytest.mark.parametrize("name", ["obj", "probe", "shifts_px", "log_flux", "all"])
+def test_information_on_a_change_is_what_it_does_to_the_counts(name: str) -> None:
+    """The sum of the squared change of expected photons over them, by a difference quotient."""
+    scan, at = case()
+    step = changes(at)
+    if name != "all":
+        still = {
+            key: 0 * getattr(step, key) for key in ("obj", "probe", "shifts_px", "log_flux") if key != name
+        }
+        step = replace(step, **still)
+
+    def expected(sign: int) -> torch.Tensor:
+        moved = replace(
+            scan,
+            probe=(at.probe + sign * step.probe).numpy(),
+            positions_px=scan.positions_px + sign * step.shifts_px,
+            flux=np.exp(at.log_flux + sign * step.log_flux),
+        )
+        model, obj = moved.model, at.obj + sign * step.obj
+        return torch.cat([model.expected(obj, frames) for frames in model.batches()]).double()
+
+    mask = torch.from_numpy(np.asarray(scan.mask))
+    change = (expected(1) - expected(-1)) / 2
+    wanted = float((change.square() / expected(0))[:, mask].sum())
+    found = JointInformation(scan.model, at).product(step)
+    inner = sum(
+        float((getattr(step, key).conj() * getattr(found, key)).real.sum()) for key in ("obj", "probe")
+    )
+    inner += float((step.shifts_px * found.shifts_px).sum() + (step.log_flux * found.log_flux).sum())
+    assert inner == pytest.approx(wanted, rel=0.01)
+
+
+def test_the_object_s_own_block_is_that_of_a_known_instrument() -> None:
+    scan, at = case()
+    step = changes(at)
+    nothing = Unknowns(step.obj, 0 * step.probe, 0 * step.shifts_px, 0 * step.log_flux)
+    found = JointInformation(scan.model, at).product(nothing).obj
+    wanted = FisherInformation(scan.model, at.obj).product(step.obj)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))

@@ -65,7 +65,7 @@ OTHERS = [pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way not i
 
 @pytest.mark.parametrize("way", [*FEW, *OTHERS])
 def test_the_orientation_is_found_without_an_object(way: Way) -> None:
-    found = min(turns(inspection._turned(case(), way))[0], key=lambda turn: turn.deviance)
+    found = min(turns(inspection._turned(case(), way))[0], key=lambda turn: turn.fit.deviance)
     assert is_undone(way, found.changes)
 
 

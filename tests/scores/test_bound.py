@@ -16,8 +16,9 @@ from fly64_dose_overlap.config import LimitParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.fisher import FisherInformation
 from fly64_dose_overlap.physics.model import ScanModel
-from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scan import Scan, Unknown
 from fly64_dose_overlap.scores.bound import DOSES, find_limit
+from fly64_dose_overlap.scores.instrument import UnknownInstrument
 from fly64_dose_overlap.scores.limit import PARTS, Limit
 from fly64_dose_overlap.scores.region import scan_region
 from fly64_dose_overlap.scores.traces import AlignedError, Traces
@@ -115,6 +116,34 @@ def test_cramer_rao_bound_is_the_inverse_information() -> None:
     np.testing.assert_allclose(
         limit().noise, np.maximum(wanted[3:], 0), rtol=0.02, atol=0.02 * wanted[3:].max()
     )
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (Unknown(probe=True), Unknown(positions_px=0.5), Unknown(flux=0.1))
+        ),
+        Unknown(True, 0.5, 0.1),
+    ],
+)
+def test_what_is_unknown_of_the_instrument_costs_what_a_dense_inverse_says(unknown: Unknown) -> None:
+    """The object's block of the inverse of the whole information, whose gauges no alignment leaves."""
+    blind = replace(scan(), unknown=unknown)
+    instrument = UnknownInstrument(blind, truth())
+    size = truth().size + instrument.size
+    units = np.eye(2 * size).view(np.complex128).reshape(-1, size)
+    dense = np.array([instrument.product(unit).view(np.float64) for unit in units])
+    lit = np.diag(dense) > 1e-9 * np.diag(dense).max()
+    scale = np.where(lit, 1 / np.sqrt(np.where(lit, np.diag(dense), 1)), 0)
+    scaled = scale[:, None] * (dense + dense.T) / 2 * scale
+    inverse = scale[:, None] * np.linalg.pinv(scaled, rcond=1e-6, hermitian=True) * scale
+    objects = 2 * truth().size
+    wanted = errors_of_random_vector(inverse[:objects, :objects])[:3]
+    found = bound(blind, truth(), iterations=1500, tolerance=1e-6)
+    np.testing.assert_allclose(parts(found.unbiased), wanted, rtol=0.03)
+    assert found.unbiased["complex"] > limit().unbiased["complex"]
 
 
 @pytest.mark.parametrize("index", [0, 4, 8, 12])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from torch import Tensor
 
 from fly64_dose_overlap.methods.posterior import (
@@ -27,20 +28,20 @@ from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.joint import Unknowns, joint_likelihood
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
 from fly64_dose_overlap.physics.model import ScanModel
+from fly64_dose_overlap.physics.modes import envelope
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scan import MOST_MODES, Scan, Unknown
+from fly64_dose_overlap.scores.fit import fit, mean_frame_deviance, tells_nothing
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.measured import expected_photons
 
 DIM_PROBE = 0.05
 """Part of the largest curvature below which pixels of the probe are scaled no further."""
-ENVELOPE_FLOOR, ENVELOPE_BLUR_PX = 1e-3, 2.0
-"""Of the probe's prior: least variance of a pixel, in the largest, and the blur of the power that it is."""
-
-
 HELD_OUT = 0.1
 """Part of the photons that chooses the number of modes."""
+LEAST_MODE = 1e-6
+"""Part of the power below which a mode is none: it would never grow."""
 SURE = 3.0
 """Standard errors by which one more must be better."""
 
@@ -104,7 +105,12 @@ def calibrated(scan: Scan, label: str) -> Scan:
     total = sum(stage.iterations for stage in STAGES)
     with one_torch_thread():
         states = track(_states(_begun(reached), reached), total=total, label=label, unit="iteration")
-        here, _ = deque(states, maxlen=1).pop()
+        here, obj = deque(states, maxlen=1).pop()
+        found = fit(here.model, here.counts, obj, generator(0, "calibrated", "floor"))
+    if tells_nothing(found, mean_frame_deviance(here)):
+        problem = f"explains the frames little better than their own mean (R-factor {found.r_factor:.3f}, "
+        hint = "do unit, axes and order of positions, frames and probe belong together?"
+        warnings.warn(f"{label}: what was found {problem}noise {found.r_floor:.3f}): {hint}", stacklevel=2)
     low = np.array([window[0].start, window[1].start]) - margin
     corner = scan.side // 2
     # A window reaches no further than the grid; half a pixel is rounded off.
@@ -127,9 +133,28 @@ def started(scan: Scan) -> Scan:
 
 def _begun(scan: Scan) -> Scan:
     """Return the scan with a probe to begin with if it is unknown: in focus, with the photons' power."""
-    if not scan.unknown.probe:
-        return scan
-    return powered(focused(scan))
+    return powered(focused(_sound(scan))) if scan.unknown.probe else scan
+
+
+def _sound(scan: Scan) -> Scan:
+    """Return the scan with its probe in the middle of its frame, and with others for modes that are none."""
+    probe = torch.from_numpy(scan.probe)
+    modes = _orthogonal(probe)
+    light = intensity(modes).sum(dim=(1, 2))
+    lit = int((light > LEAST_MODE * light.sum()).sum())
+    turns = torch.polar(torch.ones(scan.side), 2 * torch.pi * torch.arange(scan.side) / scan.side)
+    power = intensity(modes).sum(dim=0)
+    centre = [float(torch.angle((power.sum(dim=axis) * turns).sum())) for axis in (1, 0)]
+    away = [round(scan.side // 2 - angle * scan.side / (2 * math.pi)) % scan.side for angle in centre]
+    if all(min(each, scan.side - each) < scan.side / 4 for each in away):
+        away = [0, 0]
+    else:
+        say("probe: it lies at the edge of its frame, and is moved to the middle")
+    if lit == len(modes):
+        return replace(scan, probe=torch.roll(probe, away, dims=(1, 2)).numpy())
+    say(f"probe: {len(modes) - lit} of its modes are none of their own, and others take their place")
+    moved = torch.roll(modes[:lit], away, dims=(1, 2)).numpy()
+    return with_modes(replace(scan, probe=moved), len(modes))
 
 
 def powered(scan: Scan) -> Scan:
@@ -208,7 +233,7 @@ class _Objective:
             seen = torch.zeros(model.side, model.side)
             for frames in model.batches():
                 seen += 2 * intensity(model.patches(obj, frames)).sum(dim=0)
-            self._envelope = 1 / _envelope(probe)
+            self._envelope = 1 / envelope(probe)
             self._probe_scale = (seen + DIM_PROBE * seen.max() + 2 * self._envelope).sqrt()
             self._shapes.append(torch.view_as_real(probe).shape)
         if unknown.positions_px and stage.others:
@@ -282,15 +307,6 @@ class _Objective:
         sizes = [math.prod(shape) for shape in self._shapes]
         for part, shape in zip(variables.split(sizes), self._shapes, strict=True):
             yield part.view(shape)
-
-
-def _envelope(probe: Complex[Tensor, "mode y x"]) -> Float[Tensor, "y x"]:
-    """Return the variance of the probe's pixels in its prior: the power of all modes, blurred."""
-    power = intensity(probe).sum(dim=0)
-    waves = torch.fft.fftfreq(probe.shape[-1])
-    blur = torch.exp(-2 * (torch.pi * ENVELOPE_BLUR_PX) ** 2 * (waves[:, None] ** 2 + waves**2))
-    smooth = torch.fft.ifft2(torch.fft.fft2(power) * blur).real.clamp_min(0)
-    return smooth + ENVELOPE_FLOOR * smooth.max()
 
 
 def _orthogonal(probe: Complex[Tensor, "mode y x"]) -> Complex[Tensor, "mode y x"]:

@@ -5,7 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Complex, Float
 from numpy.typing import NDArray
+from torch import Tensor
+
+from fly64_dose_overlap.physics.propagation import intensity
+
+ENVELOPE_FLOOR, ENVELOPE_BLUR_PX = 1e-3, 2.0
+"""Least variance of a probe's pixel, in the largest, and the blur of the power that it is."""
+
+
+def envelope(probe: Complex[Tensor, "mode y x"]) -> Float[Tensor, "y x"]:
+    """Return the variance of the pixels of a probe that is not known: the power of all modes, blurred."""
+    power = intensity(probe).sum(dim=0)
+    waves = torch.fft.fftfreq(probe.shape[-1])
+    blur = torch.exp(-2 * (torch.pi * ENVELOPE_BLUR_PX) ** 2 * (waves[:, None] ** 2 + waves**2))
+    smooth = torch.fft.ifft2(torch.fft.fft2(power) * blur).real.clamp_min(0)
+    return smooth + ENVELOPE_FLOOR * smooth.max()
 
 
 def strongest_mode(modes: NDArray[np.complexfloating[Any, Any]]) -> tuple[NDArray[np.complex128], float]:

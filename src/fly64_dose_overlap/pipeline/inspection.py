@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 
@@ -18,11 +17,10 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.mending import FRAME_TURNS, subsets, turn_line, turned
 from fly64_dose_overlap.methods.posterior import Posterior
 from fly64_dose_overlap.parallel import one_torch_thread
-from fly64_dose_overlap.physics.likelihood import poisson_deviance
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.report.drawing import figure, write_png
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.scores.fit import fit
+from fly64_dose_overlap.scores.fit import Fit, fit, mean_frame_deviance, tells_nothing
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.dispersion import dispersion
 from fly64_dose_overlap.study.geometry import resolve_diameter
@@ -35,9 +33,6 @@ FRAMES_TRIED = 300
 EPOCHS_TRIED = 20
 LEAST_MARGIN = 3e-3
 """Of the deviance of the next orientation, for one to be called the best."""
-LEAST_TOLD, MOST_LEFT = 0.1, 0.3
-"""By what part the deviance of the mean frame must exceed that of noise for it to tell whether an orientation
-fits, and what part of this one that fits may leave."""
 HELD_OUT = 0.1
 """Part of their photons that judges."""
 
@@ -113,10 +108,8 @@ class Turn:
 
     changes: tuple[TurnName, ...]
     """What is turned; empty for the file as it is."""
-    deviance: float
-    """Mean Poisson deviance per detector pixel."""
-    floor: float
-    """What noise alone leaves of it."""
+    fit: Fit
+    """Its deviance is what orientations are compared by."""
 
 
 TRIED: tuple[TurnName, ...] = (*FRAME_TURNS[:3], "conjugate_probe")
@@ -135,30 +128,34 @@ def judged(scan: Scan, obj: NDArray[np.complex64], mend: MendParams = NOTHING_TO
     if tells_orientation(scan, obj):
         tried = orientations(scan, obj)
         best, given = best_of(tried), tried[0]
+        conjugate = given.misfit if best is given else orientations(scan, obj.conj())[0].misfit
+        if conjugate < best.misfit:
+            yield f"misfit {conjugate:.4g}: as it is, but for an object that is the conjugate (best)"
         shown = {best, given, *sorted(tried, key=lambda o: o.misfit)[:5]}
         for each in sorted(shown, key=lambda o: (o is not best, o.misfit, len(o.changes))):
-            marks = f"{' (best)' if each is best else ''}{' (the file)' if each is given else ''}"
+            first = each is best and conjugate >= best.misfit
+            marks = f"{' (best)' if first else ''}{' (the file)' if each is given else ''}"
             yield f"misfit {each.misfit:.4g}: {_in_words(each.changes, mend)}{marks}"
         yield "a misfit of 1 is that of the mean frame"
         return
     ways, mean = turns(scan)
-    found = sorted(ways, key=lambda each: each.deviance)
-    best, margin = found[0], found[1].deviance / found[0].deviance - 1
-    left, told = best.deviance - best.floor, mean - best.floor
-    fits = told < LEAST_TOLD * best.floor or left < MOST_LEFT * told
+    found = sorted(ways, key=lambda each: each.fit.deviance)
+    best, margin = found[0], found[1].fit.deviance / found[0].fit.deviance - 1
+    fits = not tells_nothing(best.fit, mean)
     for each in found[:5]:
         first = " (best)" if each is best and fits and margin > LEAST_MARGIN else ""
         marks = f"{first}{'' if each.changes else ' (the file)'}"
-        yield f"deviance {each.deviance:.5f}: {_in_words(each.changes, mend)}{marks}"
+        yield f"deviance {each.fit.deviance:.5f}: {_in_words(each.changes, mend)}{marks}"
     yield (
         f"of photons held out, after {EPOCHS_TRIED} epochs of ML; the next is {margin:.2%} worse"
         f"{'' if margin > LEAST_MARGIN else ', which is too little to tell one'}"
     )
     if not fits:
         yield (
-            f"none of these fits: the mean of all frames has {mean:.5f}, noise alone {best.floor:.5f}. Not "
-            "tried are the order of frames (advance_frames, delay_frames, reverse_frames), the place of the "
-            "zero frequency (shift_frames), the probe, and unit and scale of positions"
+            f"none of these fits: the mean of all frames has {mean:.5f}, noise alone "
+            f"{best.fit.deviance_floor:.5f}. Not tried are the order of frames (advance_frames, delay_frames "
+            "or reverse_frames), the place of the zero frequency (shift_frames), the probe, and unit and "
+            "scale of positions"
         )
 
 
@@ -193,13 +190,10 @@ def turns(scan: Scan) -> tuple[list[Turn], float]:
         for changes in track(iter(ways), total=len(ways), label="orientations", unit="orientation"):
             first, second = (_turned(each, changes) for each in (fitted, held))
             *_, obj = islice(Posterior()(first), EPOCHS_TRIED)
-            left = fit(second.model, second.counts, obj, generator(0, "inspect", "floor"))
-            found.append(Turn(changes, left.deviance, left.deviance_floor))
-    fitted_mean = np.asarray(fitted.counts[:]).mean(axis=0) * np.float32(HELD_OUT / (1 - HELD_OUT))
-    expected, seen = torch.from_numpy(fitted_mean), torch.from_numpy(np.asarray(held.counts[:]))
-    seen = held.model.pixels(slice(0, len(held))).filled(seen, expected.expand_as(seen))
-    part = seen.numel() / held.detector.counting(len(held), held.side)
-    return found, float(poisson_deviance(expected.expand_as(seen), seen)) * part
+            rng = generator(0, "inspect", "floor")
+            found.append(Turn(changes, fit(second.model, second.counts, obj, rng)))
+    mean = np.asarray(fitted.counts[:]).mean(axis=0, dtype=np.float64) * (HELD_OUT / (1 - HELD_OUT))
+    return found, mean_frame_deviance(held, mean)
 
 
 def _turned(scan: Scan, changes: tuple[TurnName, ...]) -> Scan:

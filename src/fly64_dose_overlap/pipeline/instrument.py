@@ -33,7 +33,7 @@ def as_told(scan: Scan, params: Instrument, *, where: str) -> Scan:
     """Return a scan as methods are told it; ``where`` names it in errors."""
     scan = with_probe_of(Path(params.probe.file), scan)
     scan = with_calibration_errors(scan, params.calibration, where=where)
-    return replace(scan, unknown=unknown(params.refine))
+    return replace(scan, unknown=Unknown.of(params.refine))
 
 
 def described(params: Instrument) -> dict[str, Any]:
@@ -41,11 +41,6 @@ def described(params: Instrument) -> dict[str, Any]:
     file = Path(params.probe.file)
     sections = {key: section.model_dump() for key, section in vars(params).items()}
     return {**sections, "sha256": None if file == BASE_FILE else sha256_of(file)}
-
-
-def unknown(params: RefineParams) -> Unknown:
-    """Return what is to be found of a scan."""
-    return Unknown(params.probe, params.positions, params.flux, params.modes)
 
 
 def with_probe_of(path: Path, scan: Scan) -> Scan:

@@ -21,10 +21,9 @@ from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.map import MaximumAPosteriori
 from fly64_dose_overlap.methods.run import run_method
 from fly64_dose_overlap.outcome import EVALUATION
-from fly64_dose_overlap.pipeline.instrument import unknown
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.provenance import MEASURED, with_step
-from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.scan import Scan, Unknown
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.fit import fit_of_others
 from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
@@ -85,7 +84,7 @@ def make_reference(
         )
         raise StudyError("reference", problem, f"it takes {LEAST_PHOTONS}: measure longer, or more frames")
     first, rest = scan.divide(params.fraction, generator(params.seed, "reference", "divide"))
-    first = replace(first, unknown=unknown(refine))
+    first = replace(first, unknown=Unknown.of(refine))
     require_measured(max(doses, default=0), rest.photons_per_frame)
     region = scan_region(first.illumination(), first.positions_px, EVALUATION.region_threshold)
     upsampling, inside = EVALUATION.registration_upsampling, region.rectangle

@@ -8,6 +8,9 @@ D (dose K + 1)^-1 D at every dose, with J at the truth for its mean over the pri
 prior is Gaussian and independent in every pixel, with the variances of the truth's real
 and imaginary part over the region.
 
+What is `Unknown` of the instrument is found with the object, and counts as such: its part of J is inverted
+with the object's. In the second space it has the prior that joint MAP has, in the first it has none.
+
 The bounds grow with the Krylov space: one that ran out of iterations still holds, but is
 not the tightest, and the record says so.
 """
@@ -18,16 +21,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.config import LimitParams
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.physics.fisher import FisherInformation
-from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.frc import WINDOW
+from fly64_dose_overlap.scores.instrument import KnownInstrument, UnknownInstrument
 from fly64_dose_overlap.scores.lanczos import Field, Krylov, lanczos
 from fly64_dose_overlap.scores.limit import PARTS, Limit
 from fly64_dose_overlap.scores.region import Region, scan_region, with_phase
@@ -50,7 +51,7 @@ UNLIT = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class _Scaling:
-    """Factors, >= 0, of the real and the imaginary part of every object pixel."""
+    """Factors, >= 0, of the real and the imaginary part of every component of a vector."""
 
     real: NDArray[np.float64]
     imaginary: NDArray[np.float64]
@@ -71,6 +72,8 @@ def find_limit(
 
     Parameters
     ----------
+    scan : Scan
+        With what is unknown of it; by default it is known exactly.
     truth : (y, x) complex64
         The true object: a bound is taken there by definition.
     region_threshold : float
@@ -95,11 +98,20 @@ def find_limit(
         problem = "is constant over the scored region, so that no prior can be taken from it"
         raise StudyError("object", problem)
     prior = np.sqrt(np.maximum(variances, LEAST_PRIOR_SHARE * variances.sum())).tolist()
-    solver = _Solver(reached.model, truth, region)
+    instrument = UnknownInstrument(reached, truth) if scan.unknown else KnownInstrument(reached, truth)
+    solver = _Solver(instrument, truth, region)
     lit = fluence > UNLIT * fluence.max()
     # The information's diagonal is about twice the fluence.
     factor = np.where(lit, 1 / np.sqrt(2 * np.where(lit, fluence, 1)), 0)
-    whitening, scaling = _Scaling(factor, factor), _Scaling(*(np.full(truth.shape, std) for std in prior))
+    whitening, scaling = (
+        _Scaling(
+            *(np.concatenate([each.ravel(), beside]) for each, beside in zip(parts, others, strict=True))
+        )
+        for parts, others in (
+            ((factor, factor), instrument.whitening()),
+            (tuple(np.full(truth.shape, std) for std in prior), instrument.spread()),
+        )
+    )
     unbiased: list[Krylov] = []
     bayesian: list[Krylov] = []
     for index in range(settings.vectors):
@@ -132,9 +144,10 @@ def find_limit(
 class _Solver:
     """Krylov spaces of one scan."""
 
-    def __init__(self, model: ScanModel, truth: Complex64, region: Region) -> None:
-        self._information = FisherInformation(model, torch.from_numpy(truth))
-        self._obj = truth
+    def __init__(
+        self, instrument: KnownInstrument | UnknownInstrument, truth: Complex64, region: Region
+    ) -> None:
+        self._instrument, self._obj = instrument, truth
         self._box = region.rectangle
         self.truth = truth[region.rectangle].astype(np.complex128)
         self._aligned = AlignedError(self.truth, region.mask[region.rectangle])
@@ -144,20 +157,24 @@ class _Solver:
         """Return the Krylov space of a random vector, large enough for a dose."""
 
         def product(field: Field) -> Field:
-            change = torch.from_numpy(scaling(field).astype(self._obj.dtype))
-            return scaling(self._information.product(change).numpy().astype(np.complex128))
+            return scaling(self._instrument.product(scaling(field)))
 
         functionals = self.traces.seen_by(vector)
 
         def see(field: Field) -> NDArray[np.float64]:
-            return functionals(self._aligned(scaling(field)[self._box]))
+            return functionals(self._aligned(self._image(scaling(field))[self._box]))
 
-        start = np.zeros(self._obj.shape, np.complex128)
-        start[self._box] = self._aligned(vector)
-        null = scaling.inverse(1j * self._obj.astype(np.complex128))
+        start, null = (np.zeros(self._obj.size + self._instrument.size, np.complex128) for _ in range(2))
+        self._image(start)[self._box] = self._aligned(vector)
+        self._image(null)[:] = 1j * self._obj
+        null = scaling.inverse(null)
         steps = track(range(settings.iterations), total=settings.iterations, label=label, unit="product")
         tolerance = settings.tolerance
         return lanczos(product, scaling(start), see, null=null, dose=dose, tolerance=tolerance, steps=steps)
+
+    def _image(self, field: Field) -> Field:
+        """Return the object's part (y, x) of a vector, which also holds what is unknown of the instrument."""
+        return field[: self._obj.size].reshape(self._obj.shape)
 
 
 def _record(settings: LimitParams, unbiased: list[Krylov], bayesian: list[Krylov]) -> dict[str, Any]:

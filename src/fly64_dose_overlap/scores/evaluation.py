@@ -250,6 +250,7 @@ def limit_at(limit: Limit, dose: int) -> dict[str, Any]:
         "prior": limit.prior,
         "kappa": limit.kappa,
         "photons_per_pixel": limit.photons_per_pixel_at(dose),
+        **({} if limit.price is None else {"price_of_the_unknown": limit.price}),
     }
 
 

@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fly64_dose_overlap.arrays import Brief, FrameArray
-from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
+from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS, poisson_deviance
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.scan import Scan
+
+LEAST_TOLD, MOST_LEFT = 0.1, 0.3
+"""By what part the deviance of the mean frame must exceed that of noise for frames to differ, and what part
+of this an object that explains them may leave."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,6 +140,38 @@ def fit_of_others(
     power, given = (float((np.abs(each.probe) ** 2).sum(dtype=np.float64)) for each in (scan, own))
     probe = (probe * math.sqrt(power / given)).astype(np.complex64)
     return fit(replace(scan, probe=probe).model, scan.counts, torch.from_numpy(obj), rng)
+
+
+def mean_frame_deviance(scan: Scan, mean: Float[NDArray[np.float64], "y x"] | None = None) -> float:
+    """Return the deviance, as `Fit` has it, of a model that expects the same of every frame.
+
+    Parameters
+    ----------
+    mean : (y, x) float64, photons, optional
+        What it expects; by default the mean of the frames.
+    """
+    if mean is None:
+        total = np.zeros((scan.side, scan.side))
+        for block in scan.blocks():
+            total += block.sum(axis=0, dtype=np.float64)
+        mean = total / len(scan)
+    expected, deviance = torch.from_numpy(mean), 0.0
+    for frames in scan.model.batches():
+        seen = torch.from_numpy(np.asarray(scan.counts[frames], np.float64))
+        alike = expected.expand_as(seen)
+        seen = scan.model.pixels(frames).filled(seen, alike)
+        deviance += float(poisson_deviance(alike, seen)) * seen.numel()
+    return deviance / scan.detector.counting(len(scan), scan.side)
+
+
+def tells_nothing(found: Fit, mean: float) -> bool:
+    """Return whether frames are explained little better than by their ``mean``'s deviance, if these differ.
+
+    Frames of so few photons that their mean explains them nearly as well as the truth tell nothing of it.
+    """
+    told = mean - found.deviance_floor
+    differ = told > LEAST_TOLD * found.deviance_floor
+    return differ and found.deviance - found.deviance_floor > MOST_LEFT * told
 
 
 def _ratio(misfit: Any, expected: Any) -> NDArray[np.float64]:

@@ -88,6 +88,8 @@ class Limit(Brief):
         ``pixels``, ``rows`` and ``columns``, to tell the scored region by.
     solver : dict
         How the bounds were computed: seed, vectors, iterations, residuals, spread.
+    price : dict of str to float, optional
+        By what factor photons must be more, by part, where some of the instrument must be found besides.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -104,6 +106,7 @@ class Limit(Brief):
     window: str
     region: dict[str, Any]
     solver: dict[str, Any]
+    price: dict[Part, Positive] | None = None
 
     @property
     def kappa(self) -> float:
@@ -195,7 +198,8 @@ class Limit(Brief):
 
 def write_limit(path: Path | str, limit: Limit) -> None:
     """Write a limit as JSON: the same limit gives the same bytes."""
-    write_json_atomic(path, {"format_version": FORMAT_VERSION, "kappa": limit.kappa, **asdict(limit)})
+    entries = {key: value for key, value in asdict(limit).items() if value is not None}
+    write_json_atomic(path, {"format_version": FORMAT_VERSION, "kappa": limit.kappa, **entries})
 
 
 def read_limit(path: Path | str) -> Limit:

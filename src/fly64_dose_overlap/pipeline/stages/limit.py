@@ -14,7 +14,10 @@ def main(view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     The bounds depend on the dose by a known law, so the view's data of the first of
     `doses` serve. An interrupted run starts again.
     """
+    from dataclasses import replace
+
     from fly64_dose_overlap.files.dataset import read_scan, read_truth
+    from fly64_dose_overlap.scan import Unknown
     from fly64_dose_overlap.scores.bound import find_limit
     from fly64_dose_overlap.scores.limit import write_limit
 
@@ -23,7 +26,13 @@ def main(view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     data = cells.view_file(dose, view, "test")
     scan, threshold = read_scan(data), params.evaluate.region_threshold
     with refusals_of(f"view {view}, test half of {len(scan)} frames"):
-        limit = find_limit(scan, read_truth(data), threshold, params.limit, dose=dose)
+        truth, settings = read_truth(data), params.limit
+        limit = find_limit(scan, truth, threshold, settings, dose=dose)
+        if unsure := Unknown.of(params.refine):
+            blind = find_limit(replace(scan, unknown=unsure), truth, threshold, settings, dose=dose)
+            price = {part: blind.unbiased[part] / limit.unbiased[part] for part in limit.unbiased}
+            limit = replace(limit, price=price)
+            say(f"limit: to find the instrument besides takes {price['complex']:.3g} times the photons")
     path = cells.limit_file(view)
     write_limit(path, limit)
     if not limit.converged:
