@@ -146,9 +146,10 @@ def test_the_coarsest_rings_alone_decide_nothing_of_halves() -> None:
     for number in (1, 3):
         surer = np.where(np.arange(20) == number - 1, 10.0, pixels)
         assert cutoff(FrcCurve(curve.frequency, values, surer), "half-bit") == 0
-    # Agreement in the first ring counts, and what follows it too.
+    # So does the ring beside one in which halves agree.
     values[0] = 0.95
-    assert 0 < cutoff(FrcCurve(curve.frequency, values, pixels), "half-bit") < 0.1
+    assert 0.6 < cutoff(FrcCurve(curve.frequency, values, pixels), "half-bit") < 0.65
+    assert cutoff(FrcCurve(curve.frequency, 0 * values, np.full(20, 3.0)), "half-bit") == 0
 
 
 def test_thresholds_are_van_heel_and_schatz() -> None:

@@ -44,6 +44,14 @@ def test_the_same_parameters_give_the_same_bytes(study: Path) -> None:
     assert path.read_bytes() == first
 
 
+def test_what_is_to_be_found_besides_has_a_price(tmp_path: Path) -> None:
+    told = {"probe": False, "modes": None, "positions": 0.5, "flux": 0.0}
+    limit.main("dense", write_params(tmp_path, limit=SETTINGS, doses=[DOSE], refine=told))
+    price = read_limit("metrics/limit/dense.json").price
+    assert price is not None
+    assert all(1 < value < 100 for value in price.values())
+
+
 def test_a_view_of_too_few_frames_is_named_with_what_to_raise(study: Path) -> None:
     few = scan().frames(np.array([40]))
     write_scan(Path(f"data/views/{DOSE}/sparse/test.npz"), few, truth())

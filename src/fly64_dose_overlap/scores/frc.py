@@ -138,9 +138,9 @@ def fourier_ring_correlation(
 def cutoff(curve: FrcCurve, threshold: ThresholdName | float = "half") -> float:
     """Return the frequency at which a curve first falls below a threshold.
 
-    Against the thresholds for two noisy halves the coarsest rings decide nothing while they hold fewer
-    than `FEW_PIXELS` independent pixels: halves of few photons may differ in slow phases, of which frames
-    tell least, and agree in detail.
+    Below the thresholds for two noisy halves a ring of fewer than `FEW_PIXELS` independent pixels decides
+    nothing: by chance halves of few photons differ in slow phases, of which frames tell least, and agree in
+    detail.
 
     Returns
     -------
@@ -150,10 +150,10 @@ def cutoff(curve: FrcCurve, threshold: ThresholdName | float = "half") -> float:
     """
     level = curve.threshold(threshold) if isinstance(threshold, str) else np.full(len(curve.frc), threshold)
     above = curve.frc - level
-    sure = (above >= 0) | (curve.effective_pixels >= FEW_PIXELS) | (threshold not in OF_HALVES)
-    start = int(np.argmax(sure))
-    index = start + first_crossing(above[start:], 0.0)
-    if above[start] < 0:
+    if threshold in OF_HALVES:
+        above[(above < 0) & (curve.effective_pixels < FEW_PIXELS)] = np.nan
+    index = first_crossing(above, 0.0)
+    if index == 0 or (np.isnan(index) and not np.isnan(curve.frc).all()):
         return 0.0
     return float(np.interp(index, np.arange(len(curve.frc)), curve.nyquist_fraction, right=1.0))
 
