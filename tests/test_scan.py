@@ -19,8 +19,8 @@ from fly64_dose_overlap import scan as scan_module
 from fly64_dose_overlap.arrays import DiskArray, spool
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.outcome import Result, Scores
+from fly64_dose_overlap.physics.fit import Fit
 from fly64_dose_overlap.scan import Scan, embedded
-from fly64_dose_overlap.scores.fit import Fit
 from fly64_dose_overlap.scores.frc import FrcCurve
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.trust import Agreement

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.section import Section, first_problem
@@ -207,6 +207,8 @@ class CalibrationParams(Section):
 
 class ProbeParams(Section):
     """The probe that methods are told."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     file: str = Field(alias="from", min_length=1, max_length=4096)
     """A reconstruction, or a file with a probe; by default the base set, whose probe views have."""

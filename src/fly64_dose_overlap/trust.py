@@ -17,9 +17,10 @@ from fly64_dose_overlap.config import Seed
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.front import reconstructed
 from fly64_dose_overlap.outcome import EVALUATION, Result
+from fly64_dose_overlap.physics.fit import Fit
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
-from fly64_dose_overlap.scores.fit import Fit, fit_of_others
+from fly64_dose_overlap.scores.fit import fit_of_others
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.region import scan_region
 from fly64_dose_overlap.seeding import generator

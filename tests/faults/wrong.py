@@ -40,7 +40,7 @@ RNG = np.random.Generator
 Frames = NDArray[Any]
 Change = Callable[[RNG, Arrays], None]
 
-BELONG = "its own object explains the frames (better with|worse than)"
+BELONG = "its own object (is the conjugate|explains the frames (better with|worse than))"
 UNCOUNTED = "must hold counted photons or their square roots"
 
 

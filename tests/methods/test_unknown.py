@@ -198,7 +198,7 @@ def test_modes_that_are_one_become_several(capsys: pytest.CaptureFixture[str]) -
 
 def test_positions_of_other_frames_are_warned_of() -> None:
     """No start leads from there: what is found would look like an object and be none."""
-    scan, _ = fdo.simulate(1e6, **QUICK)
+    scan, _ = fdo.simulate(1e6, **{**QUICK, "field_px": 60})
     order = np.random.default_rng(0).permutation(len(scan))
     with pytest.warns(UserWarning, match="explains the frames little better than their own mean"):
         fdo.calibrate(replace(scan, positions_px=scan.positions_px[order]), positions_px=1.0)

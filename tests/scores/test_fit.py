@@ -11,9 +11,9 @@ import torch
 
 import tiny_scan
 from fly64_dose_overlap.physics.detector import Detector
+from fly64_dose_overlap.physics.fit import Fit, fit
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS, scan_deviance
 from fly64_dose_overlap.physics.model import ScanModel
-from fly64_dose_overlap.scores.fit import Fit, fit
 
 TRUTH = torch.from_numpy(tiny_scan.truth())
 SIDE = tiny_scan.SIDE

@@ -24,6 +24,7 @@ from fly64_dose_overlap.methods.posterior import (
 )
 from fly64_dose_overlap.methods.searches import focused, frame_values, with_modes, with_outliers_found
 from fly64_dose_overlap.parallel import one_torch_thread
+from fly64_dose_overlap.physics.fit import fit, mean_frame_deviance, tells_nothing
 from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.joint import Unknowns, joint_likelihood
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
@@ -32,9 +33,7 @@ from fly64_dose_overlap.physics.modes import envelope
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scan import MOST_MODES, Scan, Unknown
-from fly64_dose_overlap.scores.fit import fit, mean_frame_deviance, tells_nothing
 from fly64_dose_overlap.seeding import generator
-from fly64_dose_overlap.study.measured import expected_photons
 
 DIM_PROBE = 0.05
 """Part of the largest curvature below which pixels of the probe are scaled no further."""
@@ -42,6 +41,8 @@ HELD_OUT = 0.1
 """Part of the photons that chooses the number of modes."""
 LEAST_MODE = 1e-6
 """Part of the power below which a mode is none: it would never grow."""
+MOST_LEFT = 0.2
+"""See `tells_nothing`; of frames that were fitted, which any object explains in part."""
 SURE = 3.0
 """Standard errors by which one more must be better."""
 
@@ -107,7 +108,7 @@ def calibrated(scan: Scan, label: str) -> Scan:
         states = track(_states(_begun(reached), reached), total=total, label=label, unit="iteration")
         here, obj = deque(states, maxlen=1).pop()
         found = fit(here.model, here.counts, obj, generator(0, "calibrated", "floor"))
-    if tells_nothing(found, mean_frame_deviance(here)):
+    if tells_nothing(found, mean_frame_deviance(here.model, here.counts), MOST_LEFT):
         problem = f"explains the frames little better than their own mean (R-factor {found.r_factor:.3f}, "
         hint = "do unit, axes and order of positions, frames and probe belong together?"
         warnings.warn(f"{label}: what was found {problem}noise {found.r_floor:.3f}): {hint}", stacklevel=2)
@@ -159,9 +160,12 @@ def _sound(scan: Scan) -> Scan:
 
 def powered(scan: Scan) -> Scan:
     """Return the scan with its probe at the power of the photons that are counted, of an empty object."""
-    blank = np.ones(scan.object_shape, np.complex64)
-    light = expected_photons(replace(scan, background=None), blank)
-    dark = expected_photons(scan, blank) - light
+    model, blank, light, dark = scan.model, flat_object(scan), 0.0, 0.0
+    for frames in model.batches():
+        pixels, bare = model.pixels(frames), intensity(model.far_field(blank, frames)).sum(dim=1)
+        none = torch.zeros_like(bare)
+        light += float(pixels.filled(bare, none).sum(dtype=torch.float64))
+        dark += float(pixels.filled(pixels.expected(none), none).sum(dtype=torch.float64))
     gain = math.sqrt(max(scan.photons_per_frame * len(scan) - dark, 1.0) / light)
     return replace(scan, probe=scan.probe * np.float32(gain))
 

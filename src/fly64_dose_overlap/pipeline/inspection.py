@@ -17,10 +17,10 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.mending import FRAME_TURNS, subsets, turn_line, turned
 from fly64_dose_overlap.methods.posterior import Posterior
 from fly64_dose_overlap.parallel import one_torch_thread
+from fly64_dose_overlap.physics.fit import Fit, fit, mean_frame_deviance, tells_nothing
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.report.drawing import figure, write_png
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.scores.fit import Fit, fit, mean_frame_deviance, tells_nothing
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.dispersion import dispersion
 from fly64_dose_overlap.study.geometry import resolve_diameter
@@ -193,7 +193,7 @@ def turns(scan: Scan) -> tuple[list[Turn], float]:
             rng = generator(0, "inspect", "floor")
             found.append(Turn(changes, fit(second.model, second.counts, obj, rng)))
     mean = np.asarray(fitted.counts[:]).mean(axis=0, dtype=np.float64) * (HELD_OUT / (1 - HELD_OUT))
-    return found, mean_frame_deviance(held, mean)
+    return found, mean_frame_deviance(held.model, held.counts, mean)
 
 
 def _turned(scan: Scan, changes: tuple[TurnName, ...]) -> Scan:

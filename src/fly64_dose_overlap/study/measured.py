@@ -158,7 +158,7 @@ def require_truth(
         through it gives other numbers of photons than were counted.
     """
     scan, truth = gauged_truth(scan, truth)
-    expected = expected_photons(scan, truth) / len(scan)
+    expected = _expected_photons(scan, truth) / len(scan)
     counted = scan.photons_per_frame
     if abs(expected - counted) > TRUTH_TOLERANCE * counted:
         problem = f"probe and truth give {expected:.4g} photons per frame, but {counted:.4g} are counted"
@@ -169,7 +169,7 @@ def require_truth(
     return scan, truth
 
 
-def expected_photons(scan: Scan, obj: Complex[NDArray[np.complex64], "h w"]) -> float:
+def _expected_photons(scan: Scan, obj: Complex[NDArray[np.complex64], "h w"]) -> float:
     """Return the photons of all frames that pixels which count are expected to count."""
     if scan.mask is None and scan.background is None:
         light = illumination(scan.probe, scan.positions_px, scan.object_shape)
