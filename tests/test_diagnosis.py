@@ -73,6 +73,7 @@ def test_a_dead_pixel_is_named() -> None:
     assert str(found).endswith("base.mend.bad_pixels: [[30, 33]]")
 
 
+@pytest.mark.slow
 def test_of_a_scan_that_is_right_nothing_is_named() -> None:
     scan, _ = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=32, defocus_um=200)
     found = fdo.diagnose(scan)

@@ -113,6 +113,7 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
 
 
+@pytest.mark.slow
 def test_a_dose_series_goes_on_where_it_was(tmp_path: Path) -> None:
     scan = tiny_scan.scan(1)
     write_scan(tmp_path / "scan.npz", scan, np.ones(scan.object_shape, np.complex64))

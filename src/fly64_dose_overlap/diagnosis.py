@@ -96,13 +96,6 @@ def diagnose(scan: Scan, *, seed: Seed = 42) -> Diagnosis:
     scan : Scan
     seed : int
         Of the photons that are held out.
-
-    Examples
-    --------
-    >>> from fly64_dose_overlap import simulate
-    >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
-    >>> print(diagnose(scan))
-    nothing is surely wrong with probe, positions, flux and pixels
     """
     scan = replace(require_sound(scan), unknown=Unknown()).cropped()[0]
     with one_torch_thread():

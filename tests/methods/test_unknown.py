@@ -58,6 +58,7 @@ def test_a_scan_of_which_all_is_known_is_given_as_it_is() -> None:
     assert make_method("map").taken(case()[0]) is case()[0]
 
 
+@pytest.mark.slow
 def test_a_probe_out_of_focus_is_found() -> None:
     scan, truth = case()
     wrong = replace(scan, probe=other_probe())
@@ -98,6 +99,7 @@ def test_the_light_of_each_frame_is_found() -> None:
     np.testing.assert_array_equal(found.positions_px, scan.positions_px)
 
 
+@pytest.mark.slow
 def test_what_was_found_can_be_used_for_other_frames_of_the_object() -> None:
     """A calibrated scan is known: no method looks again, and none of what it is given changes."""
     scan, _ = case()
@@ -108,6 +110,7 @@ def test_what_was_found_can_be_used_for_other_frames_of_the_object() -> None:
     np.testing.assert_array_equal(fdo.reconstruct(dim, "ml", epochs=2).probe, dim.probe)
 
 
+@pytest.mark.slow
 def test_modes_are_orthogonal_and_the_strongest_first() -> None:
     scan, _ = case()
     second = 0.3 * np.roll(scan.probe, 3, axis=1)
@@ -118,12 +121,14 @@ def test_modes_are_orthogonal_and_the_strongest_first() -> None:
     assert abs((found[0].conj() * found[1]).sum()) < 1e-3 * np.sqrt(powers.prod())
 
 
+@pytest.mark.slow
 def test_a_network_is_given_what_was_found() -> None:
     wrong = replace(case()[0], probe=other_probe(), unknown=fdo.Unknown(probe=True))
     found = fdo.reconstruct(wrong, "refined", epochs=1, steps_per_epoch=2, iterations=3, width=4, crop_px=32)
     assert alike(found.probe, case()[0].probe) > alike(found.probe, other_probe())
 
 
+@pytest.mark.slow
 def test_halves_of_the_data_find_probes_of_their_own() -> None:
     scan = replace(case()[0], probe=other_probe(), unknown=fdo.Unknown(probe=True))
     with pytest.warns(UserWarning, match="halves of the frames only to"):
@@ -133,6 +138,7 @@ def test_halves_of_the_data_find_probes_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["lsqml", "rpie", "epie"])
+@pytest.mark.slow
 def test_pty_chi_looks_for_what_is_unknown_by_itself(name: str) -> None:
     scan, _ = case()
     wrong = replace(scan, positions_px=scan.positions_px.round())
@@ -178,6 +184,7 @@ def test_light_that_is_none_is_refused(flux: NDArray[np.float64]) -> None:
         replace(case()[0], flux=flux)
 
 
+@pytest.mark.slow
 def test_a_probe_at_the_edge_of_its_frame_is_moved_to_the_middle(capsys: pytest.CaptureFixture[str]) -> None:
     scan, truth = case()
     turned = replace(scan, probe=np.fft.fftshift(scan.probe, axes=(1, 2)))
@@ -189,6 +196,7 @@ def test_a_probe_at_the_edge_of_its_frame_is_moved_to_the_middle(capsys: pytest.
     assert phase_db(image, scan, truth) > 28
 
 
+@pytest.mark.slow
 def test_modes_that_are_one_become_several(capsys: pytest.CaptureFixture[str]) -> None:
     scan, _ = case()
     found = fdo.calibrate(replace(scan, probe=np.concatenate([scan.probe, scan.probe])))
@@ -196,6 +204,7 @@ def test_modes_that_are_one_become_several(capsys: pytest.CaptureFixture[str]) -
     assert ((np.abs(found.probe) ** 2).sum(axis=(1, 2)) > 0).all()
 
 
+@pytest.mark.slow
 def test_positions_of_other_frames_are_warned_of() -> None:
     """No start leads from there: what is found would look like an object and be none."""
     scan, _ = fdo.simulate(1e6, **{**QUICK, "field_px": 60})
@@ -204,6 +213,7 @@ def test_positions_of_other_frames_are_warned_of() -> None:
         fdo.calibrate(replace(scan, positions_px=scan.positions_px[order]), positions_px=1.0)
 
 
+@pytest.mark.slow
 def test_modes_are_as_many_as_are_asked_for() -> None:
     scan, _ = case()
     assert fdo.calibrate(scan, modes=3).probe.shape[0] == 3

@@ -118,15 +118,9 @@ def test_cramer_rao_bound_is_the_inverse_information() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "unknown",
-    [
-        *(
-            pytest.param(each, marks=pytest.mark.slow)
-            for each in (Unknown(probe=True), Unknown(positions_px=0.5), Unknown(flux=0.1))
-        ),
-        Unknown(True, 0.5, 0.1),
-    ],
+    "unknown", [Unknown(probe=True), Unknown(positions_px=0.5), Unknown(flux=0.1), Unknown(True, 0.5, 0.1)]
 )
 def test_what_is_unknown_of_the_instrument_costs_what_a_dense_inverse_says(unknown: Unknown) -> None:
     """The object's block of the inverse of the whole information, whose gauges no alignment leaves."""

@@ -203,6 +203,7 @@ def folders() -> list[Path]:
 
 
 @pytest.mark.usefixtures("_with_data")
+@pytest.mark.slow
 def test_the_folder_of_checkpoints_depends_on_all_that_a_training_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
