@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
-    from fly64_dose_overlap.diagnosis import Diagnosis, diagnose
     from fly64_dose_overlap.errors import StudyError
     from fly64_dose_overlap.front import (
         calibrate,
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agreement",
-    "Diagnosis",
     "Optics",
     "Result",
     "Scan",
@@ -52,7 +50,6 @@ __all__ = [
     "__version__",
     "agreement",
     "calibrate",
-    "diagnose",
     "limit",
     "methods",
     "misfit",
@@ -66,7 +63,6 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
-    "diagnosis": ("Diagnosis", "diagnose"),
     "errors": ("StudyError",),
     "scan": ("Optics", "Scan", "Unknown"),
     "trust": ("Agreement", "agreement", "misfit"),
