@@ -207,7 +207,8 @@ def test_modes_that_are_one_become_several(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.slow
 def test_positions_of_other_frames_are_warned_of() -> None:
     """No start leads from there: what is found would look like an object and be none."""
-    scan, _ = fdo.simulate(1e6, **{**QUICK, "field_px": 60})
+    wider: dict[str, Any] = {**QUICK, "field_px": 60}
+    scan, _ = fdo.simulate(1e6, **wider)
     order = np.random.default_rng(0).permutation(len(scan))
     with pytest.warns(UserWarning, match="explains the frames little better than their own mean"):
         fdo.calibrate(replace(scan, positions_px=scan.positions_px[order]), positions_px=1.0)
