@@ -56,6 +56,8 @@ class Optics:
     distance_m: float | None = None
 
 
+JUST_HALF = 0.499
+"""Of a pixel, by which a position may leave the grid."""
 MOST_MODES = 8
 """Of a probe that is looked for."""
 
@@ -283,6 +285,15 @@ class Scan(Brief):
     def illumination(self) -> Float[NDArray[np.float64], "h w"]:
         """Return the photons that fall on each object pixel over the scan."""
         return illumination(self.probe, self.positions_px, self.object_shape, self.flux)
+
+    def on_grid(
+        self, positions_px: Float[NDArray[np.float64], "frame 2"]
+    ) -> Float[NDArray[np.float64], "frame 2"]:
+        """Return positions, object pixels, moved back to where windows lie on the object's grid."""
+        corner = self.side // 2
+        # What is below half a pixel is rounded off.
+        most = np.array(self.object_shape) - self.side + corner + JUST_HALF
+        return np.clip(positions_px, corner - JUST_HALF, most)
 
     def frames(self, chosen: Int[NDArray[Any], " chosen"]) -> Scan:
         """Return the scan of some frames, by their numbers; it has no groups."""

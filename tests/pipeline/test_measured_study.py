@@ -368,3 +368,20 @@ def test_few_photons_make_no_reference(tmp_path: Path, monkeypatch: pytest.Monke
     dim[:, 16, 16] = 1
     with pytest.raises(StudyError, match=r"^reference: of 81 photons in all, .* has 24\.3; it takes 1000"):
         make_reference(replace(found, amplitude=dim), ReferenceParams(seed=1, fraction=0.7, epochs=5))
+
+
+@pytest.mark.slow
+def test_a_reference_finds_a_probe_and_doses_keep_the_one_that_was_given() -> None:
+    from fly64_dose_overlap.config import NOTHING_TO_REFINE, ReferenceParams
+    from fly64_dose_overlap.methods.searches import defocused
+    from fly64_dose_overlap.pipeline.reference import make_reference
+
+    found = read_base(cells.BASE_FILE)
+    wrong = replace(found, probe=defocused(found.probe, 1.5))
+    settings = ReferenceParams(seed=1, fraction=0.7, epochs=20)
+    told = make_reference(wrong, settings)
+    blind = make_reference(wrong, settings, refine=NOTHING_TO_REFINE.model_copy(update={"probe": True}))
+    errors = [each.figures["fit_of_other_photons"]["divergence"] for each in (blind, told)]
+    assert errors[0] < 0.5 * errors[1]
+    given, kept = (each / np.linalg.norm(each) for each in (wrong.probe, blind.study.probe))
+    np.testing.assert_allclose(kept, given, atol=1e-5)

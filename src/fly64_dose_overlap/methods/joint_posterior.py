@@ -26,7 +26,7 @@ from fly64_dose_overlap.methods.searches import focused, frame_values, with_mode
 from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.physics.fit import fit, mean_frame_deviance, tells_nothing
 from fly64_dose_overlap.physics.illumination import whole_and_rest
-from fly64_dose_overlap.physics.joint import Unknowns, joint_likelihood
+from fly64_dose_overlap.physics.joint import Unknowns, joint_likelihood, position_curvature, probe_curvature
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
 from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.modes import envelope
@@ -35,8 +35,6 @@ from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scan import MOST_MODES, Scan, Unknown
 from fly64_dose_overlap.seeding import generator
 
-DIM_PROBE = 0.05
-"""Part of the largest curvature below which pixels of the probe are scaled no further."""
 HELD_OUT = 0.1
 """Part of the photons that chooses the number of modes."""
 LEAST_MODE = 1e-6
@@ -113,10 +111,7 @@ def calibrated(scan: Scan, label: str) -> Scan:
         hint = "do unit, axes and order of positions, frames and probe belong together?"
         warnings.warn(f"{label}: what was found {problem}noise {found.r_floor:.3f}): {hint}", stacklevel=2)
     low = np.array([window[0].start, window[1].start]) - margin
-    corner = scan.side // 2
-    # A window reaches no further than the grid; half a pixel is rounded off.
-    least, most = corner - 0.499, np.array(scan.object_shape) - scan.side + corner + 0.499
-    positions = np.clip(here.positions_px + low, least, most)
+    positions = scan.on_grid(here.positions_px + low)
     return replace(scan, probe=here.probe, positions_px=positions, flux=here.flux, unknown=Unknown())
 
 
@@ -234,17 +229,12 @@ class _Objective:
         self._power = float(intensity(probe).sum(dtype=torch.float64))
         self._probe_scale = self._shift_scale = self._flux_scale = None
         if unknown.probe and stage.probe:
-            seen = torch.zeros(model.side, model.side)
-            for frames in model.batches():
-                seen += 2 * intensity(model.patches(obj, frames)).sum(dim=0)
+            seen = probe_curvature(model, obj)
             self._envelope = 1 / envelope(probe)
-            self._probe_scale = (seen + DIM_PROBE * seen.max() + 2 * self._envelope).sqrt()
+            self._probe_scale = (seen + 2 * self._envelope).sqrt()
             self._shapes.append(torch.view_as_real(probe).shape)
         if unknown.positions_px and stage.others:
-            waves = 2 * torch.pi * torch.fft.fftfreq(model.side, dtype=torch.float64)
-            power = intensity(torch.fft.fft2(probe, norm="ortho")).sum(dim=0, dtype=torch.float64)
-            curvature = [2 * float(waves.square() @ power.sum(dim=axis)) for axis in (1, 0)]
-            self._shift_scale = np.sqrt(np.array(curvature) + 1 / unknown.positions_px**2)
+            self._shift_scale = np.sqrt(position_curvature(probe) + 1 / unknown.positions_px**2)
             self._shapes.append(torch.Size(shifts.shape))
         if unknown.flux and stage.others:
             self._flux_scale = math.sqrt(scan.photons_per_frame + 1 / unknown.flux**2)

@@ -257,9 +257,7 @@ def _found(task: Any, scan: Scan) -> tuple[Tensor | None, NDArray[np.float64] | 
     if scan.unknown.probe:
         probe = (task.get_data("probe")[0] * scan.side).to(torch.complex64)
     if scan.unknown.positions_px:
-        corner = scan.side // 2
-        most = np.array(scan.object_shape) - scan.side + corner + 0.499
-        positions = np.clip(task.get_data("probe_positions").double().numpy(), corner - 0.499, most)
+        positions = scan.on_grid(task.get_data("probe_positions").double().numpy())
     return probe, positions
 
 

@@ -18,7 +18,11 @@ from fly64_dose_overlap.arrays import FrameArray
 from fly64_dose_overlap.parallel import frame_parts, in_parts
 from fly64_dose_overlap.physics import kernels
 from fly64_dose_overlap.physics.model import FRAMES_PER_BATCH, ScanModel, centring
+from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.physics.sweep import paired, total, window
+
+DIM_PROBE = 0.05
+"""Part of the largest curvature that is added to that of every pixel of the probe."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,3 +128,25 @@ def joint_likelihood(
     probe = torch.fft.ifft2(torch.stack(of_probe).sum(dim=0))
     gradient = Unknowns(total(model, windows), probe, np.concatenate(of_shifts), np.concatenate(of_flux))
     return float(np.concatenate(sums).sum()), gradient
+
+
+def probe_curvature(model: ScanModel, obj: Complex[Tensor, "h w"]) -> Float[Tensor, "y x"]:
+    """Return what frames tell of each pixel of the probe, about, and never much less than of the best.
+
+    Parameters
+    ----------
+    model : ScanModel
+        Of it the windows are used.
+    obj : (y, x) complex64
+    """
+    seen = torch.zeros(model.side, model.side)
+    for frames in model.batches():
+        seen += 2 * intensity(model.patches(obj, frames)).sum(dim=0)
+    return seen + DIM_PROBE * seen.max()
+
+
+def position_curvature(probe: Complex[Tensor, "mode y x"]) -> Float[NDArray[np.float64], " 2"]:
+    """Return what a frame tells of its position (y, x), about, per squared object pixel, of a flat object."""
+    waves = 2 * torch.pi * torch.fft.fftfreq(probe.shape[-1], dtype=torch.float64)
+    power = intensity(torch.fft.fft2(probe, norm="ortho")).sum(dim=0, dtype=torch.float64)
+    return np.array([2 * float(waves.square() @ power.sum(dim=axis)) for axis in (1, 0)])

@@ -117,6 +117,9 @@ def make_reference(
     what = "reconstruct the object from a part of the photons"
     record = with_step(base.record, MEASURED, what, **params.model_dump(), **photons)
     gauged = in_standard_gauge(replace(base, obj=whole.obj, record=record))
+    if first.unknown:
+        # The object belongs to the probe that was found with it: its scale and ramp are not the given one's.
+        gauged = replace(gauged, probe=base.probe)
     study, held = (
         _with_part(gauged, part, share)
         for part, share in ((rest, 1 - params.fraction), (first, params.fraction))

@@ -103,15 +103,9 @@ def find_limit(
     lit = fluence > UNLIT * fluence.max()
     # The information's diagonal is about twice the fluence.
     factor = np.where(lit, 1 / np.sqrt(2 * np.where(lit, fluence, 1)), 0)
-    whitening, scaling = (
-        _Scaling(
-            *(np.concatenate([each.ravel(), beside]) for each, beside in zip(parts, others, strict=True))
-        )
-        for parts, others in (
-            ((factor, factor), instrument.whitening()),
-            (tuple(np.full(truth.shape, std) for std in prior), instrument.spread()),
-        )
-    )
+    spread = [np.full(truth.size, deviation) for deviation in prior]
+    whitening = _Scaling(*map(np.append, (factor, factor), instrument.whitening()))
+    scaling = _Scaling(*map(np.append, spread, instrument.spread()))
     unbiased: list[Krylov] = []
     bayesian: list[Krylov] = []
     for index in range(settings.vectors):

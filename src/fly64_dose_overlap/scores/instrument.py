@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 
 from fly64_dose_overlap.physics.fisher import FisherInformation
 from fly64_dose_overlap.physics.illumination import whole_and_rest
-from fly64_dose_overlap.physics.joint import Unknowns
+from fly64_dose_overlap.physics.joint import Unknowns, position_curvature, probe_curvature
 from fly64_dose_overlap.physics.joint_fisher import JointInformation
 from fly64_dose_overlap.physics.modes import envelope
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.scan import Scan
-
-DIM_PROBE = 0.05
-"""Part of the largest information below which pixels of the probe are scaled no further."""
 
 Vector = NDArray[np.complex128]
 Pair = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -97,14 +94,10 @@ class UnknownInstrument:
 
     def whitening(self) -> Pair:
         """Return one over the root of the information's diagonal, about."""
-        seen = torch.zeros(self._model.side, self._model.side, dtype=torch.float64)
-        for frames in self._model.batches():
-            seen += 2 * intensity(self._model.patches(self._at.obj, frames)).sum(dim=0)
-        waves = 2 * np.pi * np.fft.fftfreq(self._model.side)
-        power = intensity(torch.fft.fft2(self._at.probe, norm="ortho")).sum(dim=0).double().numpy()
-        y, x = (2 * float(waves**2 @ power.sum(axis=axis)) for axis in (1, 0))
-        pixels = (seen + DIM_PROBE * seen.max()).rsqrt().numpy()
-        return self._beside(pixels, (y**-0.5, x**-0.5), float(power.sum() ** -0.5))
+        pixels = probe_curvature(self._model, self._at.obj).double().rsqrt().numpy()
+        y, x = position_curvature(self._at.probe)
+        power = float(intensity(self._at.probe).sum(dtype=torch.float64))
+        return self._beside(pixels, (y**-0.5, x**-0.5), power**-0.5)
 
     def spread(self) -> Pair:
         """Return the standard deviations of the prior."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fly64_dose_overlap.config import PARAMS_FILE, load_params
 from fly64_dose_overlap.pipeline import cells
 from fly64_dose_overlap.pipeline.stages._cli import ParamsOption, ViewOption, refusals_of, run
@@ -14,8 +16,6 @@ def main(view: ViewOption, params_file: ParamsOption = PARAMS_FILE) -> None:
     The bounds depend on the dose by a known law, so the view's data of the first of
     `doses` serve. An interrupted run starts again.
     """
-    from dataclasses import replace
-
     from fly64_dose_overlap.files.dataset import read_scan, read_truth
     from fly64_dose_overlap.scan import Unknown
     from fly64_dose_overlap.scores.bound import find_limit
