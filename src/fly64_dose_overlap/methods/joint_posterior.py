@@ -12,6 +12,7 @@ from itertools import islice
 import numpy as np
 import torch
 from jaxtyping import Complex
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fly64_dose_overlap.methods.posterior import (
@@ -62,33 +63,55 @@ class Stage:
     """Whether modes that the probe lacks are added before it."""
     outliers: bool = False
     """Whether positions of the frames that are explained worst are searched before it."""
+    coarse: bool = False
+    """Whether the object is blurred, and pixels near the edge of the detector do not count."""
 
 
-STAGES = (
+FIRST = (
     Stage(15, 1.0, probe=False, others=False),
     Stage(40, 1.0, others=False),
     Stage(40, 1.0, modes=True),
-    Stage(30, 1.0, outliers=True),
-    Stage(30, 1.0, outliers=True),
-    Stage(40, 0.3),
-    Stage(20, 0.3, outliers=True),
-    Stage(60, BACKGROUND_PHOTONS),
 )
+NEXT = 2 * (Stage(30, 1.0),)
+POSITIONS = Stage(100, 1.0, outliers=True)
+"""Instead of `NEXT`, `ROUNDS` times, with all before and themselves coarse."""
+ROUNDS = (3, 6)
+"""Of positions, for errors of up to `SMALL_ERROR` and for larger ones; chosen on simulated scans."""
+SMALL_ERROR = 1.0
+"""Standard deviation, object pixels."""
+LAST = (Stage(40, 0.3), Stage(20, 0.3, outliers=True), Stage(60, BACKGROUND_PHOTONS))
 
-
+BLUR = 0.12
+"""Frequency by which a coarse object is blurred (standard deviation), cycles per object pixel."""
+COARSE_PART = 0.5
+"""Of the photons, that the disc of the detector holds which coarse stages see."""
 MODES_TRIED = Stage(30, 0.3, others=False)
 """For each number of modes."""
+
+
+def stages_of(unknown: Unknown) -> tuple[Stage, ...]:
+    """Return the stages by which what is unknown is found.
+
+    Where light reaches the edge of the detector, waves beyond it come back at the other side, and an
+    object is tied to whole pixels: neighbours whose positions were off by half a pixel on average settle
+    a whole pixel from the rest, and stay. So positions are first found with a coarse object, of which
+    nothing comes back.
+    """
+    if unknown.positions_px:
+        rounds = ROUNDS[unknown.positions_px > SMALL_ERROR]
+        return (*(replace(stage, coarse=True) for stage in (*FIRST, *rounds * (POSITIONS,))), *LAST)
+    return (*FIRST, *NEXT, *LAST)
 
 
 def calibrated(scan: Scan, label: str) -> Scan:
     """Return a scan with what was `Unknown` of it found.
 
-    L-BFGS on the negative log posterior of all together, in `STAGES`. Likelihood and prior of the object are
-    those of `Posterior`, with the first weight of its search. Positions and the logarithms of flux are
-    normal about what was given. Pixels of the probe are normal about zero, with the probe's own blurred
-    power for their variance. What frames cannot tell is held: the power of the probe, against which the
-    object could be scaled and which is that of the photons, the mean of the positions and that of the
-    logarithms of flux. Modes are orthogonal, the strongest first.
+    L-BFGS on the negative log posterior of all together, in the stages of `stages_of`. Likelihood and prior
+    of the object are those of `Posterior`, with the first weight of its search. Positions and the logarithms
+    of flux are normal about what was given. Pixels of the probe are normal about zero, with the probe's own
+    blurred power for their variance. What frames cannot tell is held: the power of the probe, against which
+    the object could be scaled and which is that of the photons, the mean of the positions, which a probe
+    that is free would follow, and that of the logarithms of flux. Modes are orthogonal, the strongest first.
 
     Parameters
     ----------
@@ -101,7 +124,7 @@ def calibrated(scan: Scan, label: str) -> Scan:
     # A position may go on beyond the grid that the given ones reach, until all are found.
     rows, columns = (size + 2 * margin for size in reached.object_shape)
     reached = replace(reached, positions_px=reached.positions_px + margin, object_shape=(rows, columns))
-    total = sum(stage.iterations for stage in STAGES)
+    total = sum(stage.iterations for stage in stages_of(unknown))
     with one_torch_thread():
         states = track(_states(_begun(reached), reached), total=total, label=label, unit="iteration")
         here, obj = deque(states, maxlen=1).pop()
@@ -122,7 +145,7 @@ def started(scan: Scan) -> Scan:
     """
     unknown, begun = scan.unknown, _begun(scan)
     if unknown.modes == "auto":
-        *_, (there, obj) = islice(_states(begun, begun), sum(stage.iterations for stage in STAGES[:2]))
+        *_, (there, obj) = islice(_states(begun, begun), sum(stage.iterations for stage in FIRST[:2]))
         return with_modes(begun, _told_modes(there, obj))
     return with_modes(begun, unknown.modes) if unknown.modes else begun
 
@@ -166,9 +189,11 @@ def powered(scan: Scan) -> Scan:
 
 
 def _states(scan: Scan, given: Scan) -> Iterator[tuple[Scan, Tensor]]:
-    """Yield scan and object after every iteration of `STAGES`, from a scan that was begun."""
-    unknown, obj = scan.unknown, flat_object(scan)
-    for stage in STAGES:
+    """Yield scan and object after every iteration of all stages, from a scan that was begun."""
+    unknown, obj, mask = scan.unknown, flat_object(scan), scan.mask
+    middle = _middle(scan) if unknown.positions_px else scan
+    for stage in stages_of(unknown):
+        scan = replace(scan, mask=middle.mask if stage.coarse else mask)
         if stage.modes and unknown.modes:
             scan = with_modes(scan, unknown.modes if unknown.modes != "auto" else _told_modes(scan, obj))
         if stage.outliers and unknown.positions_px:
@@ -176,6 +201,21 @@ def _states(scan: Scan, given: Scan) -> Iterator[tuple[Scan, Tensor]]:
         for found in _iterations(scan, given, obj, stage):
             scan, obj = found
             yield found
+
+
+def _middle(scan: Scan) -> Scan:
+    """Return the scan with pixels masked outside of the disc that holds `COARSE_PART` of the photons."""
+    photons = np.zeros((scan.side, scan.side))
+    for block in scan.blocks():
+        photons += block.sum(axis=0, dtype=np.float64)
+    photons *= scan.always_counting
+    waves = np.arange(scan.side) - scan.side // 2
+    away = np.hypot(waves[:, None], waves)
+    order = np.argsort(away, axis=None, kind="stable")
+    held = np.cumsum(photons.ravel()[order])
+    radius = away.ravel()[order][np.searchsorted(held, COARSE_PART * held[-1])]
+    disc = away <= radius
+    return replace(scan, mask=disc if scan.mask is None else scan.mask[:] & disc)
 
 
 def _iterations(scan: Scan, given: Scan, obj: Tensor, stage: Stage) -> Iterator[tuple[Scan, Tensor]]:
@@ -224,7 +264,8 @@ class _Objective:
         self._start = Unknowns(obj, torch.from_numpy(scan.probe), shifts, log_flux)
         probe = self._start.probe
         self._model = model = ScanModel(probe, self._whole, scan.object_shape, scan.detector)
-        self._prior = Prior(scan, weight_of(FIRST_WEIGHT, scan), obj, waves=stage.probe)
+        blur = BLUR if stage.coarse else None
+        self._prior = Prior(scan, weight_of(FIRST_WEIGHT, scan), obj, waves=stage.probe, blur=blur)
         self._shapes = [torch.view_as_real(obj).shape]
         self._power = float(intensity(probe).sum(dtype=torch.float64))
         self._probe_scale = self._shift_scale = self._flux_scale = None
@@ -267,7 +308,7 @@ class _Objective:
             probe = changed * gain
         if self._shift_scale is not None:
             change = next(parts).double().numpy() / self._shift_scale
-            shifts = shifts + change - change.mean(axis=0)
+            shifts = shifts + self._with_mean_held(change)
         if self._flux_scale is not None:
             change = next(parts).double().numpy() / self._flux_scale
             log_flux = log_flux + change - change.mean()
@@ -289,13 +330,18 @@ class _Objective:
             away = self._whole + at.shifts_px - self._given.positions_px
             value += float((away**2).sum()) / (2 * unknown.positions_px**2)
             of_shifts = slope.shifts_px + away / unknown.positions_px**2
-            found.append(torch.from_numpy((of_shifts - of_shifts.mean(axis=0)) / self._shift_scale).float())
+            of_shifts = self._with_mean_held(of_shifts) / self._shift_scale
+            found.append(torch.from_numpy(of_shifts).float())
         if self._flux_scale is not None:
             away = at.log_flux if self._given.flux is None else at.log_flux - np.log(self._given.flux)
             value += float((away**2).sum()) / (2 * unknown.flux**2)
             of_flux = slope.log_flux + away / unknown.flux**2
             found.append(torch.from_numpy((of_flux - of_flux.mean()) / self._flux_scale).float())
         return value, torch.cat([each.flatten() for each in found])
+
+    def _with_mean_held(self, along: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return changes of positions without what a probe that is free would follow."""
+        return along - along.mean(axis=0) if self._scan.unknown.probe else along
 
     def _parted(self, variables: Tensor) -> Iterator[Tensor]:
         sizes = [math.prod(shape) for shape in self._shapes]

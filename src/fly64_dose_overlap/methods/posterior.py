@@ -165,14 +165,21 @@ class Prior:
         What variables of zero stand for.
     waves : bool
         Whether waves are weighted by what frames tell of them, see `Posterior`.
+    blur : float, cycles per pixel, optional
+        Frequency (standard deviation) by which changes of the object are blurred.
     """
 
-    def __init__(self, scan: Scan, weight: float, start: Tensor, *, waves: bool) -> None:
+    def __init__(
+        self, scan: Scan, weight: float, start: Tensor, *, waves: bool, blur: float | None = None
+    ) -> None:
         illumination = torch.from_numpy(scan.illumination().astype(np.float32))
         curvature = 2 * illumination + WEAK_ILLUMINATION * illumination.max()
         self._weight, self._start = weight, start
         self._scale = (curvature + weight / EDGE_CONTRAST).sqrt()
         self._filter = _wave_filter(scan) if waves else None
+        if blur is not None:
+            low = _low_pass(scan, blur)
+            self._filter = low if self._filter is None else self._filter * low
         size = start.abs()
         self._turn = torch.where(size > 0, start / size, 1)
 
@@ -224,6 +231,13 @@ def _wave_filter(scan: Scan) -> Tensor:
     roots = np.sqrt(information_of_waves(torch.from_numpy(scan.probe), known))
     planes = [np.interp(frequency, known, 1 / root) for root in roots]
     return torch.from_numpy(np.stack(planes, axis=-1).astype(np.float32))
+
+
+def _low_pass(scan: Scan, blur: float) -> Tensor:
+    """Return a Gaussian of the spatial frequency, (y, x / 2 + 1, 1)."""
+    rows, columns = scan.object_shape
+    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns))
+    return torch.from_numpy(np.exp(-((frequency / blur) ** 2) / 2).astype(np.float32))[:, :, None]
 
 
 def total_variation(obj: Tensor) -> tuple[float, Tensor]:
