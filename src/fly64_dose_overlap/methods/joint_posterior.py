@@ -152,7 +152,7 @@ def started(scan: Scan) -> Scan:
 
 def _begun(scan: Scan) -> Scan:
     """Return the scan with a probe to begin with if it is unknown: in focus, with the photons' power."""
-    return powered(focused(_sound(scan))) if scan.unknown.probe else scan
+    return focused(powered(_sound(scan))) if scan.unknown.probe else scan
 
 
 def _sound(scan: Scan) -> Scan:

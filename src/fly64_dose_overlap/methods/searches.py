@@ -21,9 +21,8 @@ OBJECT_ITERATIONS = 15
 """On the object, with the probe at one defocus."""
 CURVATURE = 1.0
 """Step of the search for a defocus: phase at the root mean square frequency of the probe, rad."""
-STEPS = 5
-"""Tried to either side, and further where the best one is the last."""
 MOST_STEPS = 12
+"""To either side."""
 PART_OF_NEW = 0.1
 """Part of the power that a mode which is added begins with."""
 OUTLIERS = 0.25
@@ -33,9 +32,10 @@ REACH = 2.5
 
 
 def focused(scan: Scan) -> Scan:
-    """Return the scan with its probe propagated to where an object of few iterations explains frames best.
+    """Return the scan with its probe propagated to the nearest place where an object explains frames best.
 
-    Along the axis the likelihood has valleys that no descent leaves.
+    Along the axis the likelihood has valleys that no descent of probe and object leaves. Not the deepest is
+    taken: a probe that fills its frame leaves an object of few iterations free to explain anything.
     """
     middle = scan.positions_px.mean(axis=0)
     nearest = np.argsort(((scan.positions_px - middle) ** 2).sum(axis=1), kind="stable")[:SEARCHED_FRAMES]
@@ -52,16 +52,15 @@ def focused(scan: Scan) -> Scan:
             found[index] = frame_values(here, obj, 1.0).sum()
         return found[index]
 
-    for index in range(-STEPS, STEPS + 1):
-        attempt(index)
-    best = min(found, key=found.__getitem__)
-    while abs(best) < MOST_STEPS and best in (min(found), max(found)):
-        attempt(best + (1 if best > 0 else -1))
-        best = min(found, key=found.__getitem__)
-    at = float(best)
-    if best and best - 1 in found and best + 1 in found:
-        left, middle_value, right = (found[best + offset] for offset in (-1, 0, 1))
-        at += 0.5 * (left - right) / (left - 2 * middle_value + right)
+    best = 0
+    while abs(best) < MOST_STEPS:
+        near = min((best - 1, best + 1), key=attempt)
+        if attempt(near) >= attempt(best):
+            break
+        best = near
+    left, middle_value, right = (attempt(best + offset) for offset in (-1, 0, 1))
+    bend = left - 2 * middle_value + right
+    at = best + (0.5 * (left - right) / bend if bend > 0 and abs(best) < MOST_STEPS else 0.0)
     return replace(scan, probe=defocused(scan.probe, at * step))
 
 
