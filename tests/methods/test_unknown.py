@@ -78,6 +78,13 @@ def test_a_probe_out_of_focus_is_found() -> None:
 
 
 @pytest.mark.slow
+def test_the_focus_of_a_probe_in_other_units_is_found() -> None:
+    scan, _ = case()
+    found = fdo.calibrate(replace(scan, probe=other_probe() * np.float32(0.01)))
+    assert alike(found.probe, scan.probe) > 0.95 > alike(other_probe(), scan.probe)
+
+
+@pytest.mark.slow
 def test_positions_that_are_wrong_are_found() -> None:
     scan, truth = case("small")
     error = np.random.default_rng(0).normal(size=scan.positions_px.shape)
@@ -100,10 +107,8 @@ def test_positions_that_are_far_off_are_found_with_a_probe_out_of_focus() -> Non
     probe = defocused(scan.probe, 0.3 * 910e-6 * optics_curvature(scan)) * np.float32(1.3**0.5)
     wrong = replace(scan, positions_px=moved, probe=probe)
     found = fdo.reconstruct(replace(wrong, unknown=fdo.Unknown(probe=True, positions_px=2.0)), "map")
-    left = np.hypot(
-        *(found.positions_px - scan.positions_px - (found.positions_px - scan.positions_px).mean(axis=0)).T
-    )
-    assert np.median(left) < 0.1
+    left = found.positions_px - scan.positions_px
+    assert np.median(np.hypot(*(left - left.mean(axis=0)).T)) < 0.1
     assert phase_db(found, scan, truth) > phase_db(fdo.reconstruct(scan, "map"), scan, truth) - 3
 
 
