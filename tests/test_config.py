@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 import factories
 from fly64_dose_overlap.config import Params, load_params, parse_params
@@ -367,3 +369,16 @@ def test_a_folder_is_no_parameter_file(tmp_path: Path) -> None:
 def test_a_user_base_is_a_path() -> None:
     assert parse_params(CONTENT).base.is_synthetic
     assert not Params.model_validate(changed({"base.source": "my.npz"})).base.is_synthetic
+
+
+def test_parameters_have_no_defaults() -> None:
+    def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+        for name, field in model.model_fields.items():
+            yield f"{model.__name__}.{name}", field
+            for part in (field.annotation, *typing.get_args(field.annotation)):
+                if isinstance(part, type) and issubclass(part, BaseModel):
+                    yield from fields_of(part)
+
+    found = dict(fields_of(Params))
+    assert len(found) > 40
+    assert [name for name, field in found.items() if not field.is_required()] == []

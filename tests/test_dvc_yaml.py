@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 import yaml
 from dvc.repo import Repo
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 import tiny_scan
 from fly64_dose_overlap.config import Params, load_params
@@ -26,7 +24,16 @@ from fly64_dose_overlap.methods.base import Learned
 from fly64_dose_overlap.methods.registry import method_class, method_names
 from fly64_dose_overlap.pipeline.cells import model_file, reconstruction_folder
 from fly64_dose_overlap.pipeline.code import code_of_method, imported_files
-from fly64_dose_overlap.pipeline.stages import base, check, expose, overlap, reconstruct, reference, train
+from fly64_dose_overlap.pipeline.stages import (
+    base,
+    check,
+    diagnose,
+    expose,
+    overlap,
+    reconstruct,
+    reference,
+    train,
+)
 from recording import Recording, covers, files_in
 from tiny_study import ROOT, write_params
 
@@ -57,6 +64,7 @@ NO_DEPS = {
         "pipeline/stages/_interrupts.py",
         "pipeline/stages/_method.py",
         "timing.py",
+        "section.py",
         "yaml_text.py",
     )
 }
@@ -124,21 +132,8 @@ def uncovered(stage: str, files: list[Path]) -> list[str]:
     return [str(file) for file in files if not any(dep == file or dep in file.parents for dep in deps)]
 
 
-def test_parameters_have_no_defaults() -> None:
-    def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
-        for name, field in model.model_fields.items():
-            yield f"{model.__name__}.{name}", field
-            for part in (field.annotation, *typing.get_args(field.annotation)):
-                if isinstance(part, type) and issubclass(part, BaseModel):
-                    yield from fields_of(part)
-
-    found = dict(fields_of(Params))
-    assert len(found) > 40
-    assert [name for name, field in found.items() if not field.is_required()] == []
-
-
 def test_every_stage_is_described_and_runs_its_own_module() -> None:
-    data = ["base", "reference", "expose", "overlap", "limit"]
+    data = ["base", "reference", "expose", "overlap", "limit", "diagnose"]
     assert list(STAGES) == ["check", *data, "train", "infer", "reconstruct", "halves", "evaluate"]
     for name, stage in STAGES.items():
         assert stage["desc"].strip()
@@ -217,7 +212,7 @@ def test_dvc_knows_the_stages_by_dose_view_and_method(
     wanted |= {f"{stage}@{name}" for stage in ("train", "infer") for name in params.learned}
     wanted |= {f"reconstruct@{name}" for name in params.iterative}
     assert wanted <= set(names)
-    assert len(names) == 3 + 3 + 3 * 3 + 3 + 2 * len(params.learned) + len(params.iterative) + 1
+    assert len(names) == 3 + 3 + 3 * 3 + 3 + 2 * len(params.learned) + len(params.iterative) + 2
     content = yaml.safe_load((tmp_path / "params.yaml").read_text())
     content["overlap"]["views"]["fourth"] = {"s_img": 0.3, "n_groups": None, "gridsize": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
@@ -308,6 +303,7 @@ def test_stages_read_the_parameters_and_write_the_files_that_are_declared(
         (expose, lambda: expose.main(1000, params), {}),
         (overlap, lambda: overlap.main(1000, "dense", params), {"view": "dense"}),
         (overlap, lambda: overlap.main(1000, "baseline", params), {"view": "baseline"}),
+        (diagnose, lambda: diagnose.main(params), {}),
         (check, lambda: check.main(params), {}),
         (train, lambda: train.main("refined", params), {"method": "refined"}),
         (reconstruct, lambda: reconstruct.main("refined", params), {"method": "refined"}),

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
         train,
         view,
     )
+    from fly64_dose_overlap.methods.diagnosis import Diagnosis
     from fly64_dose_overlap.outcome import Result, Scores
     from fly64_dose_overlap.scan import Optics, Scan, Unknown
-    from fly64_dose_overlap.trust import Agreement, agreement, misfit
+    from fly64_dose_overlap.trust import Agreement, agreement, diagnose, misfit
 
     def methods() -> list[str]:
         """Return the names of all methods: the package of that name can be called."""
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agreement",
+    "Diagnosis",
     "Optics",
     "Result",
     "Scan",
@@ -50,6 +52,7 @@ __all__ = [
     "__version__",
     "agreement",
     "calibrate",
+    "diagnose",
     "limit",
     "methods",
     "misfit",
@@ -65,7 +68,8 @@ __all__ = [
 _ELSEWHERE = {
     "errors": ("StudyError",),
     "scan": ("Optics", "Scan", "Unknown"),
-    "trust": ("Agreement", "agreement", "misfit"),
+    "methods.diagnosis": ("Diagnosis",),
+    "trust": ("Agreement", "agreement", "diagnose", "misfit"),
 }
 
 

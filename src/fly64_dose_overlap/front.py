@@ -32,14 +32,14 @@ from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.joint_posterior import calibrated
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.methods.run import run_method
-from fly64_dose_overlap.outcome import EVALUATION, Result, Scores
+from fly64_dose_overlap.outcome import Result, Scores
 from fly64_dose_overlap.scan import Scan, Unknown
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.bound import find_limit
 from fly64_dose_overlap.scores.evaluation import warn_of_limit, warn_of_turns
 from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
-from fly64_dose_overlap.scores.region import scan_region
+from fly64_dose_overlap.scores.region import EVALUATION, scan_region
 from fly64_dose_overlap.scores.scores import score as scores_of
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.base import make_synthetic_base

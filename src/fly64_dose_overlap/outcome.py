@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.arrays import Brief
-from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.files.reconstruction import Reconstruction
+from fly64_dose_overlap.report.remains import INSTRUMENT_IN, draw_instrument
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.scores.region import scan_region
+from fly64_dose_overlap.scores.found import FoundInstrument
+from fly64_dose_overlap.scores.region import EVALUATION, scan_region
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-EVALUATION = EvaluateParams(region_threshold=0.1, registration_upsampling=50)
-"""The study's own, so that a notebook's scores are those of the study."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,26 +73,8 @@ class Result(Brief):
         """
         import matplotlib.pyplot as plt
 
-        modes = np.concatenate(list(np.abs(self.probe)), axis=1)
-        powers = (np.abs(self.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
-        away = self.positions_px - self.scan.positions_px
-        away -= away.mean(axis=0)
-        figure, (probe, positions, flux) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-        probe.imshow(modes, cmap="viridis")
-        shares = ", ".join(f"{power:.1%}" for power in powers / powers.sum())
-        probe.set(title=f"modes of the probe, {shares}", xticks=[], yticks=[])
-        (y, x), (dy, dx) = self.scan.positions_px.T, away.T
-        positions.quiver(x, y, dx, dy, angles="xy", scale_units="xy", scale=0.1, width=0.003)
-        rms = np.sqrt((away**2).mean())
-        positions.set(
-            title=f"positions moved by {rms:.2g} px rms", xlabel="x (object pixels)", aspect="equal"
-        )
-        positions.set_ylabel("y (object pixels)")
-        positions.invert_yaxis()
-        light = np.ones(len(self.scan)) if self.flux is None else self.flux
-        flux.plot(self.scan.scan_index, light, ".", markersize=3)
-        flux.set(title="light of each frame", xlabel="frame", ylabel="in that of the probe")
-        figure.suptitle(self.label)
+        figure = plt.figure(figsize=INSTRUMENT_IN, layout="constrained")
+        draw_instrument(figure, self.label, FoundInstrument.of(self, self.scan))
         return figure
 
     def plot(self) -> Figure:

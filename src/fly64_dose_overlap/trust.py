@@ -16,13 +16,14 @@ from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.config import Seed
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.front import reconstructed
-from fly64_dose_overlap.outcome import EVALUATION, Result
+from fly64_dose_overlap.methods.diagnosis import Diagnosis, diagnosed
+from fly64_dose_overlap.outcome import Result
 from fly64_dose_overlap.physics.fit import Fit
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.fit import fit_of_others
 from fly64_dose_overlap.scores.frc import FrcCurve, ThresholdName, cutoff, fourier_ring_correlation
-from fly64_dose_overlap.scores.region import scan_region
+from fly64_dose_overlap.scores.region import EVALUATION, scan_region
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.measured import halves
 from fly64_dose_overlap.study.soundness import require_sound
@@ -154,6 +155,32 @@ class Agreement(Brief):
         axes.set(xlabel="spatial frequency / Nyquist", ylabel="FRC", title=title)
         axes.legend()
         return figure
+
+
+@checked_call
+def diagnose(scan: Scan) -> Diagnosis:
+    """Tell what is likely wrong with probe, positions, light and pixels of a scan; no truth is needed.
+
+    Each fault is mended alone, and the one is named by which the frames are explained best: `diagnosed`.
+
+    Parameters
+    ----------
+    scan : Scan
+        Of more than 625 frames those about the middle are looked at.
+
+    Raises
+    ------
+    StudyError
+        If a method would refuse the scan.
+
+    Examples
+    --------
+    >>> from fly64_dose_overlap import simulate
+    >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
+    >>> print(diagnose(scan))
+    nothing is surely wrong with probe, positions, light and pixels
+    """
+    return diagnosed(require_sound(scan))
 
 
 @checked_call

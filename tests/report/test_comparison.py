@@ -43,7 +43,6 @@ def folder(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> 
     picture = write_report(
         evaluation,
         tiny_scan.truth(),
-        tiny_scan.scan().record,
         limit_of(),
         DOSE,
         TITLE,
@@ -90,7 +89,9 @@ def test_curves_have_a_column_for_each_method(folder: Path, evaluation: Evaluati
 def test_reconstructions_are_kept_as_aligned(folder: Path, evaluation: Evaluation) -> None:
     with NpzReader(folder / "reports/reconstruction.npz") as reader:
         aligned = [f"{name}_aligned" for name in NAMES]
-        assert sorted(reader) == sorted(["_metadata", "objectGuess", "region", *aligned])
+        maps = [f"{name}_{part}" for name in NAMES for part in ("by_frame", "by_pixel")]
+        others = ["_metadata", "frames", "objectGuess", "positions_px", "region"]
+        assert sorted(reader) == sorted([*others, *aligned, *maps])
         for key in NAMES:
             expected = evaluation.aligned[key][:].astype(np.complex64)
             assert np.array_equal(reader.load(f"{key}_aligned"), expected)
@@ -134,7 +135,7 @@ def test_rows_are_in_the_order_of_the_report(
     drawn: list[str] = []
     monkeypatch.setattr(comparison, "comparison_picture", lambda *a, **k: drawn.extend([*a[2], k["title"]]))
     where = {"metrics_dir": tmp_path, "reports_dir": tmp_path}
-    write_report(evaluation, tiny_scan.truth(), tiny_scan.scan().record, limit_of(), DOSE, TITLE, **where)
+    write_report(evaluation, tiny_scan.truth(), limit_of(), DOSE, TITLE, **where)
     *rows, title = drawn
     assert rows == [name for name in order if name in rows]
     assert title == f"{TITLE}\nbelow each name: phase PSNR, and complex NRMSE"

@@ -293,7 +293,9 @@ class _Objective:
         """Return the scan with what was found, its modes orthogonal."""
         unknown = self._scan.unknown
         probe = _orthogonal(found.probe).numpy() if unknown.probe else self._scan.probe
-        positions = self._whole + found.shifts_px if unknown.positions_px else self._scan.positions_px
+        positions = self._scan.positions_px
+        if unknown.positions_px:
+            positions = self._scan.on_grid(self._whole + found.shifts_px)
         flux = np.exp(found.log_flux) if unknown.flux else self._scan.flux
         return replace(self._scan, probe=probe, positions_px=positions, flux=flux)
 

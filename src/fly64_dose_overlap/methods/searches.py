@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 
@@ -37,31 +38,68 @@ def focused(scan: Scan) -> Scan:
     Along the axis the likelihood has valleys that no descent of probe and object leaves. Not the deepest is
     taken: a probe that fills its frame leaves an object of few iterations free to explain anything.
     """
-    middle = scan.positions_px.mean(axis=0)
-    nearest = np.argsort(((scan.positions_px - middle) ** 2).sum(axis=1), kind="stable")[:SEARCHED_FRAMES]
-    part = scan.frames(np.sort(nearest)).cropped()[0]
+    return replace(scan, probe=defocused(scan.probe, nearest_focus(scan)))
+
+
+def nearest_focus(scan: Scan) -> float:
+    """Return the curvature of `defocused` that brings a probe into focus."""
+    part = about_middle(scan, SEARCHED_FRAMES).cropped()[0]
     step = CURVATURE / (np.pi * _mean_square_frequency(scan.probe))
+
+    def misfit(steps: float) -> float:
+        return quick_misfit(replace(part, probe=defocused(part.probe, steps * step)))
+
+    return step * nearest_valley(misfit, MOST_STEPS)
+
+
+def about_middle(scan: Scan, frames: int) -> Scan:
+    """Return the frames nearest to the middle of a scan."""
+    middle = scan.positions_px.mean(axis=0)
+    nearest = np.argsort(((scan.positions_px - middle) ** 2).sum(axis=1), kind="stable")[:frames]
+    return scan.frames(np.sort(nearest))
+
+
+def quick_misfit(scan: Scan) -> float:
+    """Return half the deviance that an object of a few iterations leaves, nats."""
+    solver = Posterior(weight_of(FIRST_WEIGHT, scan), background=1.0)
+    obj = next(islice(solver(scan), OBJECT_ITERATIONS - 1, None))
+    return float(frame_values(scan, obj, 1.0).sum())
+
+
+def nearest_valley(misfit: Callable[[float], float], most: int) -> float:
+    """Return where a misfit is least, on the way downhill in steps of 1 from 0 and by a parabola then.
+
+    Examples
+    --------
+    >>> nearest_valley(lambda x: (x - 2.25) ** 2, most=12)
+    2.25
+    """
     found: dict[int, float] = {}
 
-    def attempt(index: int) -> float:
-        if index not in found:
-            probe = defocused(scan.probe, index * step)
-            here = replace(part, probe=probe)
-            solver = Posterior(weight_of(FIRST_WEIGHT, here), background=1.0)
-            obj = next(islice(solver(here), OBJECT_ITERATIONS - 1, None))
-            found[index] = frame_values(here, obj, 1.0).sum()
-        return found[index]
+    def at(steps: int) -> float:
+        if steps not in found:
+            found[steps] = misfit(steps)
+        return found[steps]
 
     best = 0
-    while abs(best) < MOST_STEPS:
-        near = min((best - 1, best + 1), key=attempt)
-        if attempt(near) >= attempt(best):
-            break
+    while abs(best) < most:
+        near = min((best - 1, best + 1), key=at)
+        if at(near) >= at(best):
+            return best + lowest_of(at(best - 1), at(best), at(best + 1))
         best = near
-    left, middle_value, right = (attempt(best + offset) for offset in (-1, 0, 1))
-    bend = left - 2 * middle_value + right
-    at = best + (0.5 * (left - right) / bend if bend > 0 and abs(best) < MOST_STEPS else 0.0)
-    return replace(scan, probe=defocused(scan.probe, at * step))
+    return best
+
+
+def lowest_of(left: float, middle: float, right: float) -> float:
+    """Return where the parabola through values at -1, 0 and 1 is least; 0 if it has no least value.
+
+    Examples
+    --------
+    >>> lowest_of(3.0, 0.0, 1.0)
+    0.25
+    """
+    bend = left - 2 * middle + right
+    return 0.5 * (left - right) / bend if bend > 0 else 0.0
 
 
 def with_modes(scan: Scan, modes: int) -> Scan:

@@ -29,6 +29,7 @@ HELD_FILE = REFERENCE / "held.npz"
 REFERENCE_HALVES = REFERENCE / "halves.npz"
 CODE = Path("metrics/check")
 METRICS = Path("metrics")
+DIAGNOSIS = Path("metrics/diagnosis.json")
 EVALUATION = Path("metrics/evaluation.json")
 REPORTS = Path("reports")
 """Files and folders, here and below, are relative to the folder of params.yaml."""

@@ -20,14 +20,13 @@ from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.methods.held_out import HeldOut
 from fly64_dose_overlap.methods.map import MaximumAPosteriori
 from fly64_dose_overlap.methods.run import run_method
-from fly64_dose_overlap.outcome import EVALUATION
 from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.provenance import MEASURED, with_step
 from fly64_dose_overlap.scan import Scan, Unknown
 from fly64_dose_overlap.scores.align import align_to
 from fly64_dose_overlap.scores.fit import fit_of_others
 from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
-from fly64_dose_overlap.scores.region import scan_region
+from fly64_dose_overlap.scores.region import EVALUATION, scan_region
 from fly64_dose_overlap.seeding import generator
 from fly64_dose_overlap.study.dose import require_measured
 from fly64_dose_overlap.study.gauge import in_standard_gauge

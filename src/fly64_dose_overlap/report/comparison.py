@@ -15,9 +15,10 @@ from rich.table import Table
 from fly64_dose_overlap.files.atomic import atomic_path, write_json_atomic
 from fly64_dose_overlap.files.npz_writer import write_npz
 from fly64_dose_overlap.files.stream import ArrayStream
-from fly64_dose_overlap.provenance import Record, dumps
+from fly64_dose_overlap.provenance import dumps
 from fly64_dose_overlap.report.findings import conventions
 from fly64_dose_overlap.report.picture import REFERENCE, TRUTH, comparison_picture, frc_picture
+from fly64_dose_overlap.report.remains import members_of
 from fly64_dose_overlap.report.study import BAYESIAN_LIMIT, LIMIT, PREFERRED
 from fly64_dose_overlap.scores.catalogue import (
     AMPLITUDE_PSNR,
@@ -41,7 +42,6 @@ TABLE_WIDTH = 100
 def write_report(
     evaluation: Evaluation,
     truth: NDArray[np.complex64],
-    record: Record,
     limit: Limit,
     dose: int,
     title: str,
@@ -51,8 +51,8 @@ def write_report(
 ) -> Path:
     """Write scores, FRC curves, aligned reconstructions and pictures; return the comparison picture.
 
-    The truth is (y, x), the record that of the test half, the limit of the same scan, the dose in
-    photons per frame, and the title names the cell. ``metrics_dir`` takes small text files,
+    The truth is (y, x), the limit that of the same scan, the dose in photons per frame, and the title names
+    the cell. ``metrics_dir`` takes small text files,
     ``reports_dir`` large files.
     """
     write_json_atomic(metrics_dir / "evaluation.json", evaluation.metrics)
@@ -67,7 +67,8 @@ def write_report(
         single = (rows.astype(np.complex64) for rows in field.blocks())
         members[f"{key}_aligned"] = ArrayStream(field.shape, np.complex64, single)
     members["region"] = evaluation.region.mask
-    members["_metadata"] = np.array(dumps(record))
+    members |= members_of(evaluation)
+    members["_metadata"] = np.array(dumps(evaluation.scan.record))
     write_npz(reports_dir / "reconstruction.npz", members)
     order = ranked(evaluation.metrics["methods"])
     methods = {scores["key"]: name for name, scores in evaluation.metrics["methods"].items()}
@@ -76,7 +77,7 @@ def write_report(
     captions = {name: _caption(evaluation.metrics["methods"][name]) for name in labels.values()}
     fields = {name: evaluation.aligned[key] for key, name in labels.items()}
     picture = reports_dir / "comparison.png"
-    region, pixel = evaluation.region, pixel_nm(record)
+    region, pixel = evaluation.region, pixel_nm(evaluation.scan.record)
     measured = evaluation.metrics["conventions"].get("frames") == "measured"
     first = REFERENCE if measured else TRUTH
     about = f"{title}\nbelow each name: {PHASE_PSNR.name}, and {COMPLEX_NRMSE.name}"
@@ -135,6 +136,8 @@ def print_table(metrics: dict[str, Any], title: str) -> None:
     # FORCE_COLOR, as CI sets it, makes a pipe a terminal to rich.
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     console.print(table)
+    if diagnosis := metrics.get("diagnosis"):
+        console.print(f"Instrument: {diagnosis['sentence']}.", soft_wrap=True, highlight=False, markup=False)
     console.print(conventions([metrics["conventions"]]), soft_wrap=True, highlight=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ def write_png(drawn: Any, path: Path | str) -> None:
     """Write a figure without matplotlib's version stamp, which would change the bytes."""
     with atomic_path(path) as temporary:
         drawn.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def data_uri(png: io.BytesIO) -> str:
+    """Return a PNG file for a page that needs no other file."""
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode('ascii')}"
 
 
 def svg_text(drawn: Any) -> str:

@@ -121,6 +121,12 @@ def capital(text: str) -> str:
     return text[0].upper() + text[1:] if first.islower() else text
 
 
+def diagnosis(cell: Cell) -> str:
+    """Say what is likely wrong with the instrument as methods were told it; empty where nobody looked."""
+    found = cell.first.evaluation.get("diagnosis")
+    return f"By its frames alone: {found['sentence']}." if found else ""
+
+
 def frames(study: Study) -> str:
     """Say whether frames were measured or simulated, and what scores are against."""
     references = [found for cell in study.done if (found := cell.first.evaluation.get("reference"))]

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fly64_dose_overlap.files.atomic import write_text_atomic
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.report import figures, findings, tables
+from fly64_dose_overlap.report.remains import remains_of
 from fly64_dose_overlap.report.robustness import robustness_charts
 from fly64_dose_overlap.report.study import Cell, Study
 from fly64_dose_overlap.report.viewer import Viewer, viewer_of
@@ -52,7 +53,9 @@ def page(studies: Sequence[Study], seconds: Mapping[str, float]) -> str:
         lead=findings.headline(largest),
         beyond=findings.beyond(largest),
         frames=findings.frames(largest),
-        pictured=_pictured(shown),
+        pictured=(pictured := _pictured(shown)),
+        remains=remains_of(*pictured[:2]) if pictured else None,
+        diagnosis=findings.diagnosis(pictured[1]) if pictured else "",
         how_to_get=HOW_TO_GET,
         studies=[
             _content(each, seconds) for each in track(shown, total=len(shown), label="draw", unit="part")

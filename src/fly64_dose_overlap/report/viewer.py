@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fly64_dose_overlap.files.npz import NpzReader
+from fly64_dose_overlap.report.drawing import data_uri
 from fly64_dose_overlap.report.findings import by_interest
 from fly64_dose_overlap.report.picture import (
     QUANTITIES,
@@ -116,4 +116,4 @@ def _picture(image: NDArray[np.float64], limits: Limits, colours: str, size: tup
     picture.putpalette([*palette.ravel().tolist(), *_GREY])
     content = io.BytesIO()
     picture.save(content, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+    return data_uri(content)

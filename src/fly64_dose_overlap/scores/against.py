@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fly64_dose_overlap.files.reconstruction import Reconstruction
 from fly64_dose_overlap.scan import Scan
-from fly64_dose_overlap.scores.fit import fit_of_others
 from fly64_dose_overlap.scores.region import Region
 from fly64_dose_overlap.scores.scores import score
-from fly64_dose_overlap.seeding import generator
 
 MOST_NOISE = 0.5
 """Part of a squared error that may be the reference's own, for it to be taken off."""
@@ -47,20 +44,6 @@ class Against:
             "phase_psnr_db": found["phase"]["psnr_db"],
             "amplitude_psnr_db": found["amplitude"]["psnr_db"],
             "complex_nrmse": found["complex_nrmse"],
-        }
-
-    def fit(self, found: Reconstruction, scan: Scan) -> dict[str, float]:
-        """Return how well a reconstruction of the scan explains photons that no method saw."""
-        held = replace(self.held, positions_px=found.positions_px, flux=found.flux)
-        misfit = fit_of_others(held, found.obj, found.probe, scan, generator(0, "fit"))
-        return {
-            "deviance": misfit.deviance,
-            "deviance_floor": misfit.deviance_floor,
-            "r_factor": misfit.r_factor,
-            "r_floor": misfit.r_floor,
-            "r_over_floor": misfit.r_factor / misfit.r_floor,
-            "chi_square": misfit.chi_square,
-            "divergence": misfit.divergence,
         }
 
 

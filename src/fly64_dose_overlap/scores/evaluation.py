@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -15,15 +15,19 @@ from fly64_dose_overlap.arrays import DiskArray, spool
 from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.reconstruction import Reconstruction
+from fly64_dose_overlap.physics.fit import Fit
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.provenance import steps
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.against import Against, beyond_noise
 from fly64_dose_overlap.scores.align import MAX_SHIFT_PX, Aligned, align_to
+from fly64_dose_overlap.scores.fit import exposed_again, figures, fit_of_others
+from fly64_dose_overlap.scores.found import FoundInstrument
 from fly64_dose_overlap.scores.frc import FrcCurve, cutoffs, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
 from fly64_dose_overlap.scores.region import Region, scan_region
 from fly64_dose_overlap.scores.scores import score
+from fly64_dose_overlap.seeding import generator
 
 FLAT_OBJECT, FLAT_OBJECT_LABEL = "flat_object", "flat object"
 """Of the result that any method must beat."""
@@ -39,6 +43,8 @@ TURNED = 0.7
 class Evaluation:
     """Scores of all methods on one scan."""
 
+    scan: Scan
+    """As it was, without errors of the calibration."""
     metrics: dict[str, Any]
     """JSON-able; see `evaluate`."""
     aligned: dict[str, DiskArray]
@@ -46,6 +52,10 @@ class Evaluation:
     curves: dict[str, FrcCurve]
     """By short name."""
     region: Region
+    fits: dict[str, Fit]
+    """By short name, of photons that no method saw."""
+    instruments: dict[str, FoundInstrument]
+    """By short name, of methods that found another than the scan says."""
 
 
 def evaluate(
@@ -112,7 +122,10 @@ def evaluate(
     methods: dict[str, Any] = {}
     aligned: dict[str, DiskArray] = {}
     curves: dict[str, FrcCurve] = {}
+    fits: dict[str, Fit] = {}
+    instruments: dict[str, FoundInstrument] = {}
     conventions: dict[str, Any] = {}
+    unseen = exposed_again(scan, truth) if against is None else against.held
     for result in track(everything, total=len(reconstructions) + 1, label="score", unit="method"):
         region.require_shape(result.label, result.obj)
         if result.method in aligned or result.label in methods:
@@ -135,10 +148,14 @@ def evaluate(
             "settings": result.settings,
             "sha256": (digests or {}).get(result.method),
         }
-        if instrument := _instrument(result, scan):
-            methods[result.label]["instrument"] = instrument
-        if against is not None and noise is not None:
-            methods[result.label]["fit"] = against.fit(result, scan)
+        moved = replace(unseen, positions_px=result.positions_px, flux=result.flux)
+        fits[result.method] = fit_of_others(moved, result.obj, result.probe, scan, generator(0, "fit"))
+        methods[result.label]["fit"] = figures(fits[result.method])
+        instrument = FoundInstrument.of(result, scan)
+        if not instrument.is_of(scan):
+            instruments[result.method] = instrument
+            methods[result.label]["instrument"] = instrument.described()
+        if noise is not None:
             methods[result.label]["beyond_noise"] = beyond_noise(scores, noise)
     metrics = {
         **_headline(methods),
@@ -146,6 +163,7 @@ def evaluate(
         "limit": limit_at(limit, dose),
         "conventions": {
             **conventions,
+            "fit": "photons that no method saw",
             "split": "test" if "split_dataset" in steps(scan.record) else "all",
             "frames": "simulated" if against is None else "measured",
             "against": "the truth" if against is None else against.name,
@@ -155,23 +173,7 @@ def evaluate(
     }
     if against is not None:
         metrics["reference"] = {**against.figures, "noise": noise}
-    return Evaluation(metrics, aligned, curves, region)
-
-
-def _instrument(found: Reconstruction, scan: Scan) -> dict[str, Any]:
-    """Return what a method says of probe, positions and light of frames, if it is not what the scan says."""
-    away = found.positions_px - scan.positions_px
-    away -= away.mean(axis=0)
-    same = found.probe.shape == scan.probe.shape and np.array_equal(found.probe, scan.probe)
-    if same and found.flux is None and not away.any():
-        return {}
-    powers = (np.abs(found.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
-    spread = 0.0 if found.flux is None else float(np.log(found.flux).std())
-    return {
-        "mode_powers": (powers / powers.sum()).tolist(),
-        "position_rms_px": float(np.sqrt((away**2).mean())),
-        "flux_spread": spread,
-    }
+    return Evaluation(scan, metrics, aligned, curves, region, fits, instruments)
 
 
 def _headline(methods: dict[str, Any]) -> dict[str, Any]:

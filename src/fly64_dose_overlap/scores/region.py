@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from fly64_dose_overlap.arrays import DiskArray
+from fly64_dose_overlap.config import EvaluateParams
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.physics.illumination import require_positions
 
 LEAST_MODULUS = 0.01
+
+EVALUATION = EvaluateParams(region_threshold=0.1, registration_upsampling=50)
+"""The study's own, so that a notebook's scores are those of the study."""
 
 
 @dataclass(frozen=True, eq=False)

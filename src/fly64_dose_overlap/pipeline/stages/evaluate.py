@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     """Write metrics/evaluation.json, metrics/frc.csv and reports/ for the cell of `dose` and `view`."""
-    from fly64_dose_overlap.files.atomic import sha256_of
+    from fly64_dose_overlap.files.atomic import read_json, sha256_of
     from fly64_dose_overlap.files.dataset import read_scan, read_truth
     from fly64_dose_overlap.files.reconstruction import MANIFEST, read_reconstructions
     from fly64_dose_overlap.parallel import one_torch_thread
@@ -50,11 +50,12 @@ def main(params_file: ParamsOption = PARAMS_FILE) -> None:
         evaluation = evaluate(
             scan, truth, found, params.evaluate, limit=limit, dose=dose, digests=digests, against=against
         )
+    evaluation.metrics["diagnosis"] = read_json(cells.DIAGNOSIS)
     title = f"{dose} photons per frame, view {view}"
     if params.halves:
         _add_halves(evaluation, scan, parts, params.evaluate.registration_upsampling)
     where = {"metrics_dir": cells.METRICS, "reports_dir": cells.REPORTS}
-    picture = write_report(evaluation, truth, scan.record, limit, dose, title, **where)
+    picture = write_report(evaluation, truth, limit, dose, title, **where)
     print_table(evaluation.metrics, title)
     say(f"picture: {picture}")
 
