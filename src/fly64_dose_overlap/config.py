@@ -196,13 +196,19 @@ class CalibrationParams(Section):
     """Errors of what reconstruction is told about the instrument, alike for every method."""
 
     seed: Seed
-    """Of the position errors."""
+    """Of the errors of positions and of light."""
     defocus_error_um: Annotated[float, Field(ge=-10_000, le=10_000)]
     """Distance by which the probe is propagated on before it is handed over."""
+    astigmatism_um: Annotated[float, Field(ge=-10_000, le=10_000)]
+    """By how much further along y than along x."""
+    modes: Annotated[int, Field(ge=1, le=100)] | None
+    """Of the probe, the strongest; None: all."""
     position_error_px: Annotated[float, Field(ge=0, le=100)]
     """Standard deviation of the error of each coordinate, object pixels."""
     photon_scale_error: Annotated[float, Field(gt=-1, le=10)]
     """Relative error of the probe's power."""
+    flux_error: Annotated[float, Field(ge=0, le=1)]
+    """Standard deviation of the logarithm of the light that each frame is said to have."""
 
 
 class ProbeParams(Section):

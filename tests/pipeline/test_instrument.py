@@ -24,7 +24,13 @@ def params(file: str = BASE, **refine: float) -> Instrument:
     return Instrument(
         probe=ProbeParams.model_validate({"from": file}),
         calibration=CalibrationParams(
-            seed=1, defocus_error_um=0.0, position_error_px=0.0, photon_scale_error=0.0
+            seed=1,
+            defocus_error_um=0.0,
+            position_error_px=0.0,
+            photon_scale_error=0.0,
+            astigmatism_um=0.0,
+            modes=None,
+            flux_error=0.0,
         ),
         refine=RefineParams.model_validate(
             {"probe": False, "modes": None, "positions": 0.0, "flux": 0.0, **refine}

@@ -34,7 +34,15 @@ from fly64_dose_overlap.pipeline.training import train_method
 from tiny_study import write_params
 
 DATA = Path("data/views/10000/dense")
-NO_ERRORS = CalibrationParams(seed=1, defocus_error_um=0.0, position_error_px=0.0, photon_scale_error=0.0)
+NO_ERRORS = CalibrationParams(
+    seed=1,
+    defocus_error_um=0.0,
+    position_error_px=0.0,
+    photon_scale_error=0.0,
+    astigmatism_um=0.0,
+    modes=None,
+    flux_error=0.0,
+)
 BASE_PROBE = ProbeParams.model_validate({"from": "data/base/base.npz"})
 KNOWN = Instrument(probe=BASE_PROBE, calibration=NO_ERRORS, refine=NOTHING_TO_REFINE)
 LEARNED = ("network", "refined", "supervised")

@@ -12,6 +12,7 @@ import factories
 import tiny_scan
 from fly64_dose_overlap.config import CalibrationParams
 from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.methods.searches import with_modes
 from fly64_dose_overlap.provenance import steps
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.calibration import propagate, with_calibration_errors
@@ -93,3 +94,30 @@ def test_defocus_without_a_known_pixel_is_refused() -> None:
         StudyError, match=r"^view: calibration\.defocus_error_um needs energy_ev and object_pixel_m"
     ):
         with_calibration_errors(bare, params(defocus_error_um=1.0), where="view")
+
+
+def test_an_astigmatic_probe_is_further_along_one_axis() -> None:
+    true, told = tiny_scan.scan(), scan_with(astigmatism_um=300.0)
+    assert true.optics is not None
+    waves = np.fft.fftfreq(true.side, true.optics.object_pixel_m) ** 2
+    apart = np.fft.fft2(told.probe[0]) * np.fft.fft2(true.probe[0]).conj()
+    expected = np.exp(-1j * np.pi * true.optics.wavelength_m * 150e-6 * (waves[:, None] - waves))
+    np.testing.assert_allclose(apart, np.abs(apart) * expected, atol=1e-4 * np.abs(apart).max())
+
+
+def test_modes_are_the_strongest_at_the_power_of_all() -> None:
+    three = with_modes(tiny_scan.scan(), 3)
+    told = with_calibration_errors(three, params(modes=1), where="view")
+    assert told.probe.shape == (1, three.side, three.side)
+    assert np.sum(np.abs(told.probe) ** 2) == pytest.approx(np.sum(np.abs(three.probe) ** 2), rel=1e-5)
+    overlap = np.abs(np.vdot(told.probe[0], three.probe[0])) / np.linalg.norm(told.probe)
+    assert overlap == pytest.approx(np.linalg.norm(three.probe[0]), rel=1e-5)
+    assert with_calibration_errors(three, params(modes=3), where="view").probe.shape == three.probe.shape
+
+
+def test_light_that_frames_are_said_to_have_errs_by_the_deviation() -> None:
+    true, told = tiny_scan.scan(), scan_with(flux_error=0.1)
+    assert told.flux is not None
+    assert np.std(np.log(told.flux)) == pytest.approx(0.1, rel=0.2)
+    np.testing.assert_array_equal(told.probe, true.probe)
+    np.testing.assert_array_equal(told.flux, scan_with(flux_error=0.1).flux)

@@ -146,7 +146,7 @@ def diagnosed(scan: Scan) -> Diagnosis:
     free, and held-out photons tell. The one with the greatest gain is named; one with many numbers only if
     it surely gains more than any with few, and modes only if they surely gain more than the probe.
     """
-    dead = _dead(scan)
+    dead = dead_pixels(scan)
     if len(dead):
         alive = np.ones((scan.side, scan.side), bool)
         alive[tuple(dead.T)] = False
@@ -247,7 +247,7 @@ def _object(scan: Scan) -> Tensor:
     return next(islice(solver(scan), ITERATIONS - 1, None)).clone()
 
 
-def _dead(scan: Scan) -> NDArray[np.int64]:
+def dead_pixels(scan: Scan) -> NDArray[np.int64]:
     """Return pixels (pixel, 2) that count nothing in all frames where half of those around count some."""
     counted = np.zeros((scan.side, scan.side))
     for block in scan.blocks():

@@ -11,7 +11,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Complex
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.joint import Unknowns, joint_likelihood, position_curvature, probe_curvature
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
 from fly64_dose_overlap.physics.model import ScanModel
-from fly64_dose_overlap.physics.modes import envelope
+from fly64_dose_overlap.physics.modes import envelope, orthogonal
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scan import MOST_MODES, Scan, Unknown
@@ -158,7 +157,7 @@ def _begun(scan: Scan) -> Scan:
 def _sound(scan: Scan) -> Scan:
     """Return the scan with its probe in the middle of its frame, and with others for modes that are none."""
     probe = torch.from_numpy(scan.probe)
-    modes = _orthogonal(probe)
+    modes = orthogonal(probe)
     light = intensity(modes).sum(dim=(1, 2))
     lit = int((light > LEAST_MODE * light.sum()).sum())
     turns = torch.polar(torch.ones(scan.side), 2 * torch.pi * torch.arange(scan.side) / scan.side)
@@ -292,7 +291,7 @@ class _Objective:
     def told(self, found: Unknowns) -> Scan:
         """Return the scan with what was found, its modes orthogonal."""
         unknown = self._scan.unknown
-        probe = _orthogonal(found.probe).numpy() if unknown.probe else self._scan.probe
+        probe = orthogonal(found.probe).numpy() if unknown.probe else self._scan.probe
         positions = self._scan.positions_px
         if unknown.positions_px:
             positions = self._scan.on_grid(self._whole + found.shifts_px)
@@ -349,11 +348,3 @@ class _Objective:
         sizes = [math.prod(shape) for shape in self._shapes]
         for part, shape in zip(variables.split(sizes), self._shapes, strict=True):
             yield part.view(shape)
-
-
-def _orthogonal(probe: Complex[Tensor, "mode y x"]) -> Complex[Tensor, "mode y x"]:
-    """Return modes that are orthogonal, the strongest first, with the same light in all."""
-    if len(probe) == 1:
-        return probe
-    _, powers, modes = torch.linalg.svd(probe.flatten(1), full_matrices=False)
-    return (powers[:, None] * modes).reshape(probe.shape)

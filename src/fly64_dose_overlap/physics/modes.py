@@ -25,6 +25,14 @@ def envelope(probe: Complex[Tensor, "mode y x"]) -> Float[Tensor, "y x"]:
     return smooth + ENVELOPE_FLOOR * smooth.max()
 
 
+def orthogonal(probe: Complex[Tensor, "mode y x"]) -> Complex[Tensor, "mode y x"]:
+    """Return modes that are orthogonal, the strongest first, with the same light in all."""
+    if len(probe) == 1:
+        return probe
+    _, powers, modes = torch.linalg.svd(probe.flatten(1), full_matrices=False)
+    return (powers[:, None] * modes).reshape(probe.shape)
+
+
 def strongest_mode(modes: NDArray[np.complexfloating[Any, Any]]) -> tuple[NDArray[np.complex128], float]:
     """Return the strongest of the orthogonal modes that describe the same partial coherence.
 

@@ -32,7 +32,7 @@ PARTS = ("probe", "away_px", "flux")
 
 @dataclass(frozen=True)
 class Remains:
-    """Pictures of one cell as data URIs, the second only where a method has found the instrument."""
+    """Pictures of one cell as data URIs; of instruments only where methods have found them."""
 
     misfit: str
     instruments: list[str]
@@ -80,11 +80,24 @@ def remains_of(study: Study, cell: Cell) -> Remains | None:
         draw_misfit(drawn, positions, maps)
         misfit = _uri(drawn)
     pictures = list[str]()
-    for name, instrument in instruments.items():
+    for label, instrument in _by_label(instruments).items():
         with figure(*INSTRUMENT_IN, {"font.size": 8}) as drawn:
-            draw_instrument(drawn, name, instrument)
+            draw_instrument(drawn, label, instrument)
             pictures.append(_uri(drawn))
     return Remains(misfit, pictures)
+
+
+def _by_label(instruments: dict[str, FoundInstrument]) -> dict[str, FoundInstrument]:
+    """Return each instrument once, under the names of all methods that were given it."""
+    names: dict[str, list[str]] = {}
+    for name, found in instruments.items():
+        same = (
+            first
+            for first in names
+            if all(np.array_equal(getattr(instruments[first], part), getattr(found, part)) for part in PARTS)
+        )
+        names.setdefault(next(same, name), []).append(name)
+    return {", ".join(others): instruments[first] for first, others in names.items()}
 
 
 def draw_misfit(

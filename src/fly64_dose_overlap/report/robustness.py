@@ -12,8 +12,10 @@ from fly64_dose_overlap.yaml_text import at
 
 ERRORS = {
     "defocus_error_um": "defocus error (um)",
+    "astigmatism_um": "astigmatism (um)",
     "position_error_px": "position error (px rms)",
     "photon_scale_error": "error of the probe's power",
+    "flux_error": "error of the light of frames",
 }
 """Keys of section ``calibration``, and what they are called."""
 INSTRUMENT = ("calibration.", "refine.", "probe.")
