@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fly64_dose_overlap.version import __version__
 
 if TYPE_CHECKING:
+    from fly64_dose_overlap.diagnosis import Diagnosis
     from fly64_dose_overlap.errors import StudyError
     from fly64_dose_overlap.front import (
         calibrate,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
         train,
         view,
     )
-    from fly64_dose_overlap.methods.diagnosis import Diagnosis
     from fly64_dose_overlap.outcome import Result, Scores
     from fly64_dose_overlap.scan import Optics, Scan, Unknown
     from fly64_dose_overlap.trust import Agreement, agreement, diagnose, misfit
@@ -68,7 +68,7 @@ __all__ = [
 _ELSEWHERE = {
     "errors": ("StudyError",),
     "scan": ("Optics", "Scan", "Unknown"),
-    "methods.diagnosis": ("Diagnosis",),
+    "diagnosis": ("Diagnosis",),
     "trust": ("Agreement", "agreement", "diagnose", "misfit"),
 }
 

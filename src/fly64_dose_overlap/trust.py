@@ -14,9 +14,9 @@ from pydantic import Field
 from fly64_dose_overlap.arguments import checked_call
 from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.config import Seed
+from fly64_dose_overlap.diagnosis import Diagnosis, diagnosed
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.front import reconstructed
-from fly64_dose_overlap.methods.diagnosis import Diagnosis, diagnosed
 from fly64_dose_overlap.outcome import Result
 from fly64_dose_overlap.physics.fit import Fit
 from fly64_dose_overlap.scan import Scan

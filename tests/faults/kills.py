@@ -40,6 +40,7 @@ KILLS_OF_STAGE = {
     "expose": 6,
     "overlap": 8,
     "limit": 6,
+    "diagnose": 4,
     "train": 7,
     "infer": 2,
     "reconstruct": 2,

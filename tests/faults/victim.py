@@ -131,6 +131,7 @@ def stages() -> list[Stage]:
         "expose",
         "overlap",
         "limit",
+        "diagnose",
         "train",
         "infer",
         "reconstruct",

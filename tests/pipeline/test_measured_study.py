@@ -22,6 +22,7 @@ from fly64_dose_overlap.pipeline.matrix.plan import overridden
 from fly64_dose_overlap.pipeline.stages import (
     base,
     check,
+    diagnose,
     evaluate,
     expose,
     limit,
@@ -98,6 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             expose.main(dose, params)
             overlap.main(dose, "baseline", params)
         limit.main("baseline", params)
+        diagnose.main(params)
         reconstruct.main("map", params)
         evaluate.main(params)
         yield folder

@@ -10,9 +10,9 @@ from fly64_dose_overlap.progress import say
 
 def main(params_file: ParamsOption = PARAMS_FILE) -> None:
     """Write metrics/diagnosis.json, by the frames of the cell of `dose` and `view`."""
+    from fly64_dose_overlap.diagnosis import diagnosed
     from fly64_dose_overlap.files.atomic import write_json_atomic
     from fly64_dose_overlap.files.dataset import read_scan
-    from fly64_dose_overlap.methods.diagnosis import diagnosed
     from fly64_dose_overlap.pipeline.instrument import Instrument, as_told
 
     params = load_params(params_file)

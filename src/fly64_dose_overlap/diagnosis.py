@@ -37,9 +37,9 @@ FRAMES = 625
 ITERATIONS = 60
 """On the object, of `Graduated`, and as many from there on with a fault mended."""
 LEAST_GAIN = 40.0
-"""Nats that mending a fault of one or two numbers must gain; of 20 sound scans none gained 10."""
+"""Nats that light which falls evenly must gain; of 20 sound scans none gained 10."""
 SURE = 4.0
-"""Standard errors by which held-out photons must be explained better with many numbers free."""
+"""Standard errors by which held-out photons must be explained better."""
 HELD_OUT = 0.1
 """Part of the photons by which such a gain is told."""
 FREE_STAGE = Stage(40, BACKGROUND_PHOTONS)
@@ -80,8 +80,8 @@ class Diagnosis(Brief):
     frames : int
         By which it was told.
     gains : dict of str to float
-        By how many nats those frames are explained better with each fault mended alone; where that frees more
-        than two numbers, of photons that were held out, times all over their part.
+        By how many nats those frames are explained better with each fault mended alone: of a tenth of the
+        photons, which were held out, times ten, but ``fall`` of all.
     curvature : float
         Wavelength times distance over the square of an object pixel, by which the probe is out of focus.
     distance_um : float or None
@@ -142,8 +142,9 @@ def diagnosed(scan: Scan) -> Diagnosis:
 
     Faults that few numbers mend are mended by those that explain the photons best: the probe in another
     focus, positions that drift evenly, light that falls evenly. Of each of the others all numbers are let
-    free, and held-out photons tell. The one with the greatest gain is named; one with many numbers only if
-    it surely gains more than any with few, and modes only if they surely gain more than the probe.
+    free. Held-out photons tell the gain, but of falling light, with which no object is freer than without.
+    The fault with the greatest gain is named; one with many numbers only if it surely gains more than any
+    with few, and modes only if they surely gain more than the probe.
     """
     dead = dead_pixels(scan)
     if len(dead):
@@ -183,17 +184,14 @@ class _Tried:
         rows, columns = (size + 2 * margin for size in part.object_shape)
         self.scan = replace(part, positions_px=part.positions_px + margin, object_shape=(rows, columns))
         self.curvature, self.drift_px, self.slope = 0.0, np.zeros(2), 0.0
-        self._begun = _object(self.scan)
-        self._given = self._further(self.scan, self._begun)
         self._told, self._held = self.scan.divide(1 - HELD_OUT, generator(0, "diagnose", "held-out"))
-        self._begun_told = _object(self._told)
-        self._given_held = self._of_held(*continued(self._told, self._begun_told, FREE_STAGE))
+        self._begun = _begun(self._told)
+        self._given = self._misfit(self._told, _further(self._told, self._begun))
 
     def focus(self) -> NDArray[np.float64]:
         """Return the gain with the probe in focus."""
-        self.curvature = nearest_focus(self.scan)
-        here = replace(self.scan, probe=defocused(self.scan.probe, self.curvature))
-        return self._given - self._further(here, _object(here))
+        self.curvature = nearest_focus(self._told)
+        return self._gain_with(replace(self._told, probe=defocused(self._told.probe, self.curvature)))
 
     def drift(self) -> NDArray[np.float64]:
         """Return the gain with positions that drift evenly, along one axis and then along the other."""
@@ -203,47 +201,61 @@ class _Tried:
                 return quick_misfit(self._moved(self.drift_px + DRIFT_STEP_PX * steps * axis))
 
             self.drift_px = self.drift_px + DRIFT_STEP_PX * nearest_valley(misfit, MOST_DRIFT_STEPS) * axis
-        here = self._moved(self.drift_px)
-        return self._given - self._further(here, _object(here))
+        return self._gain_with(self._moved(self.drift_px))
 
     def fall(self) -> NDArray[np.float64]:
-        """Return the gain with light that falls evenly, on from the same object."""
-        sides = [self._further(self._fallen(slope), self._begun).sum() for slope in (-FALL, FALL)]
-        steps = lowest_of(sides[0], self._given.sum(), sides[1])
+        """Return the gain with light that falls evenly; of all photons, since no object is freer with it."""
+        begun = _begun(self.scan)
+
+        def values(slope: float) -> NDArray[np.float64]:
+            here = _fallen(self.scan, slope * self._time)
+            return frame_values(here, _further(here, begun), BACKGROUND_PHOTONS)
+
+        left, given, right = (values(slope) for slope in (-FALL, 0.0, FALL))
+        steps = lowest_of(left.sum(), given.sum(), right.sum())
         self.slope = FALL * float(np.clip(steps, -MOST_FALL, MOST_FALL))
-        return self._given - self._further(self._fallen(self.slope), self._begun)
+        return given - values(self.slope)
 
     def by_many(self, unknown: Unknown) -> NDArray[np.float64]:
         """Return the gain with all numbers of a part of the instrument free."""
         told = replace(self._told, unknown=unknown)
         if isinstance(unknown.modes, int):
             told = with_modes(told, min(max(unknown.modes, len(told.probe) + 2), MOST_MODES))
-        return (self._given_held - self._of_held(*continued(told, self._begun_told, FREE_STAGE))) / HELD_OUT
+        return self._gain(*continued(told, self._begun, FREE_STAGE))
 
-    def _further(self, scan: Scan, obj: Tensor) -> NDArray[np.float64]:
-        """Return half the deviance of each frame after more iterations on an object."""
-        further = Posterior(weight_of(FIRST_WEIGHT, scan), obj)(scan)
-        return frame_values(scan, next(islice(further, ITERATIONS - 1, None)), BACKGROUND_PHOTONS)
+    def _gain_with(self, told: Scan) -> NDArray[np.float64]:
+        return self._gain(told, _further(told, _begun(told)))
 
-    def _of_held(self, told: Scan, obj: Tensor) -> NDArray[np.float64]:
+    def _gain(self, told: Scan, obj: Tensor) -> NDArray[np.float64]:
+        """Return by how many nats each frame is explained better, as held-out photons tell."""
+        return (self._given - self._misfit(told, obj)) / HELD_OUT
+
+    def _misfit(self, told: Scan, obj: Tensor) -> NDArray[np.float64]:
         """Return half the deviance of each frame of held-out photons, with what was found on the others."""
         probe = told.probe * np.float32((HELD_OUT / (1 - HELD_OUT)) ** 0.5)
         held = replace(self._held, probe=probe, positions_px=told.positions_px, flux=told.flux)
         return frame_values(held, obj, BACKGROUND_PHOTONS)
 
     def _moved(self, drift_px: NDArray[np.float64]) -> Scan:
-        positions = self.scan.positions_px + np.outer(self._time, drift_px)
-        return replace(self.scan, positions_px=self.scan.on_grid(positions))
-
-    def _fallen(self, slope: float) -> Scan:
-        light = np.exp(slope * self._time)
-        return replace(self.scan, flux=light if self.scan.flux is None else self.scan.flux * light)
+        positions = self._told.positions_px + np.outer(self._time, drift_px)
+        return replace(self._told, positions_px=self._told.on_grid(positions))
 
 
-def _object(scan: Scan) -> Tensor:
+def _fallen(scan: Scan, log_light: NDArray[np.float64]) -> Scan:
+    light = np.exp(log_light)
+    return replace(scan, flux=light if scan.flux is None else scan.flux * light)
+
+
+def _begun(scan: Scan) -> Tensor:
     """Return the object after some iterations from an empty one."""
     solver = Graduated(weight_of(FIRST_WEIGHT, scan), ITERATIONS)
     return next(islice(solver(scan), ITERATIONS - 1, None)).clone()
+
+
+def _further(scan: Scan, obj: Tensor) -> Tensor:
+    """Return an object after as many more."""
+    further = Posterior(weight_of(FIRST_WEIGHT, scan), obj)(scan)
+    return next(islice(further, ITERATIONS - 1, None))
 
 
 def dead_pixels(scan: Scan) -> NDArray[np.int64]:
@@ -262,11 +274,12 @@ def _named(gains: dict[str, NDArray[np.float64]]) -> str | None:
         """Return what a gain of held-out photons exceeds in all likelihood."""
         return float(gain.sum() - SURE * gain.std(ddof=1) * len(gain) ** 0.5)
 
-    totals = {name: float(gains[name].sum()) for name in FEW}
-    few = max(totals, key=totals.__getitem__)
-    named, least = (few, totals[few]) if totals[few] > LEAST_GAIN else (None, 0.0)
-    many = {name: sure(gains[name]) for name in FREE}
+    lower = {name: sure(gain) for name, gain in gains.items()}
     if sure(gains["modes"] - gains["probe"]) <= 0:
-        del many["modes"]
-    best = max(many, key=many.__getitem__)
-    return best if many[best] > least else named
+        del lower["modes"]
+    few = {name: float(gains[name].sum()) for name in ("focus", "drift") if lower[name] > 0}
+    if (fall := float(gains["fall"].sum())) > LEAST_GAIN:
+        few["fall"] = fall
+    named = max(few, key=few.__getitem__, default=None)
+    most = max(FREE.keys() & lower.keys(), key=lambda name: lower[name])
+    return most if lower[most] > few.get(named or "", 0.0) else named

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 import fly64_dose_overlap as fdo
-from fly64_dose_overlap.methods.diagnosis import dead_pixels
+from fly64_dose_overlap.diagnosis import dead_pixels
 from fly64_dose_overlap.methods.searches import with_modes
 from fly64_dose_overlap.study.calibration import propagate
 
