@@ -223,7 +223,8 @@ class ProbeParams(Section):
 class RefineParams(Section):
     """What methods find with the object, starting from what they are told."""
 
-    probe: bool
+    probe: bool | Literal["anew"]
+    """anew: not from the given one, but from the frames alone."""
     modes: Annotated[int, Field(ge=1, le=8)] | Literal["auto"] | None
     """Of a probe that is found; auto: as many as held-out photons tell of; null: those of the given one."""
     positions: Annotated[float, Field(ge=0, le=10)]

@@ -14,7 +14,7 @@ from scipy.ndimage import median_filter
 from torch import Tensor
 
 from fly64_dose_overlap.arrays import Brief
-from fly64_dose_overlap.methods.joint_posterior import Stage, continued, powered
+from fly64_dose_overlap.methods.joint_posterior import Stage, continued
 from fly64_dose_overlap.methods.posterior import FIRST_WEIGHT, Graduated, Posterior, weight_of
 from fly64_dose_overlap.methods.searches import (
     about_middle,
@@ -23,6 +23,7 @@ from fly64_dose_overlap.methods.searches import (
     lowest_of,
     nearest_focus,
     nearest_valley,
+    powered,
     quick_misfit,
     with_modes,
 )

@@ -295,7 +295,7 @@ def reconstructed(
 def calibrate(
     scan: Scan,
     *,
-    probe: bool = True,
+    probe: bool | Literal["anew"] = True,
     modes: int | Literal["auto"] | None = None,
     positions_px: float = 0.0,
     flux: float = 0.0,
@@ -309,8 +309,8 @@ def calibrate(
     ----------
     scan : Scan
         With a probe and positions that are about right.
-    probe : bool
-        Whether the probe is looked for.
+    probe : bool or "anew"
+        Whether the probe is looked for; "anew": from the frames alone, and not from the given one.
     modes : int or "auto", optional
         Of that probe; "auto": as many as held-out photons tell of.
     positions_px : float, object pixels

@@ -60,6 +60,8 @@ JUST_HALF = 0.499
 """Of a pixel, by which a position may leave the grid."""
 MOST_MODES = 8
 """Of a probe that is looked for."""
+ANEW = "anew"
+"""A probe that is looked for without the one that is given."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class Unknown:
 
     Attributes
     ----------
-    probe : bool
-        Whether the probe is off; its power and its frame are taken for about right.
+    probe : bool or "anew"
+        Whether the probe is off; its frame is taken for about right. "anew": it is not looked at, and one
+        of one mode, if ``modes`` does not say otherwise, is made of the frames.
     modes : int or "auto", optional
         Of a probe that is off: how many it has, up to 8; "auto": as many as held-out photons tell of;
         if not given, those that it is given with.
@@ -79,12 +82,14 @@ class Unknown:
         Standard deviation of the logarithm of each frame's light; 0: it is right.
     """
 
-    probe: bool = False
+    probe: bool | Literal["anew"] = False
     positions_px: float = 0.0
     flux: float = 0.0
     modes: int | Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
+        if self.probe not in (False, True, ANEW):
+            raise StudyError("unknown", f"probe must be false, true or anew, got {self.probe!r}")
         if self.modes not in (None, "auto", *range(1, MOST_MODES + 1)):
             problem = f"modes must be auto or from 1 to {MOST_MODES}, got {self.modes}"
             raise StudyError("unknown", problem)

@@ -341,7 +341,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("key", "edit", "message"),
     [
         ("objectGuess", None, "has no objectGuess: it is simulated from, and its size is .*; add it as a"),
-        ("probeGuess", None, "has no probeGuess: a scan has a known probe; add it"),
+        (
+            "probeGuess",
+            None,
+            "has no probeGuess: a scan has a known probe (or ones, with refine.probe: anew); add it",
+        ),
         ("xcoords", None, "has no xcoords: a scan has known positions; add one number per frame"),
         ("ycoords", None, "has no ycoords: .* the file holds diffraction, objectGuess"),
         ("objectGuess", lambda a: a.real, "'objectGuess' must be complex, got float32"),

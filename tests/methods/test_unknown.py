@@ -65,6 +65,18 @@ def test_a_scan_of_which_all_is_known_is_given_as_it_is() -> None:
 
 
 @pytest.mark.slow
+def test_a_probe_is_made_of_the_frames_alone() -> None:
+    scan, truth = case()
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, *scan.probe.shape)).astype(np.float32)
+    blind = replace(scan, probe=noise[0] + 1j * noise[1], unknown=fdo.Unknown(probe="anew"))
+    found = fdo.reconstruct(blind, "map")
+    assert alike(found.probe[0], scan.probe[0]) > 0.99
+    known = phase_db(fdo.reconstruct(scan, "map"), scan, truth)
+    assert phase_db(found, scan, truth) > known - 1.5
+
+
+@pytest.mark.slow
 def test_a_probe_out_of_focus_is_found() -> None:
     scan, truth = case()
     wrong = replace(scan, probe=other_probe())

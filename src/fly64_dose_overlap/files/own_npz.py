@@ -151,7 +151,7 @@ def _require_scan(reader: NpzReader | ForeignScan, where: str) -> None:
     vector = "add one number per frame, in object pixels"
     for key, reason, advice in (
         (rules.OBJECT, "it is simulated from, and its size is the object's grid", image),
-        (rules.PROBE, "a scan has a known probe", image),
+        (rules.PROBE, "a scan has a known probe (or ones, with refine.probe: anew)", image),
         (rules.XCOORDS, "a scan has known positions", vector),
         (rules.YCOORDS, "a scan has known positions", vector),
     ):

@@ -22,7 +22,14 @@ from fly64_dose_overlap.methods.posterior import (
     minimised,
     weight_of,
 )
-from fly64_dose_overlap.methods.searches import focused, frame_values, with_modes, with_outliers_found
+from fly64_dose_overlap.methods.searches import (
+    focused,
+    frame_values,
+    powered,
+    with_modes,
+    with_outliers_found,
+    with_probe_of_data,
+)
 from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.physics.fit import fit, mean_frame_deviance, tells_nothing
 from fly64_dose_overlap.physics.illumination import whole_and_rest
@@ -32,7 +39,7 @@ from fly64_dose_overlap.physics.model import ScanModel
 from fly64_dose_overlap.physics.modes import envelope, orthogonal
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.progress import say, track
-from fly64_dose_overlap.scan import MOST_MODES, Scan, Unknown
+from fly64_dose_overlap.scan import ANEW, MOST_MODES, Scan, Unknown
 from fly64_dose_overlap.seeding import generator
 
 HELD_OUT = 0.1
@@ -151,6 +158,8 @@ def started(scan: Scan) -> Scan:
 
 def _begun(scan: Scan) -> Scan:
     """Return the scan with a probe to begin with if it is unknown: in focus, with the photons' power."""
+    if scan.unknown.probe == ANEW:
+        return focused(with_probe_of_data(scan))
     return focused(powered(_sound(scan))) if scan.unknown.probe else scan
 
 
@@ -173,18 +182,6 @@ def _sound(scan: Scan) -> Scan:
     say(f"probe: {len(modes) - lit} of its modes are none of their own, and others take their place")
     moved = torch.roll(modes[:lit], away, dims=(1, 2)).numpy()
     return with_modes(replace(scan, probe=moved), len(modes))
-
-
-def powered(scan: Scan) -> Scan:
-    """Return the scan with its probe at the power of the photons that are counted, of an empty object."""
-    model, blank, light, dark = scan.model, flat_object(scan), 0.0, 0.0
-    for frames in model.batches():
-        pixels, bare = model.pixels(frames), intensity(model.far_field(blank, frames)).sum(dim=1)
-        none = torch.zeros_like(bare)
-        light += float(pixels.filled(bare, none).sum(dtype=torch.float64))
-        dark += float(pixels.filled(pixels.expected(none), none).sum(dtype=torch.float64))
-    gain = math.sqrt(max(scan.photons_per_frame * len(scan) - dark, 1.0) / light)
-    return replace(scan, probe=scan.probe * np.float32(gain))
 
 
 def _states(scan: Scan, given: Scan) -> Iterator[tuple[Scan, Tensor]]:

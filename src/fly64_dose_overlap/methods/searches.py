@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from fly64_dose_overlap.methods.posterior import FIRST_WEIGHT, Posterior, weight_of
-from fly64_dose_overlap.progress import say
+from fly64_dose_overlap.methods.posterior import FIRST_WEIGHT, Posterior, flat_object, weight_of
+from fly64_dose_overlap.physics.propagation import intensity
+from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scan import Scan
+from fly64_dose_overlap.seeding import generator
 
 SEARCHED_FRAMES = 256
 """About the middle of a scan, by which a defocus is found."""
@@ -24,6 +29,12 @@ CURVATURE = 1.0
 """Step of the search for a defocus: phase at the root mean square frequency of the probe, rad."""
 MOST_STEPS = 12
 """To either side."""
+DATA_CURVATURE = 1.5
+"""The same of the search about the focus, of a lens that the mean frame tells of."""
+WIDEST, MOST_OF_DATA = 0.25, 60
+"""Root mean square width of a probe in that search, of its frame, and steps to either side."""
+HELD_OUT = 0.1
+"""Part of the photons by which it is told."""
 PART_OF_NEW = 0.1
 """Part of the power that a mode which is added begins with."""
 OUTLIERS = 0.25
@@ -39,6 +50,40 @@ def focused(scan: Scan) -> Scan:
     taken: a probe that fills its frame leaves an object of few iterations free to explain anything.
     """
     return replace(scan, probe=defocused(scan.probe, nearest_focus(scan)))
+
+
+def with_probe_of_data(scan: Scan) -> Scan:
+    """Return the scan with a probe that its frames alone tell of.
+
+    The mean frame is about the square of what a lens sends to the detector; its phase is taken for that of
+    a distance from the focus, at which an object explains held-out photons best (a free object explains
+    others by a probe that fills its frame). Distances are tried to either side up to where the probe is
+    `WIDEST` of its frame.
+    """
+    mean = np.zeros((scan.side, scan.side))
+    for block in scan.blocks():
+        mean += block.sum(axis=0, dtype=np.float64) / len(scan)
+    if scan.background is not None:
+        mean = np.maximum(mean - scan.background, 0)
+    nearest: Any = distance_transform_edt(~scan.always_counting, return_distances=False, return_indices=True)
+    lens = np.fft.ifftshift(np.sqrt(mean[*nearest]))
+    probe = np.fft.fftshift(np.fft.ifft2(lens, norm="ortho")).astype(np.complex64)[None]
+    begun = powered(replace(scan, probe=probe))
+    part = about_middle(begun, SEARCHED_FRAMES).cropped()[0]
+    told, held = part.divide(1 - HELD_OUT, generator(0, "probe of data", "held-out"))
+    step = DATA_CURVATURE / (np.pi * _mean_square_frequency(probe))
+
+    def misfit(curvature: float) -> float:
+        here, there = (replace(each, probe=defocused(each.probe, curvature)) for each in (told, held))
+        return float(frame_values(there, quick_object(here), 1.0).sum())
+
+    most = 0
+    while most < MOST_OF_DATA and _width(defocused(probe, (most + 1) * step)) < WIDEST * scan.side:
+        most += 1
+    tried = [index * step for index in range(-most, most + 1)]
+    label = "probe from the mean frame"
+    values = [misfit(each) for each in track(tried, total=len(tried), label=label, unit="distance")]
+    return replace(begun, probe=defocused(begun.probe, tried[int(np.argmin(values))]))
 
 
 def nearest_focus(scan: Scan) -> float:
@@ -61,9 +106,13 @@ def about_middle(scan: Scan, frames: int) -> Scan:
 
 def quick_misfit(scan: Scan) -> float:
     """Return half the deviance that an object of a few iterations leaves, nats."""
+    return float(frame_values(scan, quick_object(scan), 1.0).sum())
+
+
+def quick_object(scan: Scan) -> Tensor:
+    """Return the object after a few iterations."""
     solver = Posterior(weight_of(FIRST_WEIGHT, scan), background=1.0)
-    obj = next(islice(solver(scan), OBJECT_ITERATIONS - 1, None))
-    return float(frame_values(scan, obj, 1.0).sum())
+    return next(islice(solver(scan), OBJECT_ITERATIONS - 1, None))
 
 
 def nearest_valley(misfit: Callable[[float], float], most: int) -> float:
@@ -102,6 +151,18 @@ def lowest_of(left: float, middle: float, right: float) -> float:
     return 0.5 * (left - right) / bend if bend > 0 else 0.0
 
 
+def powered(scan: Scan) -> Scan:
+    """Return the scan with its probe at the power of the photons that are counted, of an empty object."""
+    model, blank, light, dark = scan.model, flat_object(scan), 0.0, 0.0
+    for frames in model.batches():
+        pixels, bare = model.pixels(frames), intensity(model.far_field(blank, frames)).sum(dim=1)
+        none = torch.zeros_like(bare)
+        light += float(pixels.filled(bare, none).sum(dtype=torch.float64))
+        dark += float(pixels.filled(pixels.expected(none), none).sum(dtype=torch.float64))
+    gain = math.sqrt(max(scan.photons_per_frame * len(scan) - dark, 1.0) / light)
+    return replace(scan, probe=scan.probe * np.float32(gain))
+
+
 def with_modes(scan: Scan, modes: int) -> Scan:
     """Return the scan with a probe of some modes, orthogonal and of the power of the given one.
 
@@ -137,6 +198,14 @@ def defocused(probe: Complex[NDArray[np.complex64], "mode y x"], curvature: floa
     waves = np.fft.fftfreq(probe.shape[-1]) ** 2
     phase = np.exp(-1j * np.pi * curvature * (waves[:, None] + waves))
     return np.fft.ifft2(np.fft.fft2(probe.astype(np.complex128)) * phase).astype(np.complex64)
+
+
+def _width(probe: NDArray[np.complex64]) -> float:
+    """Return the root mean square width of a probe along y, pixels."""
+    power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=(0, 2))
+    rows = np.arange(len(power))
+    middle = power @ rows / power.sum()
+    return math.sqrt(power @ (rows - middle) ** 2 / power.sum())
 
 
 def _mean_square_frequency(probe: NDArray[np.complex64]) -> float:
