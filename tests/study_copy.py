@@ -18,7 +18,7 @@ from tiny_study import ROOT, write_params
 PACKAGE = "fly64_dose_overlap.pipeline"
 DOSES = [1000, 10000, 100000]
 VIEWS = ["baseline", "dense", "sparse"]
-CELL_STAGES = {"check", "train@refined", "infer@refined", "reconstruct@ml", "evaluate"}
+CELL_STAGES = {"check", "diagnose", "train@refined", "infer@refined", "reconstruct@ml", "evaluate"}
 """Stages of one cell; those of the data and the limit run once for all cells."""
 RESULTS = ("dvc.lock", "metrics/")
 """What a run changes of the files that git tracks."""

@@ -38,7 +38,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"methods__refined__steps_per_epoch": 4}, CELL_STAGES - {"reconstruct@ml"}),
+        ({"methods__refined__steps_per_epoch": 4}, CELL_STAGES - {"diagnose", "reconstruct@ml"}),
         ({"overlap__views__sparse__s_img": 0.25}, {"check", *SPARSE_VIEWS, "limit@sparse"}),
         ({"evaluate__region_threshold": 0.2}, {"check", *LIMITS, "evaluate"}),
     ],
@@ -86,7 +86,7 @@ def test_experiments_run_only_what_they_must_and_compare_in_one_table(study: Stu
     assert [path for path in study.changes() if not path.startswith((*RESULTS, "params.yaml"))] == []
     study.git("checkout", "--quiet", ".")
     other_loss = study.dvc("exp", "run", "--name", "mae", "-S", "methods.refined.loss=mae")
-    assert stages_run(other_loss) == CELL_STAGES - {"reconstruct@ml"}
+    assert stages_run(other_loss) == CELL_STAGES - {"diagnose", "reconstruct@ml"}
 
     columns = ["--hide-workspace", "--drop", ".*", "--keep", TABLE]
     found = study.dvc("exp", "show", "--csv", *columns).stdout
