@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.diagnosis import DEFOCUS_ERROR, DEFOCUS_UM, FALL, drift_of, faulty
+from benchmarks.diagnosis import DEFOCUS_ERROR, DEFOCUS_UM, FALL, counts_of, drift_of, faulty
 
 import fly64_dose_overlap as fdo
 from fly64_dose_overlap.diagnosis import dead_pixels
@@ -65,3 +65,17 @@ def test_the_same_scan_has_the_same_diagnosis() -> None:
     scan, _ = fdo.simulate(1e3, seed=1, field_px=30, frame_side_px=32, defocus_um=200)
     first, second = (fdo.diagnose(scan).described() for _ in range(2))
     assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", [2, 49])
+def test_what_is_known_of_a_scan_is_heeded(frames: int) -> None:
+    """Masks of each frame, a background and light that is told are no faults."""
+    scan, truth = fdo.simulate(1e4, seed=1, field_px=30, frame_side_px=32, defocus_um=200)
+    rng = np.random.default_rng(1)
+    dark, flux = np.full((32, 32), 0.5, np.float32), np.exp(0.2 * rng.normal(size=len(scan)))
+    mask = rng.random(scan.counts.shape) > 0.05
+    told = replace(scan, background=dark, flux=flux, mask=mask)
+    found = fdo.diagnose(replace(told, counts=counts_of(told, truth, rng)).frames(np.arange(frames)))
+    assert found.fault is None
+    assert all(np.isfinite(gain) for gain in found.gains.values())

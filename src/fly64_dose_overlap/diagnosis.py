@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,9 +18,12 @@ from fly64_dose_overlap.arrays import Brief
 from fly64_dose_overlap.methods.joint_posterior import Stage, continued
 from fly64_dose_overlap.methods.posterior import FIRST_WEIGHT, Graduated, Posterior, weight_of
 from fly64_dose_overlap.methods.searches import (
+    HELD_OUT,
     about_middle,
     defocused,
     frame_values,
+    held_out_values,
+    in_two,
     lowest_of,
     nearest_focus,
     nearest_valley,
@@ -31,7 +35,6 @@ from fly64_dose_overlap.parallel import one_torch_thread
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
 from fly64_dose_overlap.progress import track
 from fly64_dose_overlap.scan import MOST_MODES, Scan, Unknown
-from fly64_dose_overlap.seeding import generator
 
 FRAMES = 625
 """About the middle of a scan, by which it is told."""
@@ -41,8 +44,6 @@ LEAST_GAIN = 40.0
 """Nats that light which falls evenly must gain; of 20 sound scans none gained 10."""
 SURE = 4.0
 """Standard errors by which held-out photons must be explained better."""
-HELD_OUT = 0.1
-"""Part of the photons by which such a gain is told."""
 FREE_STAGE = Stage(40, BACKGROUND_PHOTONS)
 DRIFT_STEP_PX = 0.5
 MOST_DRIFT_STEPS = 6
@@ -56,8 +57,6 @@ DEAD_PHOTONS = 30
 AROUND = 5
 """Side of the square of pixels around one."""
 
-FEW = ("focus", "drift", "fall")
-"""Faults that one or two numbers mend."""
 FREE = {
     "probe": Unknown(probe=True),
     "modes": Unknown(probe=True, modes=3),
@@ -155,8 +154,10 @@ def diagnosed(scan: Scan) -> Diagnosis:
     with one_torch_thread():
         tried = _Tried(scan)
         gains: dict[str, NDArray[np.float64]] = {}
-        for name in track((*FEW, *FREE), total=len(FEW) + len(FREE), label="diagnose", unit="fault"):
-            gains[name] = tried.by_many(FREE[name]) if name in FREE else getattr(tried, name)()
+        few = {"focus": tried.focus, "drift": tried.drift, "fall": tried.fall}
+        ways = few | {name: partial(tried.by_many, unknown) for name, unknown in FREE.items()}
+        for name, way in track(ways.items(), total=len(ways), label="diagnose", unit="fault"):
+            gains[name] = way()
     optics, far = scan.optics, None
     if optics is not None:
         far = tried.curvature * optics.object_pixel_m**2 / optics.wavelength_m * 1e6
@@ -173,7 +174,7 @@ def diagnosed(scan: Scan) -> Diagnosis:
 
 
 class _Tried:
-    """Faults of a scan, mended one by one: by how many nats each frame is explained better."""
+    """Faults of a scan, mended one by one: each gives by how many nats every frame (frame,) gains."""
 
     def __init__(self, scan: Scan) -> None:
         scan = replace(scan, unknown=Unknown())
@@ -185,9 +186,10 @@ class _Tried:
         rows, columns = (size + 2 * margin for size in part.object_shape)
         self.scan = replace(part, positions_px=part.positions_px + margin, object_shape=(rows, columns))
         self.curvature, self.drift_px, self.slope = 0.0, np.zeros(2), 0.0
-        self._told, self._held = self.scan.divide(1 - HELD_OUT, generator(0, "diagnose", "held-out"))
+        self._told, self._held = in_two(self.scan, "diagnose")
         self._begun = _begun(self._told)
-        self._given = self._misfit(self._told, _further(self._told, self._begun))
+        given = _further(self._told, self._begun)
+        self._given = held_out_values(self._held, self._told, given, BACKGROUND_PHOTONS)
 
     def focus(self) -> NDArray[np.float64]:
         """Return the gain with the probe in focus."""
@@ -229,13 +231,7 @@ class _Tried:
 
     def _gain(self, told: Scan, obj: Tensor) -> NDArray[np.float64]:
         """Return by how many nats each frame is explained better, as held-out photons tell."""
-        return (self._given - self._misfit(told, obj)) / HELD_OUT
-
-    def _misfit(self, told: Scan, obj: Tensor) -> NDArray[np.float64]:
-        """Return half the deviance of each frame of held-out photons, with what was found on the others."""
-        probe = told.probe * np.float32((HELD_OUT / (1 - HELD_OUT)) ** 0.5)
-        held = replace(self._held, probe=probe, positions_px=told.positions_px, flux=told.flux)
-        return frame_values(held, obj, BACKGROUND_PHOTONS)
+        return (self._given - held_out_values(self._held, told, obj, BACKGROUND_PHOTONS)) / HELD_OUT
 
     def _moved(self, drift_px: NDArray[np.float64]) -> Scan:
         positions = self._told.positions_px + np.outer(self._time, drift_px)

@@ -264,10 +264,15 @@ class Scan(Brief):
     @property
     def always_counting(self) -> NDArray[np.bool_]:
         """Detector pixels that count in every frame, (y, x)."""
+        return self.counting_part == 1
+
+    @property
+    def counting_part(self) -> Float[NDArray[np.float64], "y x"]:
+        """Part of the frames in which each detector pixel counts."""
         if self.mask is None:
-            return np.ones((self.side, self.side), bool)
+            return np.ones((self.side, self.side))
         mask: NDArray[np.bool_] = np.asarray(self.mask)
-        return mask if mask.ndim == 2 else np.logical_and.reduce(mask)
+        return mask.astype(np.float64) if mask.ndim == 2 else mask.mean(axis=0)
 
     @property
     def detector(self) -> Detector:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import fly64_dose_overlap as fdo
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods.registry import make_method
-from fly64_dose_overlap.methods.searches import defocused, focused
+from fly64_dose_overlap.methods.searches import defocused, focused, with_probe_of_data
 
 SMALL: dict[str, Any] = {"seed": 1, "field_px": 80}
 QUICK: dict[str, Any] = {"seed": 1, "field_px": 30, "frame_side_px": 32, "defocus_um": 200}
@@ -74,6 +74,14 @@ def test_a_probe_is_made_of_the_frames_alone() -> None:
     assert alike(found.probe[0], scan.probe[0]) > 0.99
     known = phase_db(fdo.reconstruct(scan, "map"), scan, truth)
     assert phase_db(found, scan, truth) > known - 1.5
+
+
+def test_pixels_that_each_frame_masks_anew_are_no_hole_in_the_lens() -> None:
+    scan, _ = case()
+    masked = np.random.default_rng(0).random(scan.counts.shape) > 0.1
+    assert replace(scan, mask=masked).always_counting.mean() < 0.02
+    found = with_probe_of_data(replace(scan, mask=masked))
+    assert alike(found.probe[0], scan.probe[0]) > 0.9
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import factories
 import tiny_scan
-from fly64_dose_overlap.config import CalibrationParams, ProbeParams, RefineParams
+from fly64_dose_overlap.config import ProbeParams, RefineParams
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import write_scan
 from fly64_dose_overlap.files.reconstruction import Reconstruction, write_reconstruction
@@ -23,15 +24,7 @@ BASE = "data/base/base.npz"
 def params(file: str = BASE, **refine: float) -> Instrument:
     return Instrument(
         probe=ProbeParams.model_validate({"from": file}),
-        calibration=CalibrationParams(
-            seed=1,
-            defocus_error_um=0.0,
-            position_error_px=0.0,
-            photon_scale_error=0.0,
-            astigmatism_um=0.0,
-            modes=None,
-            flux_error=0.0,
-        ),
+        calibration=factories.study_params().calibration,
         refine=RefineParams.model_validate(
             {"probe": False, "modes": None, "positions": 0.0, "flux": 0.0, **refine}
         ),

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+import factories
 import tiny_scan
 from fly64_dose_overlap.config import (
     NOTHING_TO_REFINE,
-    CalibrationParams,
     ProbeParams,
     RefineParams,
 )
@@ -34,15 +34,7 @@ from fly64_dose_overlap.pipeline.training import train_method
 from tiny_study import write_params
 
 DATA = Path("data/views/10000/dense")
-NO_ERRORS = CalibrationParams(
-    seed=1,
-    defocus_error_um=0.0,
-    position_error_px=0.0,
-    photon_scale_error=0.0,
-    astigmatism_um=0.0,
-    modes=None,
-    flux_error=0.0,
-)
+NO_ERRORS = factories.study_params().calibration
 BASE_PROBE = ProbeParams.model_validate({"from": "data/base/base.npz"})
 KNOWN = Instrument(probe=BASE_PROBE, calibration=NO_ERRORS, refine=NOTHING_TO_REFINE)
 LEARNED = ("network", "refined", "supervised")

@@ -24,7 +24,8 @@ from fly64_dose_overlap.methods.posterior import (
 )
 from fly64_dose_overlap.methods.searches import (
     focused,
-    frame_values,
+    held_out_values,
+    in_two,
     powered,
     with_modes,
     with_outliers_found,
@@ -42,8 +43,6 @@ from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scan import ANEW, MOST_MODES, Scan, Unknown
 from fly64_dose_overlap.seeding import generator
 
-HELD_OUT = 0.1
-"""Part of the photons that chooses the number of modes."""
 LEAST_MODE = 1e-6
 """Part of the power below which a mode is none: it would never grow."""
 MOST_LEFT = 0.2
@@ -232,12 +231,11 @@ def _told_modes(scan: Scan, obj: Tensor) -> int:
 
     Each number is given some iterations on the other photons, on from what the one before has reached.
     """
-    fit, held = scan.divide(1 - HELD_OUT, generator(0, "modes", "held-out"))
+    fit, held = in_two(scan, "modes")
     fit, before = replace(fit, unknown=Unknown(probe=True)), None
     for modes in range(1, MOST_MODES + 1):
         fit, obj = continued(with_modes(fit, modes), obj, MODES_TRIED)
-        probe = fit.probe * np.float32((HELD_OUT / (1 - HELD_OUT)) ** 0.5)
-        values = frame_values(replace(held, probe=probe), obj, BACKGROUND_PHOTONS)
+        values = held_out_values(held, fit, obj, BACKGROUND_PHOTONS)
         if before is not None:
             gain = before - values
             surely = gain.mean() > SURE * gain.std(ddof=1) / len(gain) ** 0.5

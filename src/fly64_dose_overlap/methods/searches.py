@@ -34,7 +34,7 @@ DATA_CURVATURE = 1.5
 WIDEST, MOST_OF_DATA = 0.25, 60
 """Root mean square width of a probe in that search, of its frame, and steps to either side."""
 HELD_OUT = 0.1
-"""Part of the photons by which it is told."""
+"""Part of the photons by which one thing is found to explain frames better than another."""
 PART_OF_NEW = 0.1
 """Part of the power that a mode which is added begins with."""
 OUTLIERS = 0.25
@@ -62,20 +62,22 @@ def with_probe_of_data(scan: Scan) -> Scan:
     """
     mean = np.zeros((scan.side, scan.side))
     for block in scan.blocks():
-        mean += block.sum(axis=0, dtype=np.float64) / len(scan)
+        mean += block.sum(axis=0, dtype=np.float64)
+    counting = scan.counting_part * len(scan)
+    mean /= np.maximum(counting, 1)
     if scan.background is not None:
         mean = np.maximum(mean - scan.background, 0)
-    nearest: Any = distance_transform_edt(~scan.always_counting, return_distances=False, return_indices=True)
+    nearest: Any = distance_transform_edt(counting == 0, return_distances=False, return_indices=True)
     lens = np.fft.ifftshift(np.sqrt(mean[*nearest]))
     probe = np.fft.fftshift(np.fft.ifft2(lens, norm="ortho")).astype(np.complex64)[None]
     begun = powered(replace(scan, probe=probe))
     part = about_middle(begun, SEARCHED_FRAMES).cropped()[0]
-    told, held = part.divide(1 - HELD_OUT, generator(0, "probe of data", "held-out"))
+    told, held = in_two(part, "probe of data")
     step = DATA_CURVATURE / (np.pi * _mean_square_frequency(probe))
 
     def misfit(curvature: float) -> float:
-        here, there = (replace(each, probe=defocused(each.probe, curvature)) for each in (told, held))
-        return float(frame_values(there, quick_object(here), 1.0).sum())
+        here = replace(told, probe=defocused(told.probe, curvature))
+        return float(held_out_values(held, here, quick_object(here), 1.0).sum())
 
     most = 0
     while most < MOST_OF_DATA and _width(defocused(probe, (most + 1) * step)) < WIDEST * scan.side:
@@ -243,6 +245,18 @@ def with_outliers_found(
     positions = scan.positions_px.copy()
     positions[chosen] = where
     return replace(scan, positions_px=positions)
+
+
+def in_two(scan: Scan, *names: str) -> tuple[Scan, Scan]:
+    """Divide the photons: those to find things with, and those held out; ``names`` are those of the draw."""
+    return scan.divide(1 - HELD_OUT, generator(0, *names, "held-out"))
+
+
+def held_out_values(held: Scan, told: Scan, obj: Tensor, background: float) -> NDArray[np.float64]:
+    """Return half the deviance, nats, of each held-out frame (frame,), with what was found on the others."""
+    probe = told.probe * np.float32((HELD_OUT / (1 - HELD_OUT)) ** 0.5)
+    here = replace(held, probe=probe, positions_px=told.positions_px, flux=told.flux)
+    return frame_values(here, obj, background)
 
 
 def frame_values(scan: Scan, obj: Tensor, background: float) -> Float[NDArray[np.float64], " frame"]:

@@ -24,7 +24,7 @@ from fly64_dose_overlap.progress import say
 from fly64_dose_overlap.provenance import MEASURED, with_step
 from fly64_dose_overlap.scan import Scan, Unknown
 from fly64_dose_overlap.scores.align import align_to
-from fly64_dose_overlap.scores.fit import fit_of_others
+from fly64_dose_overlap.scores.fit import fit_figures, fit_of_others
 from fly64_dose_overlap.scores.frc import cutoff, fourier_ring_correlation
 from fly64_dose_overlap.scores.region import EVALUATION, scan_region
 from fly64_dose_overlap.seeding import generator
@@ -148,6 +148,4 @@ def _reconstructed(scan: Scan, params: ReferenceParams, what: str) -> Reconstruc
 def _fit(found: Reconstruction, scan: Scan, own: Scan, seed: int) -> dict[str, float]:
     """Return how well what was found in its ``own`` photons explains those of a scan of the same frames."""
     moved = replace(scan, positions_px=found.positions_px, flux=found.flux)
-    fit = fit_of_others(moved, found.obj, found.probe, own, generator(seed, "fit"))
-    names = ("deviance", "deviance_floor", "r_factor", "r_floor", "chi_square", "divergence")
-    return {name: getattr(fit, name) for name in names}
+    return fit_figures(fit_of_others(moved, found.obj, found.probe, own, generator(seed, "fit")))

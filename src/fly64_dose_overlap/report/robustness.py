@@ -13,6 +13,7 @@ from fly64_dose_overlap.yaml_text import at
 ERRORS = {
     "defocus_error_um": "defocus error (um)",
     "astigmatism_um": "astigmatism (um)",
+    "modes": "modes that are told",
     "position_error_px": "position error (px rms)",
     "photon_scale_error": "error of the probe's power",
     "flux_error": "error of the light of frames",
@@ -48,7 +49,9 @@ def _errors(params: dict[str, Any]) -> list[tuple[str, float, bool]]:
     own = [key for key, value in found.items() if value]
     refine: dict[str, Any] = at(params, "refine") or {}
     refined = any(refine.values())
-    return [(key, found[key], refined) for key in own or found] if len(own) < 2 else []
+    # Of a run without errors it isn't known here how many modes there are.
+    known = own or [key for key in found if key != "modes"]
+    return [(key, found[key], refined) for key in known] if len(own) < 2 else []
 
 
 def _lines(studies: Sequence[Study], found: list[Point]) -> list[Line]:

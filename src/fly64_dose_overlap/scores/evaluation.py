@@ -21,7 +21,7 @@ from fly64_dose_overlap.provenance import steps
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.scores.against import Against, beyond_noise
 from fly64_dose_overlap.scores.align import MAX_SHIFT_PX, Aligned, align_to
-from fly64_dose_overlap.scores.fit import exposed_again, figures, fit_of_others
+from fly64_dose_overlap.scores.fit import exposed_again, fit_figures, fit_of_others
 from fly64_dose_overlap.scores.found import FoundInstrument
 from fly64_dose_overlap.scores.frc import FrcCurve, cutoffs, fourier_ring_correlation
 from fly64_dose_overlap.scores.limit import Limit
@@ -150,7 +150,7 @@ def evaluate(
         }
         moved = replace(unseen, positions_px=result.positions_px, flux=result.flux)
         fits[result.method] = fit_of_others(moved, result.obj, result.probe, scan, generator(0, "fit"))
-        methods[result.label]["fit"] = figures(fits[result.method])
+        methods[result.label]["fit"] = fit_figures(fits[result.method])
         instrument = FoundInstrument.of(result, scan)
         if not instrument.is_of(scan):
             instruments[result.method] = instrument

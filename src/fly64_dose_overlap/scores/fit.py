@@ -43,7 +43,7 @@ def exposed_again(scan: Scan, truth: Complex[NDArray[np.complex64], "h w"]) -> S
     return replace(scan, counts=spool((len(scan), scan.side, scan.side), np.float32, blocks))
 
 
-def figures(found: Fit) -> dict[str, float]:
+def fit_figures(found: Fit) -> dict[str, float]:
     """Return what stands among the scores of a method."""
     names = ("deviance", "deviance_floor", "r_factor", "r_floor", "chi_square", "divergence")
     return {**{name: getattr(found, name) for name in names}, "r_over_floor": found.r_factor / found.r_floor}

@@ -120,7 +120,7 @@ def defects(scan: Scan, *, probe_in_photons: bool = True, mend: MendParams = NOT
         *(() if bright.any() else _odd_pixels(scan, photons.by_pixel, mend)),
         *off_centre(scan.probe, mend),
     ]
-    blind = 1 - float(_seen(scan).mean())
+    blind = 1 - float(scan.counting_part.mean())
     if blind > MOST_BLIND:
         found.append(
             f"{blind:.0%} of the pixels do not count: a mask is true where a pixel counts; is it inverted? "
@@ -164,7 +164,7 @@ def defects(scan: Scan, *, probe_in_photons: bool = True, mend: MendParams = NOT
             f"leave them out, {frames_line(scan.scan_index[dark], mend)}"
         )
     low, high = LIKELY_TRANSMISSION
-    seen = _seen(scan)
+    seen = scan.counting_part
     if scan.background is not None:
         dark_photons = float((scan.background * seen).sum())
         if dark_photons > counted:
@@ -253,7 +253,7 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64], mend: MendParams) -> I
     """Tell of detector pixels with far more or far fewer photons than others let expect."""
     around = np.ones((3, 3), dtype=bool)
     around[1, 1] = False
-    counting = _seen(scan) > 0
+    counting = scan.counting_part > 0
     nearest: Any = distance_transform_edt(~counting, return_distances=False, return_indices=True)
     neighbours = median_filter(photons[*nearest], footprint=around, mode="nearest")
     # The far field of the bare probe, which an object spreads out.
@@ -281,14 +281,6 @@ def _masked(pixels: NDArray[np.intp], which: str, scan: Scan, mend: MendParams) 
     if len(pixels) > MOST_NAMED:
         return f"{MASK_THEM} at {which}"
     return f"mask {'it' if len(pixels) == 1 else 'them'}, {pixels_line(pixels, scan.side, mend)}"
-
-
-def _seen(scan: Scan) -> NDArray[np.float64]:
-    """Return the part of the frames in which each detector pixel (y, x) counts."""
-    if scan.mask is None:
-        return np.ones((scan.side, scan.side))
-    mask: NDArray[np.bool_] = np.asarray(scan.mask)
-    return mask.astype(np.float64) if mask.ndim == 2 else mask.mean(axis=0)
 
 
 def _far_field(probe: NDArray[np.complex64]) -> NDArray[np.float64]:
