@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from fly64_dose_overlap.outcome import Result, Scores
     from fly64_dose_overlap.scan import Optics, Scan, Unknown
+    from fly64_dose_overlap.study.probe import lens_probe
     from fly64_dose_overlap.trust import Agreement, agreement, diagnose, misfit
 
     def methods() -> list[str]:
@@ -53,6 +54,7 @@ __all__ = [
     "agreement",
     "calibrate",
     "diagnose",
+    "lens_probe",
     "limit",
     "methods",
     "misfit",
@@ -69,6 +71,7 @@ _ELSEWHERE = {
     "errors": ("StudyError",),
     "scan": ("Optics", "Scan", "Unknown"),
     "diagnosis": ("Diagnosis",),
+    "study.probe": ("lens_probe",),
     "trust": ("Agreement", "agreement", "diagnose", "misfit"),
 }
 

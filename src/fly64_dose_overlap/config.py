@@ -11,13 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
-from fly64_dose_overlap.errors import MissingFileError, StudyError
+from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.section import Section, first_problem
-from fly64_dose_overlap.yaml_text import parse_yaml, shown
+from fly64_dose_overlap.yaml_text import parse_yaml, read_yaml, shown
 
 PARAMS_FILE = Path("params.yaml")
-MAX_YAML_BYTES = 64 * 1024
-"""Of params.yaml, which has 3 KiB."""
 MAX_POSITIONS = 4_000_000
 """Of a synthetic scan."""
 
@@ -217,7 +215,18 @@ class ProbeParams(Section):
     model_config = ConfigDict(serialize_by_alias=True)
 
     file: str = Field(alias="from", min_length=1, max_length=4096)
-    """A reconstruction, or a file with a probe; by default the base set, whose probe views have."""
+    """A reconstruction, or a file with a probe or of a lens; by default the base set, whose views have it."""
+
+
+class LensParams(Section):
+    """A lens, as ``probe.from`` names it: a YAML file."""
+
+    rim_mrad: Annotated[float, Field(gt=0)]
+    """Half-angle of the cone of light."""
+    stop_mrad: Annotated[float, Field(ge=0)] = 0.0
+    """Half-angle of the shadow of a central stop."""
+    defocus_um: float
+    """Distance of the sample behind the focus."""
 
 
 class RefineParams(Section):
@@ -355,19 +364,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     StudyError
         If it is not YAML, or a key is unknown, missing, of the wrong type or out of range.
     """
+    return parse_params(read_yaml(path, "run from the repository's root"), where=str(path))
+
+
+def load_lens(path: Path) -> LensParams:
+    """Read and validate the file of a lens; raises as `load_params` does."""
     try:
-        if path.exists() and not path.is_file():
-            raise StudyError(str(path), "is not a regular file")
-        with path.open("rb") as file:
-            content = file.read(MAX_YAML_BYTES + 1)
-        text = content.decode("utf-8")
-    except FileNotFoundError:
-        raise MissingFileError(str(path), "no such file", "run from the repository's root") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(str(path), f"cannot be read ({error})") from None
-    if len(content) > MAX_YAML_BYTES:
-        raise StudyError(str(path), f"is longer than {MAX_YAML_BYTES // 1024} KiB")
-    return parse_params(parse_yaml(text, where=str(path)), where=str(path))
+        return LensParams.model_validate(read_yaml(path, "check probe.from"))
+    except ValidationError as error:
+        raise StudyError(str(path), first_problem(error)) from None
 
 
 def parse_params(content: Any, *, where: str = str(PARAMS_FILE)) -> Params:

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -292,14 +292,7 @@ def reconstructed(
 
 
 @checked_call
-def calibrate(
-    scan: Scan,
-    *,
-    probe: bool | Literal["anew"] = True,
-    modes: int | Literal["auto"] | None = None,
-    positions_px: float = 0.0,
-    flux: float = 0.0,
-) -> Scan:
+def calibrate(scan: Scan, unknown: Unknown) -> Scan:
     """Find probe, positions and flux of a scan together with its object: docs/unknown.md.
 
     A method that is given ``replace(scan, unknown=Unknown(...))`` does this first, and so for each half of
@@ -309,14 +302,8 @@ def calibrate(
     ----------
     scan : Scan
         With a probe and positions that are about right.
-    probe : bool or "anew"
-        Whether the probe is looked for; "anew": from the frames alone, and not from the given one.
-    modes : int or "auto", optional
-        Of that probe; "auto": as many as held-out photons tell of.
-    positions_px : float, object pixels
-        By how much each coordinate may be off (standard deviation); 0: positions are right.
-    flux : float
-        By how much the light of frames varies (standard deviation of its logarithm); 0: not at all.
+    unknown : Unknown
+        What is looked for, such as ``Unknown(probe=True)``.
 
     Returns
     -------
@@ -326,12 +313,11 @@ def calibrate(
     Examples
     --------
     >>> scan, _ = simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
-    >>> calibrate(scan, probe=False, flux=0.1).flux.shape == (len(scan),)
+    >>> calibrate(scan, Unknown(flux=0.1)).flux.shape == (len(scan),)
     True
     """
-    unknown = Unknown(probe, positions_px, flux, modes)
     if not unknown:
-        raise StudyError("calibrate", "nothing is unknown", "set probe, positions_px or flux")
+        raise StudyError("calibrate", "nothing is unknown", "set its probe, positions_px or flux")
     return calibrated(replace(require_sound(scan), unknown=unknown), "calibrate")
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import reprlib
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import yaml
 from ruamel.yaml.resolver import implicit_resolvers
 
-from fly64_dose_overlap.errors import StudyError
+from fly64_dose_overlap.errors import MissingFileError, StudyError
 
+MAX_YAML_BYTES = 64 * 1024
+"""Of a file; params.yaml has 4 KiB."""
 _TAG = "tag:yaml.org,2002:"
 
 MAX_SHOWN = 120
@@ -93,6 +96,31 @@ def parse_yaml(text: str, *, where: str) -> Any:
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # PyYAML meets values that do not fit their tag with whatever its parsing ends in.
         raise StudyError(where, f"is not valid YAML ({type(error).__name__}: {error})") from None
+
+
+def read_yaml(path: Path, if_missing: str) -> Any:
+    """Return the content of a YAML file; ``if_missing`` is what to do where it is not there.
+
+    Raises
+    ------
+    MissingFileError
+        If the file is not there.
+    StudyError
+        If it cannot be read, is too long, or is not YAML as `parse_yaml` reads it.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise StudyError(str(path), "is not a regular file")
+        with path.open("rb") as file:
+            content = file.read(MAX_YAML_BYTES + 1)
+        text = content.decode("utf-8")
+    except FileNotFoundError:
+        raise MissingFileError(str(path), "no such file", if_missing) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(str(path), f"cannot be read ({error})") from None
+    if len(content) > MAX_YAML_BYTES:
+        raise StudyError(str(path), f"is longer than {MAX_YAML_BYTES // 1024} KiB")
+    return parse_yaml(text, where=str(path))
 
 
 def at(content: Any, dotted: str) -> Any:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 import fly64_dose_overlap as fdo
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods.registry import make_method
-from fly64_dose_overlap.methods.searches import defocused, focused, with_probe_of_data
+from fly64_dose_overlap.methods.searches import about_middle, defocused, focused, with_probe_of_data
 
 SMALL: dict[str, Any] = {"seed": 1, "field_px": 80}
 QUICK: dict[str, Any] = {"seed": 1, "field_px": 30, "frame_side_px": 32, "defocus_um": 200}
 TOO_FAR: dict[str, Any] = {**QUICK, "defocus_um": 360}
+PROBE = fdo.Unknown(probe=True)
 
 
 @cache
@@ -84,6 +85,13 @@ def test_pixels_that_each_frame_masks_anew_are_no_hole_in_the_lens() -> None:
     assert alike(found.probe[0], scan.probe[0]) > 0.9
 
 
+def test_a_lens_that_is_told_comes_into_focus() -> None:
+    scan = about_middle(case("small")[0], 100)
+    off = replace(scan, probe=fdo.lens_probe(scan, rim_mrad=1.41, stop_mrad=0.47, defocus_um=760))
+    assert alike(off.probe, scan.probe) < 0.3
+    assert alike(focused(off).probe, scan.probe) > 0.9
+
+
 @pytest.mark.slow
 def test_a_probe_out_of_focus_is_found() -> None:
     scan, truth = case()
@@ -100,7 +108,7 @@ def test_a_probe_out_of_focus_is_found() -> None:
 @pytest.mark.slow
 def test_the_focus_of_a_probe_in_other_units_is_found() -> None:
     scan, _ = case()
-    found = fdo.calibrate(replace(scan, probe=other_probe() * np.float32(0.01)))
+    found = fdo.calibrate(replace(scan, probe=other_probe() * np.float32(0.01)), PROBE)
     assert alike(found.probe, scan.probe) > 0.95 > alike(other_probe(), scan.probe)
 
 
@@ -151,7 +159,7 @@ def test_the_light_of_each_frame_is_found() -> None:
 def test_what_was_found_can_be_used_for_other_frames_of_the_object() -> None:
     """A calibrated scan is known: no method looks again, and none of what it is given changes."""
     scan, _ = case()
-    found = fdo.calibrate(replace(scan, probe=other_probe()), probe=True, positions_px=0.3, flux=0.02)
+    found = fdo.calibrate(replace(scan, probe=other_probe()), fdo.Unknown(True, 0.3, 0.02))
     assert not found.unknown
     assert make_method("map").taken(found) is found
     dim = replace(fdo.thin(scan, 0.2), probe=found.probe * np.float32(0.2**0.5))
@@ -163,7 +171,7 @@ def test_modes_are_orthogonal_and_the_strongest_first() -> None:
     scan, _ = case()
     second = 0.3 * np.roll(scan.probe, 3, axis=1)
     modes = np.concatenate([second, scan.probe]).astype(np.complex64)
-    found = fdo.calibrate(replace(scan, probe=modes)).probe
+    found = fdo.calibrate(replace(scan, probe=modes), PROBE).probe
     powers = (np.abs(found) ** 2).sum(axis=(1, 2))
     assert powers[0] > powers[1]
     assert abs((found[0].conj() * found[1]).sum()) < 1e-3 * np.sqrt(powers.prod())
@@ -222,8 +230,8 @@ def test_spreads_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_a_search_for_nothing_is_refused() -> None:
-    with pytest.raises(StudyError, match="nothing is unknown; set probe"):
-        fdo.calibrate(case()[0], probe=False)
+    with pytest.raises(StudyError, match="nothing is unknown; set its probe"):
+        fdo.calibrate(case()[0], fdo.Unknown())
 
 
 @pytest.mark.parametrize("flux", [np.zeros(49), np.full(49, np.nan)])
@@ -237,7 +245,7 @@ def test_a_probe_at_the_edge_of_its_frame_is_moved_to_the_middle(capsys: pytest.
     scan, truth = case()
     turned = replace(scan, probe=np.fft.fftshift(scan.probe, axes=(1, 2)))
     with pytest.warns(UserWarning, match="lies at the edge"):
-        found = fdo.calibrate(turned)
+        found = fdo.calibrate(turned, PROBE)
     assert "is moved to the middle" in capsys.readouterr().err
     assert alike(found.probe, scan.probe) > 0.95
     image = fdo.reconstruct(replace(scan, probe=found.probe), "map")
@@ -247,7 +255,7 @@ def test_a_probe_at_the_edge_of_its_frame_is_moved_to_the_middle(capsys: pytest.
 @pytest.mark.slow
 def test_modes_that_are_one_become_several(capsys: pytest.CaptureFixture[str]) -> None:
     scan, _ = case()
-    found = fdo.calibrate(replace(scan, probe=np.concatenate([scan.probe, scan.probe])))
+    found = fdo.calibrate(replace(scan, probe=np.concatenate([scan.probe, scan.probe])), PROBE)
     assert "1 of its modes are none of their own" in capsys.readouterr().err
     assert ((np.abs(found.probe) ** 2).sum(axis=(1, 2)) > 0).all()
 
@@ -259,11 +267,11 @@ def test_positions_of_other_frames_are_warned_of() -> None:
     scan, _ = fdo.simulate(1e6, **wider)
     order = np.random.default_rng(0).permutation(len(scan))
     with pytest.warns(UserWarning, match="explains the frames little better than their own mean"):
-        fdo.calibrate(replace(scan, positions_px=scan.positions_px[order]), positions_px=1.0)
+        fdo.calibrate(replace(scan, positions_px=scan.positions_px[order]), fdo.Unknown(True, 1.0))
 
 
 @pytest.mark.slow
 def test_modes_are_as_many_as_are_asked_for() -> None:
     scan, _ = case()
-    assert fdo.calibrate(scan, modes=3).probe.shape[0] == 3
-    assert fdo.calibrate(scan, modes="auto").probe.shape[0] == 1
+    assert fdo.calibrate(scan, fdo.Unknown(True, modes=3)).probe.shape[0] == 3
+    assert fdo.calibrate(scan, fdo.Unknown(True, modes="auto")).probe.shape[0] == 1

@@ -11,12 +11,12 @@ import pytest
 
 import factories
 import tiny_scan
-from fly64_dose_overlap.config import ProbeParams, RefineParams
+from fly64_dose_overlap.config import NOTHING_TO_REFINE, ProbeParams
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import write_scan
 from fly64_dose_overlap.files.reconstruction import Reconstruction, write_reconstruction
 from fly64_dose_overlap.pipeline.instrument import Instrument, as_told, described
-from fly64_dose_overlap.scan import Scan, Unknown
+from fly64_dose_overlap.scan import Optics, Scan, Unknown
 
 BASE = "data/base/base.npz"
 
@@ -25,9 +25,7 @@ def params(file: str = BASE, **refine: float) -> Instrument:
     return Instrument(
         probe=ProbeParams.model_validate({"from": file}),
         calibration=factories.study_params().calibration,
-        refine=RefineParams.model_validate(
-            {"probe": False, "modes": None, "positions": 0.0, "flux": 0.0, **refine}
-        ),
+        refine=NOTHING_TO_REFINE.model_copy(update=refine),
     )
 
 
@@ -82,3 +80,40 @@ def test_a_file_without_a_probe_that_fits_is_refused(tmp_path: Path) -> None:
         np.savez(path, **arrays)
         with pytest.raises(StudyError, match=message):
             as_told(scan, params(str(path)), where="here")
+
+
+def test_the_probe_of_a_lens_is_made(tmp_path: Path) -> None:
+    path, scan = tmp_path / "lens.yaml", tiny_scan.scan()
+    scan = replace(scan, optics=Optics(wavelength_m=1.4e-10, object_pixel_m=1e-7))
+    path.write_text("rim_mrad: 0.4\nstop_mrad: 0.1\ndefocus_um: 20\n")
+    found = as_told(scan, params(str(path)), where="here")
+    assert found.probe.shape == (1, scan.side, scan.side)
+    assert np.linalg.norm(found.probe) == pytest.approx(np.linalg.norm(scan.probe), rel=1e-5)
+    assert "lens" in str(found.record)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("rim_mrad: 0.4\n", "defocus_um: key is missing"),
+        ("rim_mrad: 0.4\ndefocus: 20\ndefocus_um: 20\n", "defocus: unknown key"),
+        ("rim_mrad: 0.4\nstop_mrad: 0.5\ndefocus_um: 20\n", "0 <= stop_mrad < rim_mrad, got 0.5 and 0.4"),
+        ("rim_mrad: 0.0004\ndefocus_um: 20\n", "detector pixels from the middle; .* a detector pixel is"),
+        ("rim_mrad: 0.4\ndefocus_um: 20000\n", "spreads the beam over .* stay below"),
+    ],
+)
+def test_a_lens_that_makes_no_sense_is_refused(text: str, problem: str, tmp_path: Path) -> None:
+    path, scan = tmp_path / "lens.yaml", tiny_scan.scan()
+    path.write_text(text)
+    scan = replace(scan, optics=Optics(wavelength_m=1.4e-10, object_pixel_m=1e-7))
+    with pytest.raises(StudyError, match=problem):
+        as_told(scan, params(str(path)), where="here")
+
+
+def test_a_lens_needs_optics_and_its_file(tmp_path: Path) -> None:
+    path, scan = tmp_path / "lens.yaml", replace(tiny_scan.scan(), optics=None)
+    with pytest.raises(MissingFileError, match=r"check probe\.from"):
+        as_told(scan, params(str(path)), where="here")
+    path.write_text("rim_mrad: 0.4\ndefocus_um: 20\n")
+    with pytest.raises(StudyError, match="no wavelength and object pixel; give it optics"):
+        as_told(scan, params(str(path)), where="here")

@@ -11,12 +11,12 @@ from fly64_dose_overlap.report.study import Study
 from report_runs import new_run, study_of
 
 
-def study(refine: bool = False, **calibration: Any) -> Study:
+def study(refine: bool = False, other: tuple[str, ...] = (), **calibration: Any) -> Study:
     """Return a study of one cell, whose methods were told errors."""
     run = new_run(1000, "dense")
     params = {**run.params, "calibration": calibration, "refine": {"probe": refine}}
-    changes = [f"calibration.{key}" for key in calibration]
-    return study_of(replace(run, params=params), changes=tuple(changes))
+    changes = [f"calibration.{key}: 0.0 → {value}" for key, value in calibration.items()]
+    return study_of(replace(run, params=params), changes=(*other, *changes))
 
 
 def axes(*studies: Study) -> list[str]:
@@ -43,3 +43,9 @@ def test_two_errors_at_once_are_no_point_of_either() -> None:
 def test_a_run_that_is_told_fewer_modes_is_not_one_without_errors() -> None:
     assert axes(study(modes=1), study(defocus_error_um=300.0)) == []
     assert axes(study(modes=1), study(modes=2), study()) == ["modes that are told"]
+
+
+def test_runs_that_differ_in_something_else_share_no_panel() -> None:
+    small = ("base.field_px: 480.0 → 240.0",)
+    assert axes(study(), study(other=small, defocus_error_um=300.0)) == []
+    assert axes(study(other=small), study(other=small, defocus_error_um=300.0)) == ["defocus error"]

@@ -17,7 +17,6 @@ import tiny_scan
 from fly64_dose_overlap.config import (
     NOTHING_TO_REFINE,
     ProbeParams,
-    RefineParams,
 )
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.atomic import sha256_of
@@ -119,7 +118,7 @@ def test_methods_are_told_the_scan_with_its_calibration_errors() -> None:
 
 @pytest.mark.usefixtures("_with_data")
 def test_methods_find_what_is_to_be_refined() -> None:
-    write_tiny_params(refine={"probe": True, "modes": None, "positions": 0.5, "flux": 0.02})
+    write_tiny_params(refine={**dict(NOTHING_TO_REFINE), "probe": True, "positions": 0.5, "flux": 0.02})
     assert run_stage(reconstruct, "ml").exit_code == 0
     found, _ = read_reconstructions(Path("reconstructions/ml"))
     given = tiny_scan.scan()
@@ -214,7 +213,7 @@ def test_the_folder_of_checkpoints_depends_on_all_that_a_training_does(
     interrupted(monkeypatch, frames_per_step=7)
     wrong = NO_ERRORS.model_copy(update={"photon_scale_error": 0.1})
     interrupted(monkeypatch, instrument=replace(KNOWN, calibration=wrong))
-    blind = RefineParams(probe=True, modes=None, positions=0.0, flux=0.0)
+    blind = NOTHING_TO_REFINE.model_copy(update={"probe": True})
     interrupted(monkeypatch, instrument=replace(KNOWN, refine=blind))
     interrupted(monkeypatch, name="refined")
     assert len(folders()) == 6

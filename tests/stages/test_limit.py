@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fly64_dose_overlap.config import NOTHING_TO_REFINE
 from fly64_dose_overlap.errors import MissingFileError, StudyError
 from fly64_dose_overlap.files.dataset import write_scan
 from fly64_dose_overlap.pipeline.stages import limit
@@ -45,7 +46,7 @@ def test_the_same_parameters_give_the_same_bytes(study: Path) -> None:
 
 
 def test_what_is_to_be_found_besides_has_a_price(tmp_path: Path) -> None:
-    told = {"probe": False, "modes": None, "positions": 0.5, "flux": 0.0}
+    told = {**dict(NOTHING_TO_REFINE), "positions": 0.5}
     limit.main("dense", write_params(tmp_path, limit=SETTINGS, doses=[DOSE], refine=told))
     price = read_limit("metrics/limit/dense.json").price
     assert price is not None

@@ -33,6 +33,8 @@ DATA_CURVATURE = 1.5
 """The same of the search about the focus, of a lens that the mean frame tells of."""
 WIDEST, MOST_OF_DATA = 0.25, 60
 """Root mean square width of a probe in that search, of its frame, and steps to either side."""
+LIT, BRIGHT = 0.1, 0.95
+"""Part of the light of bright detector pixels (a quantile) that others of the lens have at least."""
 HELD_OUT = 0.1
 """Part of the photons by which one thing is found to explain frames better than another."""
 PART_OF_NEW = 0.1
@@ -89,8 +91,16 @@ def with_probe_of_data(scan: Scan) -> Scan:
 
 
 def nearest_focus(scan: Scan) -> float:
-    """Return the curvature of `defocused` that brings a probe into focus."""
+    """Return the curvature of `defocused` that brings a probe into focus.
+
+    Only detector pixels that the lens lights count: what an object scatters further out is explained best by
+    a probe in the focus, whatever the object.
+    """
+    far = np.abs(np.fft.fftshift(np.fft.fft2(scan.probe, norm="ortho"), axes=(-2, -1))) ** 2
+    light = far.sum(axis=0)
+    lit = light > LIT * np.quantile(light, BRIGHT)
     part = about_middle(scan, SEARCHED_FRAMES).cropped()[0]
+    part = powered(replace(part, mask=lit if part.mask is None else lit & part.mask))
     step = CURVATURE / (np.pi * _mean_square_frequency(scan.probe))
 
     def misfit(steps: float) -> float:

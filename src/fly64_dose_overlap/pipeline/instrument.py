@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fly64_dose_overlap.config import CalibrationParams, ProbeParams, RefineParams
+from fly64_dose_overlap.config import CalibrationParams, ProbeParams, RefineParams, load_lens
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files import rules
 from fly64_dose_overlap.files.atomic import sha256_of
@@ -18,6 +18,7 @@ from fly64_dose_overlap.pipeline.cells import BASE_FILE
 from fly64_dose_overlap.provenance import with_step
 from fly64_dose_overlap.scan import Scan, Unknown
 from fly64_dose_overlap.study.calibration import with_calibration_errors
+from fly64_dose_overlap.study.probe import lens_probe
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,20 @@ def described(params: Instrument) -> dict[str, Any]:
 
 
 def with_probe_of(path: Path, scan: Scan) -> Scan:
-    """Return the scan with the probe of a file, at the power of its own; that of the base set it has already.
+    """Return the scan with the probe of a file or a lens, at the power of its own; the base set's it has.
 
     Raises
     ------
     MissingFileError
         If there is no such file.
     StudyError
-        If it holds no probe, or one of another frame.
+        If it holds no probe or lens, or one of another frame.
     """
     if path == BASE_FILE:
         return scan
+    if path.suffix in (".yaml", ".yml"):
+        record = with_step(scan.record, "probe", "make the probe of a lens", source=str(path))
+        return replace(scan, probe=lens_probe(scan, **dict(load_lens(path))), record=record)
     where = f"probe.from: {path}"
     with NpzReader(path) as reader:
         key = next((key for key in (RECONSTRUCTED_PROBE, rules.PROBE) if key in reader), None)

@@ -20,7 +20,7 @@ ERRORS = {
 }
 """Keys of section ``calibration``, and what they are called."""
 INSTRUMENT = ("calibration.", "refine.", "probe.")
-"""Beginnings of the parameters in which compared runs may differ."""
+"""Beginnings of the parameters in which runs of one panel may differ."""
 MOST_METHODS = 4
 
 Point = tuple[float, bool, Cell]
@@ -29,16 +29,17 @@ Point = tuple[float, bool, Cell]
 
 def robustness_charts(studies: Sequence[Study]) -> list[Chart]:
     """Return a chart with a panel for each error of each dose and view of which several sizes were run."""
-    points: dict[tuple[int, str, str], list[Point]] = {}
+    points: dict[tuple[int, str, tuple[str, ...], str], list[Point]] = {}
     for study in studies:
-        if all(change.startswith(INSTRUMENT) for change in study.changes):
-            for cell in study.done:
-                for key, error, refined in _errors(cell.first.params):
-                    points.setdefault((cell.dose, cell.view, key), []).append((error, refined, cell))
+        others = tuple(change for change in study.changes if not change.startswith(INSTRUMENT))
+        for cell in study.done:
+            for key, error, refined in _errors(cell.first.params):
+                points.setdefault((cell.dose, cell.view, others, key), []).append((error, refined, cell))
     panels = list[str]()
-    for (dose, view, key), found in sorted(points.items(), key=lambda item: item[0]):
+    for (dose, view, others, key), found in sorted(points.items(), key=lambda item: item[0]):
         if len({error for error, _, _ in found}) > 1:
-            _draw(panels, f"{dose:,}, {view}", ERRORS[key], found, _lines(studies, found))
+            title = "\n".join((f"{dose:,}, {view}", *others))
+            _draw(panels, title, ERRORS[key], found, _lines(studies, found))
     note = "Broken lines: methods take what they are told for right; full lines: they look for it (refine)."
     return [Chart("robustness against errors of the instrument", note, tuple(panels))] if panels else []
 

@@ -6,13 +6,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Complex
 from numpy.typing import NDArray
 
 from fly64_dose_overlap.errors import StudyError
-from fly64_dose_overlap.scan import HC_EV_M
+from fly64_dose_overlap.scan import HC_EV_M, Scan
 
 PADDING = 4
 """The field is computed on a grid this many frames wide, then cropped to one frame."""
+
+LEAST_RIM = 2.0
+"""Of a lens that is told, in detector pixels."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,58 @@ def zone_plate_probe(
     start = (grid_side_px - frame_side_px) // 2
     probe = field[start : start + frame_side_px, start : start + frame_side_px]
     return (probe / np.linalg.norm(probe)).astype(np.complex64)
+
+
+def lens_probe(
+    scan: Scan, *, rim_mrad: float, defocus_um: float, stop_mrad: float = 0.0
+) -> Complex[NDArray[np.complex64], "1 y x"]:
+    """Compute the probe of an aperture or a zone plate, for methods to begin with: docs/unknown.md.
+
+    Parameters
+    ----------
+    scan : Scan
+        With optics; the probe has the power of its own.
+    rim_mrad : float, mrad
+        Half-angle of the cone of light: of a zone plate wavelength / (2 * outermost zone width).
+    defocus_um : float, um
+        Distance of the sample behind the focus; negative: before it.
+    stop_mrad : float, mrad
+        Half-angle of a central stop's shadow; 0: there is none.
+
+    Raises
+    ------
+    StudyError
+        If the scan has no optics, or the lens lights too few detector pixels or a probe wider than a frame.
+
+    Examples
+    --------
+    >>> import fly64_dose_overlap as fdo
+    >>> scan, _ = fdo.simulate(1e4, field_px=30, frame_side_px=32, defocus_um=200)
+    >>> fdo.lens_probe(scan, rim_mrad=1.41, stop_mrad=0.47, defocus_um=200).shape
+    (1, 32, 32)
+    """
+    if scan.optics is None:
+        problem = "the scan has no wavelength and object pixel"
+        raise StudyError("lens", problem, "give it optics: replace(scan, optics=Optics(...))")
+    if not 0 <= stop_mrad < rim_mrad < math.inf:
+        problem = f"half-angles must be 0 <= stop_mrad < rim_mrad, got {stop_mrad:g} and {rim_mrad:g}"
+        raise StudyError("lens", problem)
+    wavelength_m, pixel_m = scan.optics.wavelength_m, scan.optics.object_pixel_m
+    pixel_mrad = 1e3 * wavelength_m / (scan.side * pixel_m)
+    if rim_mrad < LEAST_RIM * pixel_mrad:
+        problem = f"a rim of {rim_mrad:g} mrad is {rim_mrad / pixel_mrad:.2g} detector pixels from the middle"
+        raise StudyError("lens", problem, f"give half-angles in mrad; a detector pixel is {pixel_mrad:.3g}")
+    lens = ZonePlate(
+        diameter_m=1.0,
+        outermost_zone_m=0.5e3 * wavelength_m / rim_mrad,
+        central_stop_m=stop_mrad / rim_mrad,
+        energy_ev=HC_EV_M / wavelength_m,
+        detector_pixel_m=1.0,
+        detector_distance_m=pixel_m * scan.side / wavelength_m,
+        apodisation=math.inf,
+    )
+    probe = zone_plate_probe(scan.side, defocus_um * 1e-6, lens)[None]
+    return probe * np.float32(np.linalg.norm(scan.probe))
 
 
 def _pupil(radial_frequency: NDArray[np.float64], step: float, optics: ZonePlate) -> NDArray[np.float64]:
