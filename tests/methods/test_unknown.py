@@ -266,8 +266,18 @@ def test_positions_of_other_frames_are_warned_of() -> None:
     wider: dict[str, Any] = {**QUICK, "field_px": 60}
     scan, _ = fdo.simulate(1e6, **wider)
     order = np.random.default_rng(0).permutation(len(scan))
-    with pytest.warns(UserWarning, match="explains the frames little better than their own mean"):
+    with pytest.warns(UserWarning, match="foretells frames that were left out no better"):
         fdo.calibrate(replace(scan, positions_px=scan.positions_px[order]), fdo.Unknown(True, 1.0))
+
+
+@pytest.mark.slow
+def test_positions_that_too_few_frames_tell_of_are_warned_of() -> None:
+    scan, _ = case()
+    errors = np.random.default_rng(0).normal(size=scan.positions_px.shape)
+    off = replace(scan, positions_px=scan.on_grid(scan.positions_px + errors))
+    with pytest.warns(UserWarning, match="foretells frames that were left out no better"):
+        found = fdo.calibrate(off, fdo.Unknown(positions_px=1.0))
+    assert np.std(found.positions_px - scan.positions_px) > 0.5
 
 
 @pytest.mark.slow

@@ -23,10 +23,12 @@ from fly64_dose_overlap.methods.posterior import (
     weight_of,
 )
 from fly64_dose_overlap.methods.searches import (
+    about_middle,
     focused,
     held_out_values,
     in_two,
     powered,
+    quick_object,
     with_modes,
     with_outliers_found,
     with_probe_of_data,
@@ -45,8 +47,8 @@ from fly64_dose_overlap.seeding import generator
 
 LEAST_MODE = 1e-6
 """Part of the power below which a mode is none: it would never grow."""
-MOST_LEFT = 0.2
-"""See `tells_nothing`; of frames that were fitted, which any object explains in part."""
+LEFT_OUT, LEAST_FRAMES, FORETOLD_FRAMES = 8, 16, 625
+"""Of these frames at most, about the middle, one of eight is left out for what was found to foretell."""
 SURE = 3.0
 """Standard errors by which one more must be better."""
 
@@ -132,15 +134,29 @@ def calibrated(scan: Scan, label: str) -> Scan:
     total = sum(stage.iterations for stage in stages_of(unknown))
     with one_torch_thread():
         states = track(_states(_begun(reached), reached), total=total, label=label, unit="iteration")
-        here, obj = deque(states, maxlen=1).pop()
-        found = fit(here.model, here.counts, obj, generator(0, "calibrated", "floor"))
-    if tells_nothing(found, mean_frame_deviance(here.model, here.counts), MOST_LEFT):
-        problem = f"explains the frames little better than their own mean (R-factor {found.r_factor:.3f}, "
-        hint = "do unit, axes and order of positions, frames and probe belong together?"
-        warnings.warn(f"{label}: what was found {problem}noise {found.r_floor:.3f}): {hint}", stacklevel=2)
+        here, _ = deque(states, maxlen=1).pop()
+        if len(here) >= LEAST_FRAMES:
+            _warn_if_nothing_is_foretold(here, label)
     low = np.array([window[0].start, window[1].start]) - margin
     positions = scan.on_grid(here.positions_px + low)
     return replace(scan, probe=here.probe, positions_px=positions, flux=here.flux, unknown=Unknown())
+
+
+def _warn_if_nothing_is_foretold(scan: Scan, label: str) -> None:
+    """Warn where frames that an object was not made of are explained no better than by their mean.
+
+    Those that it was made of tell less: few frames are explained by some object whatever their positions.
+    """
+    part = about_middle(scan, FORETOLD_FRAMES)
+    left_out = np.arange(len(part)) % LEFT_OUT == LEFT_OUT // 2
+    obj = quick_object(part.frames(np.flatnonzero(~left_out)))
+    others = part.frames(np.flatnonzero(left_out))
+    found = fit(others.model, others.counts, obj, generator(0, "calibrated", "floor"))
+    if tells_nothing(found, mean_frame_deviance(others.model, others.counts), most_left=1.0):
+        problem = "foretells frames that were left out no better than their own mean does (R-factor "
+        noise = f"{found.r_factor:.3f}, noise {found.r_floor:.3f})"
+        hint = "do unit, axes and order of positions, frames and probe belong together? Do frames overlap?"
+        warnings.warn(f"{label}: what was found {problem}{noise}: {hint}", stacklevel=3)
 
 
 def started(scan: Scan) -> Scan:

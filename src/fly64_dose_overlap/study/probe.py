@@ -15,6 +15,7 @@ from fly64_dose_overlap.scan import HC_EV_M, Scan
 PADDING = 4
 """The field is computed on a grid this many frames wide, then cropped to one frame."""
 
+RIGHT_ANGLE_MRAD = 500 * math.pi
 LEAST_RIM = 2.0
 """Of a lens that is told, in detector pixels."""
 
@@ -182,8 +183,8 @@ def lens_probe(
     if scan.optics is None:
         problem = "the scan has no wavelength and object pixel"
         raise StudyError("lens", problem, "give it optics: replace(scan, optics=Optics(...))")
-    if not 0 <= stop_mrad < rim_mrad < math.inf:
-        problem = f"half-angles must be 0 <= stop_mrad < rim_mrad, got {stop_mrad:g} and {rim_mrad:g}"
+    if not 0 <= stop_mrad < rim_mrad < RIGHT_ANGLE_MRAD:
+        problem = f"half-angles must be 0 <= stop_mrad < rim_mrad < 1571, got {stop_mrad:g} and {rim_mrad:g}"
         raise StudyError("lens", problem)
     wavelength_m, pixel_m = scan.optics.wavelength_m, scan.optics.object_pixel_m
     pixel_mrad = 1e3 * wavelength_m / (scan.side * pixel_m)
