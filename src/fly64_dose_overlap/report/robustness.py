@@ -35,12 +35,14 @@ def robustness_charts(studies: Sequence[Study]) -> list[Chart]:
         for cell in study.done:
             for key, error, refined in _errors(cell.first.params):
                 points.setdefault((cell.dose, cell.view, others, key), []).append((error, refined, cell))
-    panels = list[str]()
+    panels, changed = list[str](), dict[str, None]()
     for (dose, view, others, key), found in sorted(points.items(), key=lambda item: item[0]):
         if len({error for error, _, _ in found}) > 1:
-            title = "\n".join((f"{dose:,}, {view}", *others))
-            _draw(panels, title, ERRORS[key], found, _lines(studies, found))
+            _draw(panels, f"{dose:,}, {view}", ERRORS[key], found, _lines(studies, found))
+            changed |= dict.fromkeys(others)
     note = "Broken lines: methods take what they are told for right; full lines: they look for it (refine)."
+    if changed:
+        note += f" Of runs with {', '.join(changed)}."
     return [Chart("robustness against errors of the instrument", note, tuple(panels))] if panels else []
 
 
