@@ -49,6 +49,8 @@ LEAST_MODE = 1e-6
 """Part of the power below which a mode is none: it would never grow."""
 LEFT_OUT, LEAST_FRAMES, FORETOLD_FRAMES = 8, 16, 625
 """Of these frames at most, about the middle, one of eight is left out for what was found to foretell."""
+EXPLAINED = 0.97
+"""Of the deviance of noise alone; an object of those very frames leaves less, if nothing is wrong."""
 SURE = 3.0
 """Standard errors by which one more must be better."""
 
@@ -134,8 +136,9 @@ def calibrated(scan: Scan, label: str) -> Scan:
     total = sum(stage.iterations for stage in stages_of(unknown))
     with one_torch_thread():
         states = track(_states(_begun(reached), reached), total=total, label=label, unit="iteration")
-        here, _ = deque(states, maxlen=1).pop()
-        if len(here) >= LEAST_FRAMES:
+        here, obj = deque(states, maxlen=1).pop()
+        own = fit(here.model, here.counts, obj, generator(0, "calibrated", "own floor"))
+        if len(here) >= LEAST_FRAMES and own.deviance > EXPLAINED * own.deviance_floor:
             _warn_if_nothing_is_foretold(here, label)
     low = np.array([window[0].start, window[1].start]) - margin
     positions = scan.on_grid(here.positions_px + low)
@@ -145,7 +148,8 @@ def calibrated(scan: Scan, label: str) -> Scan:
 def _warn_if_nothing_is_foretold(scan: Scan, label: str) -> None:
     """Warn where frames that an object was not made of are explained no better than by their mean.
 
-    Those that it was made of tell less: few frames are explained by some object whatever their positions.
+    Those that it was made of tell less: few frames are explained by some object whatever their positions,
+    if not as well as a right one explains them.
     """
     part = about_middle(scan, FORETOLD_FRAMES)
     left_out = np.arange(len(part)) % LEFT_OUT == LEFT_OUT // 2
