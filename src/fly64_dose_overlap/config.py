@@ -219,11 +219,11 @@ class ProbeParams(Section):
 
 
 class LensParams(Section):
-    """A lens, as ``probe.from`` names it: a YAML file."""
+    """A lens, as the YAML file has it that ``probe.from`` names; `lens_probe` says what may be."""
 
-    rim_mrad: Annotated[float, Field(gt=0)]
+    rim_mrad: float
     """Half-angle of the cone of light."""
-    stop_mrad: Annotated[float, Field(ge=0)] = 0.0
+    stop_mrad: float = 0.0
     """Half-angle of the shadow of a central stop."""
     defocus_um: float
     """Distance of the sample behind the focus."""

@@ -99,7 +99,7 @@ def test_distance_from_the_mean_is_the_variance_over_that_of_the_prior() -> None
     assert distance_from_mean(obj + 1j)[0] == pytest.approx(distance_from_mean(obj)[0])
 
 
-@pytest.mark.parametrize(("modes", "iterations"), [(1, 120), (2, 75)])
+@pytest.mark.parametrize(("modes", "iterations"), [(1, 150), (2, 75)])
 def test_likelihood_finds_the_object_without_noise(modes: int, iterations: int) -> None:
     """Where float32 ends it; line searches of further iterations would find nothing, for long."""
     scan = tiny_scan.scan()

@@ -15,6 +15,7 @@ import fly64_dose_overlap as fdo
 from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.methods.registry import make_method
 from fly64_dose_overlap.methods.searches import about_middle, defocused, focused, with_probe_of_data
+from fly64_dose_overlap.physics.illumination import bare_far_field
 
 SMALL: dict[str, Any] = {"seed": 1, "field_px": 80}
 QUICK: dict[str, Any] = {"seed": 1, "field_px": 30, "frame_side_px": 32, "defocus_um": 200}
@@ -90,6 +91,21 @@ def test_a_lens_that_is_told_comes_into_focus() -> None:
     off = replace(scan, probe=fdo.lens_probe(scan, rim_mrad=1.41, stop_mrad=0.47, defocus_um=760))
     assert alike(off.probe, scan.probe) < 0.3
     assert alike(focused(off).probe, scan.probe) > 0.9
+
+
+def test_a_focus_is_told_beside_a_stop_that_hides_the_lens() -> None:
+    scan, _ = case()
+    far = bare_far_field(scan.probe)
+    hidden = replace(scan, mask=far < 0.05 * np.quantile(far, 0.95))
+    assert alike(focused(hidden).probe, scan.probe) > 0.9
+
+
+@pytest.mark.slow
+def test_a_background_that_cannot_be_is_warned_of() -> None:
+    scan, _ = case()
+    dark = np.full((scan.side, scan.side), 100, np.float32)
+    with pytest.warns(UserWarning, match="explains the frames little better than their own mean"):
+        fdo.calibrate(replace(scan, background=dark), PROBE)
 
 
 @pytest.mark.slow
@@ -266,7 +282,7 @@ def test_positions_of_other_frames_are_warned_of() -> None:
     wider: dict[str, Any] = {**QUICK, "field_px": 60}
     scan, _ = fdo.simulate(1e6, **wider)
     order = np.random.default_rng(0).permutation(len(scan))
-    with pytest.warns(UserWarning, match="foretells frames that were left out no better"):
+    with pytest.warns(UserWarning, match="explains the frames little better than their own mean"):
         fdo.calibrate(replace(scan, positions_px=scan.positions_px[order]), fdo.Unknown(True, 1.0))
 
 

@@ -97,7 +97,8 @@ def test_the_probe_of_a_lens_is_made(tmp_path: Path) -> None:
     [
         ("rim_mrad: 0.4\n", "defocus_um: key is missing"),
         ("rim_mrad: 0.4\ndefocus: 20\ndefocus_um: 20\n", "defocus: unknown key"),
-        ("rim_mrad: 0.4\nstop_mrad: 0.5\ndefocus_um: 20\n", "stop_mrad < rim_mrad < 1571, got 0.5 and 0.4"),
+        ("rim_mrad: 0.4\nstop_mrad: 0.5\ndefocus_um: 20\n", "lens.yaml: half-angles must .* got 0.5 and 0.4"),
+        ("rim_mrad: -0.4\ndefocus_um: 20\n", "lens.yaml: half-angles must be 0 <= stop_mrad .* and -0.4"),
         ("rim_mrad: 2000.0\ndefocus_um: 20\n", "rim_mrad < 1571, got 0 and 2000"),
         ("rim_mrad: 0.4\ndefocus_um: .nan\n", "defocus_um: .*finite"),
         ("rim_mrad: 0.0004\ndefocus_um: 20\n", "detector pixels from the middle; .* a detector pixel is"),

@@ -34,7 +34,7 @@ from fly64_dose_overlap.methods.searches import (
     with_probe_of_data,
 )
 from fly64_dose_overlap.parallel import one_torch_thread
-from fly64_dose_overlap.physics.fit import fit, mean_frame_deviance, tells_nothing
+from fly64_dose_overlap.physics.fit import Fit, fit, mean_frame_deviance, tells_nothing
 from fly64_dose_overlap.physics.illumination import whole_and_rest
 from fly64_dose_overlap.physics.joint import Unknowns, joint_likelihood, position_curvature, probe_curvature
 from fly64_dose_overlap.physics.likelihood import BACKGROUND_PHOTONS
@@ -47,6 +47,8 @@ from fly64_dose_overlap.seeding import generator
 
 LEAST_MODE = 1e-6
 """Part of the power below which a mode is none: it would never grow."""
+MOST_LEFT = 0.2
+"""See `tells_nothing`; of frames that were fitted, which any object explains in part."""
 LEFT_OUT, LEAST_FRAMES, FORETOLD_FRAMES = 8, 16, 625
 """Of these frames at most, about the middle, one of eight is left out for what was found to foretell."""
 EXPLAINED = 0.97
@@ -137,30 +139,33 @@ def calibrated(scan: Scan, label: str) -> Scan:
     with one_torch_thread():
         states = track(_states(_begun(reached), reached), total=total, label=label, unit="iteration")
         here, obj = deque(states, maxlen=1).pop()
-        own = fit(here.model, here.counts, obj, generator(0, "calibrated", "own floor"))
-        if len(here) >= LEAST_FRAMES and own.deviance > EXPLAINED * own.deviance_floor:
-            _warn_if_nothing_is_foretold(here, label)
+        own = fit(here.model, here.counts, obj, generator(0, "calibrated", "floor"))
+        _warn_if_little_is_explained(here, own, label)
     low = np.array([window[0].start, window[1].start]) - margin
     positions = scan.on_grid(here.positions_px + low)
     return replace(scan, probe=here.probe, positions_px=positions, flux=here.flux, unknown=Unknown())
 
 
-def _warn_if_nothing_is_foretold(scan: Scan, label: str) -> None:
-    """Warn where frames that an object was not made of are explained no better than by their mean.
+def _warn_if_little_is_explained(scan: Scan, own: Fit, label: str) -> None:
+    """Warn where a scan's frames, of which ``own`` is the fit, are hardly explained or others not foretold.
 
-    Those that it was made of tell less: few frames are explained by some object whatever their positions,
-    if not as well as a right one explains them.
+    Few frames are explained by some object whatever their positions, if not as well as by a right one;
+    frames that it was not made of are not.
     """
-    part = about_middle(scan, FORETOLD_FRAMES)
-    left_out = np.arange(len(part)) % LEFT_OUT == LEFT_OUT // 2
-    obj = quick_object(part.frames(np.flatnonzero(~left_out)))
-    others = part.frames(np.flatnonzero(left_out))
-    found = fit(others.model, others.counts, obj, generator(0, "calibrated", "floor"))
-    if tells_nothing(found, mean_frame_deviance(others.model, others.counts), most_left=1.0):
-        problem = "foretells frames that were left out no better than their own mean does (R-factor "
-        noise = f"{found.r_factor:.3f}, noise {found.r_floor:.3f})"
+    found, problem = own, "explains the frames little better than their own mean does"
+    little = tells_nothing(own, mean_frame_deviance(scan.model, scan.counts), MOST_LEFT)
+    if not little and len(scan) >= LEAST_FRAMES and own.deviance > EXPLAINED * own.deviance_floor:
+        part = about_middle(scan, FORETOLD_FRAMES)
+        left_out = np.arange(len(part)) % LEFT_OUT == LEFT_OUT // 2
+        obj = quick_object(part.frames(np.flatnonzero(~left_out)))
+        others = part.frames(np.flatnonzero(left_out))
+        found = fit(others.model, others.counts, obj, generator(0, "calibrated", "left out"))
+        problem = "foretells frames that were left out no better than their own mean does"
+        little = tells_nothing(found, mean_frame_deviance(others.model, others.counts), most_left=1.0)
+    if little:
+        figures = f"(R-factor {found.r_factor:.3f}, noise {found.r_floor:.3f})"
         hint = "do unit, axes and order of positions, frames and probe belong together? Do frames overlap?"
-        warnings.warn(f"{label}: what was found {problem}{noise}: {hint}", stacklevel=3)
+        warnings.warn(f"{label}: what was found {problem} {figures}: {hint}", stacklevel=3)
 
 
 def started(scan: Scan) -> Scan:

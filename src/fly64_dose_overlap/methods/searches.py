@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from fly64_dose_overlap.methods.posterior import FIRST_WEIGHT, Posterior, flat_object, weight_of
+from fly64_dose_overlap.physics.illumination import bare_far_field
 from fly64_dose_overlap.physics.propagation import intensity
 from fly64_dose_overlap.progress import say, track
 from fly64_dose_overlap.scan import Scan
@@ -35,6 +36,8 @@ WIDEST, MOST_OF_DATA = 0.25, 60
 """Root mean square width of a probe in that search, of its frame, and steps to either side."""
 LIT, BRIGHT = 0.1, 0.95
 """Part of the light of bright detector pixels (a quantile) that others of the lens have at least."""
+LEAST_LIT = 0.5
+"""Part of those pixels of the lens that must count for them alone to tell of the focus."""
 HELD_OUT = 0.1
 """Part of the photons by which one thing is found to explain frames better than another."""
 PART_OF_NEW = 0.1
@@ -96,11 +99,12 @@ def nearest_focus(scan: Scan) -> float:
     Only detector pixels that the lens lights count: what an object scatters further out is explained best by
     a probe in the focus, whatever the object.
     """
-    far = np.abs(np.fft.fftshift(np.fft.fft2(scan.probe, norm="ortho"), axes=(-2, -1))) ** 2
-    light = far.sum(axis=0)
+    light = bare_far_field(scan.probe)
     lit = light > LIT * np.quantile(light, BRIGHT)
     part = about_middle(scan, SEARCHED_FRAMES).cropped()[0]
-    part = powered(replace(part, mask=lit if part.mask is None else lit & part.mask))
+    # Where a stop hides the lens, what is beside it must tell.
+    if (lit & (part.counting_part > 0)).mean() > LEAST_LIT * lit.mean():
+        part = powered(replace(part, mask=lit if part.mask is None else lit & part.mask))
     step = CURVATURE / (np.pi * _mean_square_frequency(scan.probe))
 
     def misfit(steps: float) -> float:
@@ -221,7 +225,7 @@ def _width(probe: NDArray[np.complex64]) -> float:
 
 
 def _mean_square_frequency(probe: NDArray[np.complex64]) -> float:
-    power = (np.abs(np.fft.fft2(probe.astype(np.complex128))) ** 2).sum(axis=0)
+    power = np.fft.ifftshift(bare_far_field(probe))
     waves = np.fft.fftfreq(probe.shape[-1]) ** 2
     return float((power * (waves[:, None] + waves)).sum() / power.sum())
 

@@ -70,6 +70,23 @@ def shifted_probes(
     return shifted
 
 
+def bare_far_field(
+    probe: Complex[NDArray[np.complexfloating], "mode y x"],
+) -> Float[NDArray[np.float64], "y x"]:
+    """Return the intensity of the bare probe on the detector, zero frequency at [N/2, N/2], of its power.
+
+    Parameters
+    ----------
+    probe : (mode, y, x) complex, sqrt(photons)
+
+    Returns
+    -------
+    (y, x) float64, photons
+    """
+    field = np.fft.fftshift(np.fft.fft2(probe.astype(np.complex128), norm="ortho"), axes=(-2, -1))
+    return (np.abs(field) ** 2).sum(axis=0)
+
+
 def require_positions(positions_px: NDArray[np.float64]) -> None:
     """Refuse positions that are not finite (frame, 2), or none at all."""
     if positions_px.ndim != 2 or positions_px.shape[1] != 2 or len(positions_px) == 0:

@@ -56,10 +56,15 @@ def with_probe_of(path: Path, scan: Scan) -> Scan:
     """
     if path == BASE_FILE:
         return scan
-    if path.suffix in (".yaml", ".yml"):
-        record = with_step(scan.record, "probe", "make the probe of a lens", source=str(path))
-        return replace(scan, probe=lens_probe(scan, **dict(load_lens(path))), record=record)
     where = f"probe.from: {path}"
+    if path.suffix in (".yaml", ".yml"):
+        lens = load_lens(path)
+        try:
+            probe = lens_probe(scan, **dict(lens))
+        except StudyError as error:
+            raise StudyError(where, error.problem, error.hint) from None
+        record = with_step(scan.record, "probe", "make the probe of a lens", source=str(path))
+        return replace(scan, probe=probe, record=record)
     with NpzReader(path) as reader:
         key = next((key for key in (RECONSTRUCTED_PROBE, rules.PROBE) if key in reader), None)
         if key is None:

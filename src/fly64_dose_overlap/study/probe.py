@@ -16,6 +16,7 @@ PADDING = 4
 """The field is computed on a grid this many frames wide, then cropped to one frame."""
 
 RIGHT_ANGLE_MRAD = 500 * math.pi
+"""Half-angles of a lens are below it."""
 LEAST_RIM = 2.0
 """Of a lens that is told, in detector pixels."""
 
@@ -186,6 +187,8 @@ def lens_probe(
     if not 0 <= stop_mrad < rim_mrad < RIGHT_ANGLE_MRAD:
         problem = f"half-angles must be 0 <= stop_mrad < rim_mrad < 1571, got {stop_mrad:g} and {rim_mrad:g}"
         raise StudyError("lens", problem)
+    if not math.isfinite(defocus_um):
+        raise StudyError("lens", f"defocus_um must be finite, got {defocus_um}")
     wavelength_m, pixel_m = scan.optics.wavelength_m, scan.optics.object_pixel_m
     pixel_mrad = 1e3 * wavelength_m / (scan.side * pixel_m)
     if rim_mrad < LEAST_RIM * pixel_mrad:

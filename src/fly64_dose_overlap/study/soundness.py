@@ -19,6 +19,7 @@ from fly64_dose_overlap.errors import StudyError
 from fly64_dose_overlap.files.dataset import BaseSet
 from fly64_dose_overlap.files.mending import MOST_NAMED, frames_line, pixels_line, turn_line
 from fly64_dose_overlap.files.rules import MASK_THEM
+from fly64_dose_overlap.physics.illumination import bare_far_field
 from fly64_dose_overlap.scan import Scan
 from fly64_dose_overlap.study.gauge import lit_pixels
 
@@ -175,7 +176,7 @@ def defects(scan: Scan, *, probe_in_photons: bool = True, mend: MendParams = NOT
             return found
         counted -= dark_photons
     # Of the bare probe's light; an object may send more of it behind a mask that hides most.
-    part = float((_far_field(scan.probe) * seen).sum()) / sent if sent else 0.0
+    part = float((bare_far_field(scan.probe) * seen).sum()) / sent if sent else 0.0
     known = probe_in_photons and part >= LEAST_PART
     if known and not low * part * sent <= counted <= high * part * sent:
         found.append(
@@ -257,7 +258,7 @@ def _odd_pixels(scan: Scan, photons: NDArray[np.float64], mend: MendParams) -> I
     nearest: Any = distance_transform_edt(~counting, return_distances=False, return_indices=True)
     neighbours = median_filter(photons[*nearest], footprint=around, mode="nearest")
     # The far field of the bare probe, which an object spreads out.
-    bare = _far_field(scan.probe) * (photons.sum() / _power(scan.probe))
+    bare = bare_far_field(scan.probe) * (photons.sum() / _power(scan.probe))
     hot = photons > OUTLIER * np.maximum(neighbours, bare) + FEW_PHOTONS
     if hot.any():
         y, x = np.unravel_index(np.argmax(hot * photons), hot.shape)
@@ -281,12 +282,6 @@ def _masked(pixels: NDArray[np.intp], which: str, scan: Scan, mend: MendParams) 
     if len(pixels) > MOST_NAMED:
         return f"{MASK_THEM} at {which}"
     return f"mask {'it' if len(pixels) == 1 else 'them'}, {pixels_line(pixels, scan.side, mend)}"
-
-
-def _far_field(probe: NDArray[np.complex64]) -> NDArray[np.float64]:
-    """Return the intensity (y, x) of the bare probe on the detector, of the probe's power."""
-    field = np.fft.fftshift(np.fft.fft2(probe.astype(np.complex128), norm="ortho"), axes=(-2, -1))
-    return (np.abs(field) ** 2).sum(axis=0)
 
 
 def _lit_frames(scan: Scan) -> NDArray[np.bool_]:
